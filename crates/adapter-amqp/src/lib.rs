@@ -1,0 +1,1 @@
+//! RabbitMQ through amqprs: topology, confirmed packing publisher, consumer, dead letters.

@@ -1,0 +1,1 @@
+//! The ports' contracts as test suites, and scripted failing fakes.

@@ -1,0 +1,1 @@
+//! axum: intake routes, problem details, health.

@@ -1,0 +1,1 @@
+//! PostgreSQL through sea-orm and tokio-postgres: migrations, partitions, store.

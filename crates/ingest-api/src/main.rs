@@ -1,0 +1,3 @@
+//! HTTP in, RabbitMQ out.
+
+fn main() {}

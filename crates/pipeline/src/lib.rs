@@ -1,0 +1,1 @@
+//! What runs: intake, store loop, maintenance; knows only ports.

@@ -1,0 +1,1 @@
+//! What every Warren process does: settings, telemetry, signals, the drain.

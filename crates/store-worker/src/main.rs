@@ -1,0 +1,3 @@
+//! RabbitMQ in, PostgreSQL out; also migrate.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Everything in one process on the embedded adapter, and the command line.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! cargo xtask test | lint | bench.
+
+fn main() {}
