@@ -1,0 +1,337 @@
+//! The contract of [`MessagePublisher`] and [`MessageConsumer`], which only together can be observed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use warren_domain::ports::{
+    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, MessagePublisher, Refused,
+};
+use warren_domain::{Message, MessageId, Severity, TraceContext};
+
+use crate::PATIENCE;
+use crate::samples::{assert_same_messages, extremes, message, messages};
+
+/// A broker with nothing in it, isolated from every other test.
+#[async_trait]
+pub trait BrokerUnderTest: Send + Sync + 'static {
+    /// Returns the publisher.
+    fn publisher(&self) -> Arc<dyn MessagePublisher>;
+
+    /// Makes a new member of `group`; the group exists once its first member has called `next`.
+    async fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer>;
+
+    /// Returns every dead letter: the code of its reason, and the message as it was kept.
+    async fn dead_letters(&self) -> Vec<(String, Message)>;
+
+    /// Removes what the test has left.
+    async fn tear_down(&self);
+}
+
+/// Runs every test of the broker's contract on what `$make` yields.
+#[macro_export]
+macro_rules! broker_suite {
+    ($make:expr) => {
+        $crate::suite!(
+            broker,
+            $make,
+            a_published_message_is_delivered_with_every_field_equal,
+            publishing_nothing_succeeds,
+            a_publication_larger_than_a_packet_arrives_whole,
+            concurrent_publishers_lose_nothing,
+            a_publish_future_that_is_dropped_disturbs_nobody,
+            a_named_group_gets_its_severities_only,
+            every_group_gets_its_own_copy,
+            an_acknowledged_delivery_does_not_come_again,
+            a_delivery_that_is_dropped_comes_again,
+            deliveries_can_be_settled_in_any_order,
+            a_refused_message_is_a_dead_letter_and_its_neighbours_are_not,
+            a_dead_lettered_delivery_does_not_come_again,
+            the_trace_of_a_request_reaches_its_delivery,
+        );
+    };
+}
+
+#[doc(hidden)]
+pub async fn tear_down(broker: &dyn BrokerUnderTest) {
+    broker.tear_down().await;
+}
+
+async fn publish(broker: &dyn BrokerUnderTest, messages: &[Message]) {
+    publish_within(broker, messages, None).await;
+}
+
+async fn publish_within(broker: &dyn BrokerUnderTest, messages: &[Message], trace: Option<TraceContext>) {
+    let publisher = broker.publisher();
+    let published = publisher.publish(messages.to_vec(), trace);
+    timeout(PATIENCE, published)
+        .await
+        .expect("publish ends in time")
+        .expect("every message is published");
+}
+
+async fn next(consumer: &mut dyn MessageConsumer) -> Delivery {
+    let delivery = timeout(PATIENCE, consumer.next())
+        .await
+        .expect("a delivery comes in time");
+    let delivery = delivery.expect("the consumer is open");
+    assert!(!delivery.messages.is_empty(), "a delivery without messages");
+    assert!(delivery.attempt >= 1, "attempts count from 1");
+    delivery
+}
+
+/// Takes deliveries until they hold `count` messages; acknowledges each.
+async fn take(consumer: &mut dyn MessageConsumer, count: usize) -> Vec<Message> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let mut delivery = next(consumer).await;
+        taken.append(&mut delivery.messages);
+        delivery.ack().await.expect("an acknowledgement is taken");
+    }
+    taken
+}
+
+fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
+    ConsumerGroup::Named {
+        name: name.parse().unwrap(),
+        severities: severities.into_iter().collect(),
+    }
+}
+
+/// Makes a group exist: its first member fetches once, and what comes is kept for the test.
+async fn started(broker: &dyn BrokerUnderTest, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
+    let mut consumer = broker.consumer(group).await;
+    // A probe of a severity the group listens to shows that it exists; nothing else tells for every adapter.
+    for attempt in 0.. {
+        let probes: Vec<_> = Severity::ALL
+            .map(|severity| message(severity, "probe", "are you there?"))
+            .into();
+        publish(broker, &probes).await;
+        let patience = std::time::Duration::from_millis(500);
+        if let Ok(Some(first)) = timeout(patience, consumer.next()).await {
+            first.ack().await.expect("an acknowledgement is taken");
+            break;
+        }
+        assert!(attempt < 60, "the group never got a message");
+    }
+    // Whatever probes are still on their way end before the marker.
+    let marker: Vec<_> = Severity::ALL
+        .map(|severity| message(severity, "marker", "now it begins"))
+        .into();
+    publish(broker, &marker).await;
+    let mut awaited: HashSet<MessageId> = marker.iter().map(|message| message.id).collect();
+    while let Ok(Some(delivery)) = timeout(std::time::Duration::from_millis(500), consumer.next()).await {
+        delivery.messages.iter().for_each(|message| {
+            awaited.remove(&message.id);
+        });
+        delivery.ack().await.expect("an acknowledgement is taken");
+    }
+    assert!(awaited.len() < Severity::ALL.len(), "no marker reached the group");
+    consumer
+}
+
+pub async fn a_published_message_is_delivered_with_every_field_equal(broker: &dyn BrokerUnderTest) {
+    let sent = extremes();
+    publish(broker, &sent).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, sent.len()).await, &sent);
+}
+
+pub async fn publishing_nothing_succeeds(broker: &dyn BrokerUnderTest) {
+    publish(broker, &[]).await;
+}
+
+pub async fn a_publication_larger_than_a_packet_arrives_whole(broker: &dyn BrokerUnderTest) {
+    let sent = messages(3_000);
+    publish(broker, &sent).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, sent.len()).await, &sent);
+}
+
+pub async fn concurrent_publishers_lose_nothing(broker: &dyn BrokerUnderTest) {
+    let mut publishers = JoinSet::new();
+    for _ in 0..32 {
+        let publisher = broker.publisher();
+        publishers.spawn(async move {
+            let mut sent = Vec::new();
+            for n in 1..=10 {
+                let batch = messages(n);
+                publisher
+                    .publish(batch.clone(), None)
+                    .await
+                    .expect("every message is published");
+                sent.extend(batch);
+            }
+            sent
+        });
+    }
+    let sent = timeout(PATIENCE, publishers.join_all())
+        .await
+        .expect("publishers end")
+        .concat();
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, sent.len()).await, &sent);
+}
+
+pub async fn a_publish_future_that_is_dropped_disturbs_nobody(broker: &dyn BrokerUnderTest) {
+    let (abandoned, kept) = (messages(50), messages(50));
+    for message in &abandoned {
+        let publisher = broker.publisher();
+        let mut publishing = Box::pin(publisher.publish(vec![message.clone()], None));
+        // Polled once, so that it has begun, then dropped.
+        let _ended = timeout(std::time::Duration::ZERO, &mut publishing).await;
+    }
+    publish(broker, &kept).await;
+    let expected: HashSet<_> = kept.iter().map(|message| message.id).collect();
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let mut seen = HashSet::new();
+    while !expected.is_subset(&seen) {
+        seen.extend(take(&mut *consumer, 1).await.iter().map(|message| message.id));
+    }
+}
+
+pub async fn a_named_group_gets_its_severities_only(broker: &dyn BrokerUnderTest) {
+    let heard = [Severity::Debug, Severity::Critical];
+    let mut consumer = started(broker, named("loud-and-quiet", heard)).await;
+    let sent = messages(100);
+    publish(broker, &sent).await;
+    let expected: Vec<_> = sent
+        .into_iter()
+        .filter(|message| heard.contains(&message.severity))
+        .collect();
+    assert_same_messages(&take(&mut *consumer, expected.len()).await, &expected);
+}
+
+pub async fn every_group_gets_its_own_copy(broker: &dyn BrokerUnderTest) {
+    let mut one = started(broker, named("one", Severity::ALL)).await;
+    let mut other = started(broker, named("other", Severity::ALL)).await;
+    // What made `other` exist reached `one` as well.
+    while let Ok(Some(delivery)) = timeout(std::time::Duration::from_millis(500), one.next()).await {
+        delivery.ack().await.expect("an acknowledgement is taken");
+    }
+    let sent = messages(100);
+    publish(broker, &sent).await;
+    assert_same_messages(&take(&mut *one, sent.len()).await, &sent);
+    assert_same_messages(&take(&mut *other, sent.len()).await, &sent);
+}
+
+pub async fn an_acknowledged_delivery_does_not_come_again(broker: &dyn BrokerUnderTest) {
+    let (first, second) = (messages(10), messages(10));
+    publish(broker, &first).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    take(&mut *consumer, first.len()).await;
+    consumer.close().await;
+    drop(consumer);
+    publish(broker, &second).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, second.len()).await, &second);
+}
+
+pub async fn a_delivery_that_is_dropped_comes_again(broker: &dyn BrokerUnderTest) {
+    let sent = [message(Severity::Info, "a", "comes twice")];
+    publish(broker, &sent).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let delivery = next(&mut *consumer).await;
+    assert_same_messages(&delivery.messages, &sent);
+    drop(delivery);
+    consumer.close().await;
+    drop(consumer);
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let again = next(&mut *consumer).await;
+    assert_same_messages(&again.messages, &sent);
+    assert!(again.redelivered, "a second delivery says so");
+    again.ack().await.expect("an acknowledgement is taken");
+}
+
+pub async fn deliveries_can_be_settled_in_any_order(broker: &dyn BrokerUnderTest) {
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let mut held = Vec::new();
+    for n in 0..8 {
+        publish(broker, &[message(Severity::Info, "a", &n.to_string())]).await;
+        held.push(next(&mut *consumer).await);
+    }
+    // Every other one from the back; the rest is given back.
+    let mut given_back = Vec::new();
+    for (n, delivery) in held.into_iter().enumerate().rev() {
+        if n % 2 == 0 {
+            delivery.ack().await.expect("an acknowledgement is taken");
+        } else {
+            given_back.extend(delivery.messages.clone());
+        }
+    }
+    consumer.close().await;
+    drop(consumer);
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, given_back.len()).await, &given_back);
+}
+
+fn refusal(index: usize) -> Refused {
+    Refused {
+        index,
+        reason: DeadLetterReason {
+            code: "refused_by_store",
+            detail: "no row for it — ☃".to_owned(),
+        },
+    }
+}
+
+pub async fn a_refused_message_is_a_dead_letter_and_its_neighbours_are_not(broker: &dyn BrokerUnderTest) {
+    // One severity and source, so that they may share a packet; adapters need not pack them together.
+    let sent: Vec<_> = (0..10)
+        .map(|n| message(Severity::Error, "a", &n.to_string()))
+        .collect();
+    publish(broker, &sent).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let (mut seen, mut refused) = (0, Vec::new());
+    while seen < sent.len() {
+        let delivery = next(&mut *consumer).await;
+        seen += delivery.messages.len();
+        refused.push(delivery.messages[0].clone());
+        delivery
+            .ack_except(vec![refusal(0)])
+            .await
+            .expect("a dead letter is kept");
+    }
+    let letters = broker.dead_letters().await;
+    assert!(
+        letters.iter().all(|(code, _)| code == "refused_by_store"),
+        "the reason is kept"
+    );
+    assert_same_messages(
+        &letters
+            .into_iter()
+            .map(|(_, message)| message)
+            .collect::<Vec<_>>(),
+        &refused,
+    );
+}
+
+pub async fn a_dead_lettered_delivery_does_not_come_again(broker: &dyn BrokerUnderTest) {
+    let (bad, good) = (messages(1), messages(1));
+    publish(broker, &bad).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let delivery = next(&mut *consumer).await;
+    delivery
+        .dead_letter(refusal(0).reason)
+        .await
+        .expect("a dead letter is kept");
+    consumer.close().await;
+    drop(consumer);
+    publish(broker, &good).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, 1).await, &good);
+    assert_eq!(broker.dead_letters().await.len(), 1);
+}
+
+pub async fn the_trace_of_a_request_reaches_its_delivery(broker: &dyn BrokerUnderTest) {
+    let trace: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        .parse()
+        .unwrap();
+    publish_within(broker, &messages(1), Some(trace)).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let delivery = next(&mut *consumer).await;
+    assert_eq!(delivery.traces, [trace]);
+    delivery.ack().await.expect("an acknowledgement is taken");
+}

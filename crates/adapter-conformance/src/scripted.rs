@@ -1,0 +1,306 @@
+//! Ports that do as they are told, for tests of what stands above them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use warren_domain::ports::{
+    Delivery, HealthCheck, MessageConsumer, MessagePublisher, MessageStore, PublishError, Refused,
+    SettleError, Settlement, StoreError, Stored, Unhealthy, Unpublished,
+};
+use warren_domain::{Message, MessageId, TraceContext};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a [`ScriptedPublisher`] does at one call.
+#[derive(Clone, Debug)]
+pub enum PublishStep {
+    /// Takes every message.
+    Take,
+    /// Takes every message after a while.
+    TakeAfter(Duration),
+    /// Takes none.
+    Fail(PublishError),
+    /// Takes all but those at these places.
+    FailAt(Vec<usize>, PublishError),
+}
+
+/// A publisher that follows a script and then takes everything.
+#[derive(Debug, Default)]
+pub struct ScriptedPublisher {
+    script: Mutex<VecDeque<PublishStep>>,
+    taken: Mutex<Vec<(Message, Option<TraceContext>)>>,
+}
+
+impl ScriptedPublisher {
+    /// Makes a publisher that goes through `script`, a step a call.
+    pub fn new(script: impl IntoIterator<Item = PublishStep>) -> Arc<Self> {
+        Arc::new(Self {
+            script: Mutex::new(script.into_iter().collect()),
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Returns what was taken so far.
+    pub fn taken(&self) -> Vec<Message> {
+        lock(&self.taken)
+            .iter()
+            .map(|(message, _)| message.clone())
+            .collect()
+    }
+
+    /// Returns the traces of what was taken so far, one for each message.
+    pub fn traces(&self) -> Vec<Option<TraceContext>> {
+        lock(&self.taken).iter().map(|(_, trace)| *trace).collect()
+    }
+}
+
+#[async_trait]
+impl MessagePublisher for ScriptedPublisher {
+    async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
+        let step = lock(&self.script).pop_front().unwrap_or(PublishStep::Take);
+        let failed = match step {
+            PublishStep::Take => Vec::new(),
+            PublishStep::TakeAfter(wait) => {
+                sleep(wait).await;
+                Vec::new()
+            }
+            PublishStep::Fail(error) => Unpublished::all(messages.len(), &error).errors,
+            PublishStep::FailAt(places, error) => {
+                places.into_iter().map(|place| (place, error.clone())).collect()
+            }
+        };
+        let lost: HashSet<_> = failed.iter().map(|(place, _)| *place).collect();
+        let kept = messages
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| !lost.contains(place));
+        lock(&self.taken).extend(kept.map(|(_, message)| (message, trace)));
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(Unpublished { errors: failed })
+        }
+    }
+}
+
+/// A store in memory that fails when it is told to.
+#[derive(Debug)]
+pub struct ScriptedStore {
+    rows: Mutex<HashMap<MessageId, Message>>,
+    failures: Mutex<VecDeque<StoreError>>,
+    refused: Mutex<HashSet<MessageId>>,
+    calls: watch::Sender<usize>,
+}
+
+impl ScriptedStore {
+    /// Makes a store whose first calls fail with `failures`, one each.
+    pub fn new(failures: impl IntoIterator<Item = StoreError>) -> Arc<Self> {
+        Arc::new(Self {
+            rows: Mutex::default(),
+            failures: Mutex::new(failures.into_iter().collect()),
+            refused: Mutex::default(),
+            calls: watch::Sender::new(0),
+        })
+    }
+
+    /// Makes the store refuse every batch that holds the message `id`.
+    pub fn refuse(&self, id: MessageId) {
+        lock(&self.refused).insert(id);
+    }
+
+    /// Returns what is stored.
+    pub fn rows(&self) -> Vec<Message> {
+        lock(&self.rows).values().cloned().collect()
+    }
+
+    /// Returns how often it was called.
+    pub fn calls(&self) -> usize {
+        *self.calls.borrow()
+    }
+
+    /// Waits until it was called `count` times.
+    pub async fn called(&self, count: usize) {
+        let mut calls = self.calls.subscribe();
+        // The sender lives in self, so this cannot fail while self is borrowed.
+        calls.wait_for(|calls| *calls >= count).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl MessageStore for ScriptedStore {
+    async fn store(&self, batch: &[Message]) -> Result<Stored, StoreError> {
+        self.calls.send_modify(|calls| *calls += 1);
+        if let Some(failure) = lock(&self.failures).pop_front() {
+            return Err(failure);
+        }
+        let refused = lock(&self.refused);
+        if batch.iter().any(|message| refused.contains(&message.id)) {
+            return Err(StoreError::Rejected {
+                reason: "as scripted".to_owned(),
+                cause: None,
+            });
+        }
+        let mut rows = lock(&self.rows);
+        let mut stored = Stored::default();
+        for message in batch {
+            if rows.contains_key(&message.id) {
+                stored.duplicates.add(message.severity, 1);
+            } else {
+                rows.insert(message.id, message.clone());
+                stored.inserted.add(message.severity, 1);
+            }
+        }
+        Ok(stored)
+    }
+}
+
+/// A check that says what it is told to.
+#[derive(Debug)]
+pub struct ScriptedHealth {
+    name: &'static str,
+    state: Mutex<Result<(), Unhealthy>>,
+}
+
+impl ScriptedHealth {
+    /// Makes a healthy dependency.
+    pub fn healthy(name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            state: Mutex::new(Ok(())),
+        })
+    }
+
+    /// Changes what it says.
+    pub fn set(&self, state: Result<(), &str>) {
+        *lock(&self.state) = state.map_err(|reason| Unhealthy(reason.to_owned()));
+    }
+}
+
+#[async_trait]
+impl HealthCheck for ScriptedHealth {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        lock(&self.state).clone()
+    }
+}
+
+/// What became of a delivery of a [`ScriptedConsumer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Acknowledged, with these messages as dead letters.
+    Acknowledged(Vec<Refused>),
+    /// Dropped unsettled.
+    GivenBack,
+}
+
+/// A consumer that yields what its [`ScriptedQueue`] is fed.
+#[derive(Debug)]
+pub struct ScriptedConsumer {
+    deliveries: mpsc::Receiver<Delivery>,
+}
+
+/// The other end of a [`ScriptedConsumer`].
+#[derive(Debug)]
+pub struct ScriptedQueue {
+    deliveries: mpsc::Sender<Delivery>,
+    settled: watch::Sender<Vec<(usize, Settled)>>,
+    fed: usize,
+}
+
+/// Makes a consumer and the queue that feeds it.
+pub fn scripted_queue() -> (ScriptedQueue, ScriptedConsumer) {
+    let (sender, deliveries) = mpsc::channel(1_024);
+    let queue = ScriptedQueue {
+        deliveries: sender,
+        settled: watch::Sender::new(Vec::new()),
+        fed: 0,
+    };
+    (queue, ScriptedConsumer { deliveries })
+}
+
+impl ScriptedQueue {
+    /// Puts a delivery of `messages` into the queue; returns its number, counted from 0.
+    pub async fn feed(&mut self, messages: Vec<Message>) -> usize {
+        let number = self.fed;
+        self.fed += 1;
+        let settlement = ScriptedSettlement {
+            number,
+            settled: self.settled.clone(),
+            done: false,
+        };
+        let delivery = Delivery {
+            messages,
+            redelivered: false,
+            attempt: 1,
+            traces: Vec::new(),
+            settlement: Box::new(settlement),
+        };
+        self.deliveries.send(delivery).await.unwrap();
+        number
+    }
+
+    /// Returns what became of the deliveries so far, in the order it happened.
+    pub fn settled(&self) -> Vec<(usize, Settled)> {
+        self.settled.borrow().clone()
+    }
+
+    /// Waits until `count` deliveries are settled or given back.
+    pub async fn until_settled(&self, count: usize) -> Vec<(usize, Settled)> {
+        let mut settled = self.settled.subscribe();
+        // The sender lives in self, so this cannot fail while self is borrowed.
+        settled
+            .wait_for(|settled| settled.len() >= count)
+            .await
+            .unwrap()
+            .clone()
+    }
+}
+
+#[async_trait]
+impl MessageConsumer for ScriptedConsumer {
+    async fn next(&mut self) -> Option<Delivery> {
+        self.deliveries.recv().await
+    }
+
+    async fn close(&mut self) {
+        self.deliveries.close();
+        while self.deliveries.try_recv().is_ok() {}
+    }
+}
+
+#[derive(Debug)]
+struct ScriptedSettlement {
+    number: usize,
+    settled: watch::Sender<Vec<(usize, Settled)>>,
+    done: bool,
+}
+
+#[async_trait]
+impl Settlement for ScriptedSettlement {
+    async fn settle(mut self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
+        self.done = true;
+        let number = self.number;
+        self.settled
+            .send_modify(|settled| settled.push((number, Settled::Acknowledged(refused))));
+        Ok(())
+    }
+}
+
+impl Drop for ScriptedSettlement {
+    fn drop(&mut self) {
+        if !self.done {
+            let number = self.number;
+            self.settled
+                .send_modify(|settled| settled.push((number, Settled::GivenBack)));
+        }
+    }
+}
