@@ -1,0 +1,392 @@
+//! Starts the real programs, watches them, and never leaves one behind.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::NamedTempFile;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::environment;
+use crate::http::{Answer, Client};
+use crate::request::Request;
+
+/// How long a program may take until it answers at all.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The pause between two questions to a program that is awaited.
+const POLL: Duration = Duration::from_millis(25);
+
+/// A program of this workspace, its settings and its log; stopped or running.
+///
+/// Dropping it kills the program. When the test fails, the end of the log goes to stderr.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    settings: Vec<(String, String)>,
+    open_files: Option<u64>,
+    address: SocketAddr,
+    log: NamedTempFile,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// Prepares the program `name` with an address of its own.
+    ///
+    /// # Errors
+    /// The program is not built, or there is no free port.
+    pub fn new(name: &str) -> Result<Self> {
+        Self::of(name, environment::binary(name)?)
+    }
+
+    /// Prepares the release build of the program, if there is one.
+    ///
+    /// # Errors
+    /// As [`Service::new`].
+    pub fn new_release(name: &str) -> Result<Self> {
+        Self::of(name, environment::release_binary(name)?)
+    }
+
+    fn of(name: &str, program: PathBuf) -> Result<Self> {
+        let address = free_address()?;
+        Ok(Self {
+            name: name.to_owned(),
+            program,
+            arguments: Vec::new(),
+            settings: vec![("WARREN_HTTP__LISTEN".to_owned(), address.to_string())],
+            open_files: None,
+            address,
+            log: NamedTempFile::with_suffix(format!("-{name}"))?,
+            child: None,
+        })
+    }
+
+    /// Adds an argument of the command line.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Adds a setting, by the name of its environment variable; the last one of a name wins.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.settings.retain(|(other, _)| other != name);
+        self.settings.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Lets the program open as many files and sockets as it is told.
+    #[must_use]
+    pub const fn open_files(mut self, count: u64) -> Self {
+        self.open_files = Some(count);
+        self
+    }
+
+    /// Returns where it serves HTTP.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the program's file, for messages.
+    pub const fn program(&self) -> &PathBuf {
+        &self.program
+    }
+
+    /// Returns the process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// Starts the program without waiting for anything.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.name);
+        let log = self.log.reopen().context("cannot open the log")?;
+        let mut log = log;
+        log.seek(SeekFrom::End(0))?;
+        let mut command = match self.open_files {
+            None => Command::new(&self.program),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .arg("-c")
+                    .arg(format!("ulimit -n {count} && exec \"$0\" \"$@\""))
+                    .arg(&self.program);
+                shell
+            }
+        };
+        // Settings of whoever runs the tests must not reach the program.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WARREN_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .args(&self.arguments)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Starts the program and waits until it serves HTTP, ready or not.
+    ///
+    /// # Errors
+    /// It ended, or did not answer within 30 s; the message has the end of its log.
+    pub async fn start(&mut self) -> Result<()> {
+        for _ in 0..3 {
+            self.spawn()?;
+            match self.wait_for("/livez", 200, START_DEADLINE).await {
+                Ok(_) => return Ok(()),
+                // Between choosing a port and using it, somebody else may have taken it.
+                Err(_) if self.child.is_none() && self.log()?.contains("in use") => {
+                    self.move_to(free_address()?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("{} found no free port in three tries", self.name)
+    }
+
+    /// Starts the program and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Service::start`], or `/readyz` did not answer 200 within 30 s.
+    pub async fn start_ready(&mut self) -> Result<()> {
+        self.start().await?;
+        self.wait_for("/readyz", 200, START_DEADLINE).await?;
+        Ok(())
+    }
+
+    fn move_to(&mut self, address: SocketAddr) {
+        self.address = address;
+        for (name, value) in &mut self.settings {
+            if name == "WARREN_HTTP__LISTEN" {
+                *value = address.to_string();
+            }
+        }
+    }
+
+    /// Asks `target` until it answers `status`.
+    ///
+    /// # Errors
+    /// The program ended, or the deadline passed; the message has the last answer and the end of the log.
+    pub async fn wait_for(&mut self, target: &str, status: u16, within: Duration) -> Result<Answer> {
+        let deadline = Instant::now() + within;
+        let mut client = Client::new(self.address).with_deadline(Duration::from_secs(5));
+        loop {
+            let answer = client.send(&Request::get(target)).await;
+            if let Ok(answer) = &answer
+                && answer.status == status
+            {
+                return Ok(answer.clone());
+            }
+            if let Some(ended) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                self.child = None;
+                bail!(
+                    "{} ended ({ended}) before {target} answered {status}\n{}",
+                    self.name,
+                    self.log_end()
+                );
+            }
+            if Instant::now() > deadline {
+                let last = match answer {
+                    Ok(answer) => format!("{} {}", answer.status, answer.text_start()),
+                    Err(error) => format!("{error:#}"),
+                };
+                bail!(
+                    "{}: {target} did not answer {status} within {within:?}; last: {last}\n{}",
+                    self.name,
+                    self.log_end()
+                );
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Kills the program as a crash would (SIGKILL) and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        let mut child = self
+            .child
+            .take()
+            .with_context(|| format!("{} does not run", self.name))?;
+        child.kill().await.context("cannot kill")
+    }
+
+    /// Asks the program to stop (SIGTERM) without waiting.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn terminate(&self) -> Result<()> {
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} does not run", self.name))?;
+        // The shell's own kill: it is everywhere, and sending a signal from here would take unsafe code.
+        let sent = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -s TERM {pid}"))
+            .status()
+            .await?;
+        ensure!(sent.success(), "kill -s TERM {pid} failed: {sent}");
+        Ok(())
+    }
+
+    /// Waits until the program has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on; the message has the end of its log.
+    pub async fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        let child = self
+            .child
+            .as_mut()
+            .with_context(|| format!("{} does not run", self.name))?;
+        let Ok(status) = timeout(within, child.wait()).await else {
+            bail!("{} did not end within {within:?}\n{}", self.name, self.log_end());
+        };
+        self.child = None;
+        Ok(status?)
+    }
+
+    /// Asks the program to stop and waits until it has.
+    ///
+    /// # Errors
+    /// It runs on, or did not end with success.
+    pub async fn stop(&mut self, within: Duration) -> Result<()> {
+        self.terminate().await?;
+        let status = self.wait(within).await?;
+        ensure!(
+            status.success(),
+            "{} ended with {status} after SIGTERM\n{}",
+            self.name,
+            self.log_end()
+        );
+        Ok(())
+    }
+
+    /// Returns everything it wrote, over all its starts.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn log(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        File::open(self.log.path())?.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log().unwrap_or_else(|error| format!("(no log: {error})"));
+        let lines: Vec<_> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        format!("--- end of the log of {} ---\n{end}\n---", self.name)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_end());
+        }
+    }
+}
+
+/// Finds a port of the loopback that nobody uses now.
+///
+/// # Errors
+/// There is none.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+/// Lets this process open as many files and sockets as `count`, where the system allows it.
+///
+/// # Errors
+/// `prlimit` of util-linux is not there or refuses.
+pub async fn raise_open_files(count: u64) -> Result<()> {
+    let status = Command::new("prlimit")
+        .arg("--pid")
+        .arg(std::process::id().to_string())
+        .arg(format!("--nofile={count}:"))
+        .status()
+        .await
+        .context("cannot run prlimit")?;
+    ensure!(status.success(), "prlimit --nofile={count} failed: {status}");
+    Ok(())
+}
+
+/// Returns the most memory that a process has held so far, in bytes (`VmHWM`).
+///
+/// # Errors
+/// The process is gone, or the system has no `/proc`.
+pub fn peak_memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM")?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Service {
+        Service::of("sh", "/bin/sh".into())
+            .unwrap()
+            .argument("-c")
+            .argument(script)
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_at_once_is_reported_with_its_log() {
+        let error = shell("echo no such setting >&2; exit 78")
+            .start()
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("78") && error.contains("no such setting"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn sigterm_is_asked_and_sigkill_is_not() {
+        let mut service = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done");
+        service.spawn().unwrap();
+        while !service.log().unwrap().contains("up") {
+            sleep(POLL).await;
+        }
+        service.stop(Duration::from_secs(10)).await.unwrap();
+        assert!(service.log().unwrap().contains("bye"));
+        service.spawn().unwrap();
+        service.kill().await.unwrap();
+        assert_eq!(service.pid(), None);
+    }
+
+    #[test]
+    fn this_process_has_held_some_memory() {
+        assert!(peak_memory(std::process::id()).unwrap() > 1 << 20);
+    }
+}
