@@ -149,11 +149,11 @@ impl MessageStore for ScriptedStore {
         let mut rows = lock(&self.rows);
         let mut stored = Stored::default();
         for message in batch {
-            if rows.contains_key(&message.id) {
-                stored.duplicates.add(message.severity, 1);
-            } else {
-                rows.insert(message.id, message.clone());
+            if let std::collections::hash_map::Entry::Vacant(e) = rows.entry(message.id) {
+                e.insert(message.clone());
                 stored.inserted.add(message.severity, 1);
+            } else {
+                stored.duplicates.add(message.severity, 1);
             }
         }
         Ok(stored)

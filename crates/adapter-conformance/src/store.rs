@@ -182,7 +182,7 @@ pub async fn concurrent_batches_that_overlap_store_each_message_once(subject: &d
                     match store.store(batch).await {
                         Ok(outcome) => break outcome,
                         Err(warren_domain::ports::StoreError::Unavailable { .. }) => {
-                            tokio::task::yield_now().await
+                            tokio::task::yield_now().await;
                         }
                         Err(other) => panic!("{other}"),
                     }

@@ -1,1 +1,24 @@
-//! What runs: intake, store loop, maintenance; knows only ports.
+//! What runs: the intake, the store loop and the maintenance of the store.
+//!
+//! Everything here is written against the ports of `warren_domain` and knows no product. What it promises:
+//!
+//! - [`Intake`] says yes only after [`MessagePublisher::publish`](warren_domain::ports::MessagePublisher::publish)
+//!   has, and goes on waiting for the broker when the client has gone away;
+//! - [`StoreLoop`] acknowledges a delivery only after every message of it is stored or durably a dead letter;
+//! - nothing here holds more than its settings say, and every wait ends.
+
+pub mod config;
+mod gather;
+mod intake;
+mod maintenance;
+mod metrics;
+mod retry;
+mod store_loop;
+mod write;
+
+pub use config::{IntakeConfig, MaintenanceConfig, WorkerConfig};
+pub use intake::{Intake, Receipt};
+pub use maintenance::run_maintenance;
+pub use metrics::describe_metrics;
+pub use retry::Backoff;
+pub use store_loop::{StoreLoop, WorkerHealth};

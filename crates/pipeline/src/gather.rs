@@ -1,0 +1,101 @@
+//! Gathers deliveries into a batch.
+
+use serde_json::Value;
+use warren_domain::ports::{Delivery, Refused, SettleError};
+use warren_domain::{Message, Timestamp};
+
+use crate::WorkerConfig;
+
+/// Deliveries that are stored in one transaction, and their messages in one slice.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Every message, in the order of the deliveries.
+    pub(crate) messages: Vec<Message>,
+    /// The deliveries, their messages moved out, and where each one's messages begin.
+    deliveries: Vec<(usize, Delivery)>,
+    bytes: u64,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, mut delivery: Delivery) {
+        self.bytes += delivery.messages.iter().map(weight).sum::<u64>();
+        let begin = self.messages.len();
+        self.messages.append(&mut delivery.messages);
+        self.deliveries.push((begin, delivery));
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// Tells whether one of the limits is reached.
+    pub(crate) const fn is_full(&self, config: &WorkerConfig) -> bool {
+        self.messages.len() >= config.batch_messages
+            || self.deliveries.len() >= config.batch_deliveries
+            || self.bytes >= config.batch_bytes.as_u64()
+    }
+
+    /// Returns when the oldest message was received.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.messages.iter().map(|message| message.received_at).min()
+    }
+
+    /// Lists the requests the messages came with, for linking.
+    pub(crate) fn links(&self) -> String {
+        let traces = self.deliveries.iter().flat_map(|(_, delivery)| &delivery.traces);
+        let mut links: Vec<_> = traces.map(ToString::to_string).collect();
+        links.dedup();
+        links.join(",")
+    }
+
+    /// Acknowledges every delivery; `refused` counts places among all messages, ascending.
+    ///
+    /// Returns how many deliveries were not settled and come again.
+    pub(crate) async fn settle(self, refused: Vec<Refused>) -> Vec<SettleError> {
+        let mut refused = refused.into_iter().peekable();
+        let end = self.messages.len();
+        let ends = self
+            .deliveries
+            .iter()
+            .map(|(begin, _)| *begin)
+            .skip(1)
+            .chain([end])
+            .collect::<Vec<_>>();
+        let mut failures = Vec::new();
+        for ((begin, delivery), end) in self.deliveries.into_iter().zip(ends) {
+            let mut mine = Vec::new();
+            while let Some(refused) = refused.next_if(|refused| refused.index < end) {
+                mine.push(Refused {
+                    index: refused.index - begin,
+                    ..refused
+                });
+            }
+            if let Err(failure) = delivery.ack_except(mine).await {
+                failures.push(failure);
+            }
+        }
+        failures
+    }
+}
+
+/// Estimates what a message holds, in bytes.
+fn weight(message: &Message) -> u64 {
+    const FIXED: u64 = 128;
+    let attributes = message.attributes.as_map();
+    FIXED + message.body.as_str().len() as u64 + attributes.iter().map(entry_weight).sum::<u64>()
+}
+
+fn entry_weight((key, value): (&String, &Value)) -> u64 {
+    key.len() as u64 + value_weight(value)
+}
+
+fn value_weight(value: &Value) -> u64 {
+    const FIXED: u64 = 32;
+    FIXED
+        + match value {
+            Value::String(text) => text.len() as u64,
+            Value::Array(items) => items.iter().map(value_weight).sum(),
+            Value::Object(map) => map.iter().map(entry_weight).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}

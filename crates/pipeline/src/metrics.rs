@@ -1,0 +1,96 @@
+//! The numbers by which the way of a message can be checked.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use warren_domain::SeverityCounts;
+
+pub(crate) const RECEIVED: &str = "warren_intake_accepted_messages_total";
+pub(crate) const REJECTED: &str = "warren_intake_rejected_messages_total";
+pub(crate) const UNPUBLISHED: &str = "warren_intake_unpublished_messages_total";
+pub(crate) const STORED: &str = "warren_store_inserted_messages_total";
+pub(crate) const DUPLICATES: &str = "warren_store_duplicate_messages_total";
+pub(crate) const DEAD: &str = "warren_store_dead_lettered_messages_total";
+pub(crate) const BATCH_MESSAGES: &str = "warren_store_batch_messages";
+pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
+pub(crate) const DELAY_SECONDS: &str = "warren_store_delay_seconds";
+pub(crate) const RETRIES: &str = "warren_store_retries_total";
+pub(crate) const PAUSED: &str = "warren_store_paused";
+pub(crate) const UNSETTLED: &str = "warren_store_unsettled_deliveries_total";
+pub(crate) const MAINTENANCE: &str = "warren_maintenance_rounds_total";
+
+/// Registers the help texts and units of everything this crate counts.
+pub fn describe_metrics() {
+    describe_counter!(
+        RECEIVED,
+        Unit::Count,
+        "Messages the broker has taken responsibility for, by severity"
+    );
+    describe_counter!(
+        REJECTED,
+        Unit::Count,
+        "Records that were not valid messages, by code of the fault"
+    );
+    describe_counter!(
+        UNPUBLISHED,
+        Unit::Count,
+        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused)"
+    );
+    describe_counter!(
+        STORED,
+        Unit::Count,
+        "Messages stored for the first time, by severity"
+    );
+    describe_counter!(
+        DUPLICATES,
+        Unit::Count,
+        "Messages that were stored already, by severity"
+    );
+    describe_counter!(
+        DEAD,
+        Unit::Count,
+        "Messages the store refused, now dead letters, by severity"
+    );
+    describe_histogram!(
+        BATCH_MESSAGES,
+        Unit::Count,
+        "Messages in a batch handed to the store"
+    );
+    describe_histogram!(
+        BATCH_SECONDS,
+        Unit::Seconds,
+        "Time from handing a batch to the store to its commit"
+    );
+    describe_histogram!(
+        DELAY_SECONDS,
+        Unit::Seconds,
+        "Time from taking the oldest message of a batch in to its commit in the store"
+    );
+    describe_counter!(
+        RETRIES,
+        Unit::Count,
+        "Tries of the store that failed and are repeated, by verdict"
+    );
+    describe_gauge!(
+        PAUSED,
+        Unit::Count,
+        "1 while the store loop waits for the store, else 0"
+    );
+    describe_counter!(
+        UNSETTLED,
+        Unit::Count,
+        "Stored deliveries whose acknowledgement was lost; they come again"
+    );
+    describe_counter!(
+        MAINTENANCE,
+        Unit::Count,
+        "Rounds of store maintenance, by outcome"
+    );
+}
+
+/// Adds counts to one counter for each severity.
+pub(crate) fn count_by_severity(name: &'static str, counts: &SeverityCounts) {
+    for (severity, n) in counts.iter() {
+        if n > 0 {
+            counter!(name, "severity" => severity.as_str()).increment(n);
+        }
+    }
+}

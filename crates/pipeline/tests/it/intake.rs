@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
+use warren_domain::ports::PublishError;
+use warren_domain::{Draft, MessageLimits, Rejection, RejectionCode};
+use warren_pipeline::{Intake, Receipt};
+
+fn records(bodies: &[&str]) -> Vec<Result<Draft, Rejection>> {
+    bodies
+        .iter()
+        .map(|json| Draft::from_json(json.as_bytes()))
+        .collect()
+}
+
+fn places(receipt: &Receipt) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
+    (
+        receipt.accepted.iter().map(|(place, _)| *place).collect(),
+        receipt.rejected.iter().map(|(place, _)| *place).collect(),
+        receipt.unpublished.iter().map(|(place, ..)| *place).collect(),
+    )
+}
+
+const GOOD: &str = r#"{"body":"good"}"#;
+
+#[tokio::test]
+async fn one_bad_record_does_not_spoil_its_neighbours() {
+    let publisher = ScriptedPublisher::new([]);
+    let intake = Intake::new(publisher.clone(), MessageLimits::default());
+    let receipt = intake
+        .accept(records(&[GOOD, "{}", GOOD, "nonsense", GOOD]), None)
+        .await;
+    assert_eq!(places(&receipt), (vec![0, 2, 4], vec![1, 3], vec![]));
+    assert_eq!(receipt.rejected[0].1.code, RejectionCode::MissingField);
+    let ids: Vec<_> = publisher.taken().iter().map(|message| message.id).collect();
+    assert_eq!(
+        ids,
+        receipt.accepted.iter().map(|(_, id)| *id).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_a_valid_record_reaches_no_broker() {
+    let publisher =
+        ScriptedPublisher::new([PublishStep::Fail(PublishError::unavailable("must not be asked"))]);
+    let intake = Intake::new(publisher, MessageLimits::default());
+    assert_eq!(
+        places(&intake.accept(records(&["{}", "[]"]), None).await),
+        (vec![], vec![0, 1], vec![])
+    );
+}
+
+#[tokio::test]
+async fn what_the_broker_did_not_take_is_told_apart_by_place() {
+    let failure = PublishError::unavailable("away");
+    let publisher = ScriptedPublisher::new([PublishStep::FailAt(vec![1, 2], failure)]);
+    let intake = Intake::new(publisher.clone(), MessageLimits::default());
+    let receipt = intake
+        .accept(records(&["{}", GOOD, GOOD, "{}", GOOD, GOOD]), None)
+        .await;
+    assert_eq!(places(&receipt), (vec![1, 5], vec![0, 3], vec![2, 4]));
+    assert_eq!(publisher.taken().len(), 2);
+    assert!(
+        receipt
+            .unpublished
+            .iter()
+            .all(|(.., error)| error.to_string().contains("away"))
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_does_not_stop_the_publishing() {
+    let publisher = ScriptedPublisher::new([PublishStep::TakeAfter(Duration::from_millis(50))]);
+    let intake = Intake::new(publisher.clone(), MessageLimits::default());
+    let abandoned =
+        tokio::time::timeout(Duration::from_millis(5), intake.accept(records(&[GOOD]), None)).await;
+    assert!(abandoned.is_err());
+    intake.drain().await;
+    assert_eq!(publisher.taken().len(), 1);
+}
+
+#[tokio::test]
+async fn the_trace_of_the_request_goes_to_the_publisher() {
+    let publisher = ScriptedPublisher::new([]);
+    let intake = Intake::new(publisher.clone(), MessageLimits::default());
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        .parse()
+        .ok();
+    intake.accept(records(&[GOOD]), trace).await;
+    assert_eq!(publisher.traces(), [trace]);
+}

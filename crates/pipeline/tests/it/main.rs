@@ -1,0 +1,4 @@
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod intake;
+mod store_loop;
