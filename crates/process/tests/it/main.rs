@@ -1,0 +1,5 @@
+//! What a binary sees of this crate.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod settings;
+mod signals;
