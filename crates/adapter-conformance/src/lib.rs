@@ -61,3 +61,8 @@ macro_rules! suite {
         )+
     };
 }
+
+/// Compiles and runs what `docs/extending.md` shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/extending.md")]
+struct ExtendingGuide;

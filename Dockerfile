@@ -1,0 +1,71 @@
+# syntax=docker/dockerfile:1
+#
+# One image for each service, by target:
+#
+#   docker build --target ingest-api   -t warren/ingest-api   .
+#   docker build --target store-worker -t warren/store-worker .
+#   docker build --target warren       -t warren/warren       .
+#
+# The services share one build: dependencies are compiled in a layer of their own, which a change of the sources
+# leaves alone.
+
+FROM rust:1.95-bookworm AS chef
+RUN cargo install cargo-chef --locked --version 0.1.78
+WORKDIR /build
+
+# Reduces the workspace to what decides about its dependencies.
+FROM chef AS planner
+COPY . .
+RUN cargo chef prepare --recipe-path recipe.json
+
+FROM chef AS build
+COPY --from=planner /build/recipe.json recipe.json
+# The same profile, packages and working directory as below, or the layer would be of no use.
+RUN cargo chef cook --release --locked --recipe-path recipe.json \
+    --package warren-ingest-api --package warren-store-worker --package warren
+COPY . .
+RUN cargo build --release --locked \
+    --package warren-ingest-api --package warren-store-worker --package warren \
+ && mkdir /out && cp target/release/ingest-api target/release/store-worker target/release/warren /out/
+
+# What the services need at run time: libc, and the authorities that TLS trusts.
+FROM debian:bookworm-slim AS runtime
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 65532 warren \
+ && useradd --uid 65532 --gid 65532 --no-create-home --shell /usr/sbin/nologin warren
+ENV WARREN_HTTP__LISTEN=0.0.0.0:8080 \
+    WARREN_TELEMETRY__FORMAT=json
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+
+FROM runtime AS ingest-api
+LABEL org.opencontainers.image.title="Warren ingest-api" \
+      org.opencontainers.image.description="Takes messages in over HTTP and hands them to RabbitMQ" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/ingest-api /usr/local/bin/ingest-api
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["ingest-api", "healthcheck"]
+ENTRYPOINT ["ingest-api"]
+
+FROM runtime AS store-worker
+LABEL org.opencontainers.image.title="Warren store-worker" \
+      org.opencontainers.image.description="Gets messages from RabbitMQ into PostgreSQL, each exactly once" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/store-worker /usr/local/bin/store-worker
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["store-worker", "healthcheck"]
+ENTRYPOINT ["store-worker"]
+
+FROM runtime AS warren
+LABEL org.opencontainers.image.title="Warren" \
+      org.opencontainers.image.description="The whole of Warren in one process, over SQLite" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/warren /usr/local/bin/warren
+USER 0:0
+RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/warren
+USER 65532:65532
+ENV WARREN_EMBEDDED__PATH=/var/lib/warren
+VOLUME /var/lib/warren
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["warren", "healthcheck"]
+ENTRYPOINT ["warren"]
