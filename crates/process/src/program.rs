@@ -1,0 +1,138 @@
+//! The frame of a service: what happens before and after its own work, and the subcommands all of them have.
+
+use std::error::Error;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Exit;
+use crate::settings::{self, CheckSettings, Sources};
+use crate::telemetry::TelemetryConfig;
+use crate::telemetry::metrics::Metrics;
+use crate::{healthcheck, shutdown, telemetry};
+
+/// The settings of a service: its sections, of which two are everybody's.
+pub trait ServiceSettings: Default + Serialize + DeserializeOwned + CheckSettings {
+    /// Returns the section `telemetry`.
+    fn telemetry(&self) -> &TelemetryConfig;
+    /// Returns `http.listen`.
+    fn listen(&self) -> &str;
+}
+
+/// The subcommands that every service has.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Look at the configuration without opening anything
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Ask the service that runs with the same settings whether it is ready; exit code 0 or 1
+    Healthcheck {
+        /// How long to wait for its answer
+        #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
+}
+
+/// What can be done with the configuration.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Check it: print every setting with its origin, or every problem; exit code 78 if there is one
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Command {
+    /// Does what the subcommand says.
+    pub async fn run<S: ServiceSettings>(self, sources: &Sources) -> Exit {
+        match self {
+            Self::Config { command: ConfigCommand::Check { json } } => settings::check::<S>(sources, json),
+            Self::Healthcheck { timeout } => match settings::load::<S>(sources) {
+                Ok(loaded) => ask(loaded.settings.listen(), timeout).await,
+                Err(problems) => {
+                    eprintln!("{problems}");
+                    Exit::Configuration
+                }
+            },
+        }
+    }
+}
+
+async fn ask(listen: &str, timeout: Duration) -> Exit {
+    match tokio::net::lookup_host(listen).await.map(|mut addresses| addresses.next()) {
+        Ok(Some(address)) => healthcheck::run(address, timeout).await,
+        Ok(None) => {
+            eprintln!("http.listen is {listen}, which has no address");
+            Exit::Failure
+        }
+        Err(error) => {
+            eprintln!("http.listen is {listen}, which cannot be resolved: {error}");
+            Exit::Failure
+        }
+    }
+}
+
+/// What a service gets from its frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The numbers of the process; begun before anything counts.
+    pub metrics: Metrics,
+    /// Cancelled at the first SIGTERM or SIGINT: be not ready, take nothing more, finish, return.
+    pub stop: CancellationToken,
+}
+
+/// Runs a service: settings, logs, metrics, signals, then `work`; nothing is opened before the settings are whole.
+pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
+    sources: &Sources,
+    version: &'static str,
+    work: impl AsyncFnOnce(S, Frame) -> Result<(), E>,
+) -> Exit {
+    let settings = match settings::load::<S>(sources) {
+        Ok(loaded) => loaded.settings,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Exit::Configuration;
+        }
+    };
+    let frame = match begin(settings.telemetry(), version) {
+        Ok(frame) => frame,
+        Err(error) => {
+            eprintln!("{}", with_causes(&*error));
+            return Exit::Failure;
+        }
+    };
+    tokio::spawn(frame.metrics.clone().keep_up(frame.stop.clone()));
+    match work(settings, frame).await {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Exit::Clean
+        }
+        Err(error) => {
+            tracing::error!(error = with_causes(&*error.into()), "ended by a failure");
+            Exit::Failure
+        }
+    }
+}
+
+fn begin(config: &TelemetryConfig, version: &'static str) -> Result<Frame, Box<dyn Error + Send + Sync>> {
+    telemetry::logging::init(config)?;
+    Ok(Frame { metrics: telemetry::metrics::install(version)?, stop: shutdown::on_signals()? })
+}
+
+/// Writes an error with everything behind it on one line.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
