@@ -1,1 +1,35 @@
 //! PostgreSQL through sea-orm and tokio-postgres: migrations, partitions, store.
+//!
+//! [`migrate`] brings a database to the schema that this crate knows; [`PostgresStore`] writes to it, keeps its
+//! partitions, and says whether it is well; [`PostgresReader`] reads back. Everything else is private.
+//!
+//! `messages` is partitioned by UTC day *through the id*, whose first 48 bits are milliseconds: the primary key holds over
+//! all partitions, and so does idempotency, a message delivered again after midnight included; a time range is an id
+//! range; and retention drops tables instead of deleting rows. `store` says which way rows take and why, `error` what
+//! each failure means to the caller, `counts` how charts avoid scanning messages.
+
+mod config;
+mod copy;
+mod counts;
+mod entity;
+mod error;
+mod maintenance;
+mod metrics;
+mod migration;
+mod orm;
+mod partitions;
+mod pool;
+mod reader;
+mod row;
+mod session;
+mod store;
+mod target;
+mod tls;
+mod unnest;
+
+pub use config::{ConfigError, PostgresConfig};
+pub use error::ServerFault;
+pub use metrics::describe_metrics;
+pub use migration::{MigrationReport, migrate};
+pub use reader::PostgresReader;
+pub use store::PostgresStore;

@@ -1,0 +1,59 @@
+//! Counts by minute, severity and source, so that charts never scan messages.
+//!
+//! The minute is the one in the message's id, by which messages are found and kept, so that a chart and a search
+//! over the same time agree to the message.
+//!
+//! Each transaction appends what it adds to `message_count_deltas`, and the maintenance folds that into
+//! `message_counts_folded`; the view `message_counts` is the sum of both. Writers that update shared rows instead wait
+//! for each other's flush: every one of them counts the same severities and sources in the same minute.
+
+use std::collections::HashMap;
+
+use tokio_postgres::types::ToSql;
+use warren_domain::{Message, Severity, Timestamp};
+
+use crate::row::{Moment, severity_number};
+
+/// Appends the counts of a batch; takes the columns of [`Deltas`].
+pub(crate) const INSERT: &str = "insert into message_count_deltas (minute, severity, source, count) \
+    select * from unnest($1::timestamptz[], $2::smallint[], $3::text[], $4::bigint[])";
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// What a batch adds to the counts, a column each.
+#[derive(Debug, Default)]
+pub(crate) struct Deltas<'a> {
+    minutes: Vec<Moment>,
+    severities: Vec<i16>,
+    sources: Vec<&'a str>,
+    counts: Vec<i64>,
+}
+
+impl<'a> Deltas<'a> {
+    pub(crate) fn of(rows: &[&'a Message]) -> Self {
+        let mut tally: HashMap<(Timestamp, Severity, &str), i64> = HashMap::new();
+        for message in rows {
+            let key = (minute(message), message.severity, message.source.as_str());
+            *tally.entry(key).or_default() += 1;
+        }
+        let mut deltas = Self::default();
+        for ((minute, severity, source), count) in tally {
+            deltas.minutes.push(Moment(minute));
+            deltas.severities.push(severity_number(severity));
+            deltas.sources.push(source);
+            deltas.counts.push(count);
+        }
+        deltas
+    }
+
+    /// Returns the parameters of [`INSERT`].
+    pub(crate) fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
+        [&self.minutes, &self.severities, &self.sources, &self.counts]
+    }
+}
+
+/// Returns the start of the minute that a message's id carries.
+fn minute(message: &Message) -> Timestamp {
+    let micros = message.id.timestamp().unix_micros();
+    Timestamp::from_unix_micros(micros - micros % MINUTE_MICROS).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,7 @@
+//! The tables as sea-orm sees them.
+
+// sea-orm's derive makes `Entity` public, and what it names has to be as well.
+#![allow(unreachable_pub)]
+
+pub(crate) mod message;
+pub(crate) mod message_count;

@@ -1,0 +1,250 @@
+//! Partitions made ahead and dropped when their time is over, and counts folded.
+//!
+//! Everything here is done by one process at a time, under an advisory lock that the others do not wait for; each step
+//! is a transaction of its own and finds out first what is left to do, so that a round that was cut off is simply
+//! finished by the next one.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use tokio::time::sleep;
+use tokio_postgres::types::ToSql;
+use warren_domain::Timestamp;
+use warren_domain::ports::{Maintained, StoreError};
+
+use crate::config::{PostgresConfig, SessionLimits};
+use crate::error::Failure;
+use crate::metrics as measured;
+use crate::partitions::Day;
+use crate::row::{COLUMNS, Moment};
+use crate::session::{Connector, Session};
+
+/// Held while maintaining; "warren" in ASCII and a number.
+const LOCK: i64 = 0x77_61_72_72_65_6e_02;
+
+/// How often a step that did not get its lock is tried in one round.
+const TRIES: u32 = 3;
+/// The pause before a step is tried again is at least this long and at most twice as long.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How many rows one statement removes or folds, so that none runs long or holds much.
+const SLICE: i64 = 50_000;
+/// How many such statements a round has; the next round goes on.
+const SLICES: u32 = 200;
+
+/// Does one round.
+pub(crate) async fn round(
+    connector: &Connector,
+    config: &PostgresConfig,
+    retention_days: Option<u32>,
+    now: Timestamp,
+) -> Result<Maintained, StoreError> {
+    let session = connector.open(SessionLimits::maintaining(config)).await?;
+    let outcome = round_on(&session, config, retention_days, now).await;
+    match outcome {
+        Ok(maintained) => {
+            session.close().await;
+            Ok(maintained)
+        }
+        Err(failure) => Err(failure.into_store_error(connector.place())),
+    }
+}
+
+/// Makes the partitions of the coming days, whoever else may be maintaining; returns those it made.
+pub(crate) async fn prepare_now(
+    connector: &Connector,
+    config: &PostgresConfig,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    let session = connector.open(SessionLimits::maintaining(config)).await?;
+    let work = async {
+        if lock(&session).await? {
+            prepare(&session, config, now).await
+        } else {
+            Ok(Vec::new())
+        }
+    };
+    let made = work
+        .await
+        .map_err(|failure: Failure| failure.into_store_error(connector.place()))?;
+    session.close().await;
+    Ok(made)
+}
+
+async fn round_on(
+    session: &Session,
+    config: &PostgresConfig,
+    retention_days: Option<u32>,
+    now: Timestamp,
+) -> Result<Maintained, Failure> {
+    if !lock(session).await? {
+        return Ok(Maintained::default());
+    }
+    let prepared = prepare(session, config, now).await?;
+    fold_counts(session).await?;
+    let removed = match retention_days {
+        Some(days) if days > 0 => remove_before(session, Day::of(now).before(days)).await?,
+        _ => Vec::new(),
+    };
+    Ok(Maintained { prepared, removed })
+}
+
+/// Takes the lock for as long as the session lives; `false` when somebody else has it.
+async fn lock(session: &Session) -> Result<bool, Failure> {
+    let taken = session
+        .texts(&format!("select pg_try_advisory_lock({LOCK})"))
+        .await?;
+    Ok(taken == ["t"])
+}
+
+/// Returns the days that have a partition.
+async fn days(session: &Session) -> Result<Vec<Day>, Failure> {
+    let names = session
+        .texts(
+            "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+             where i.inhparent = 'messages'::regclass",
+        )
+        .await?;
+    Ok(names.iter().filter_map(|name| Day::of_partition(name)).collect())
+}
+
+async fn prepare(session: &Session, config: &PostgresConfig, now: Timestamp) -> Result<Vec<String>, Failure> {
+    let (existing, today) = (days(session).await?, Day::of(now));
+    let wanted = today
+        .before(1)
+        .through(today.after(config.partitions_ahead_days.into()));
+    let mut made = Vec::new();
+    for day in wanted.filter(|day| !existing.contains(day)) {
+        retrying(session, || Box::pin(make_partition(session, day))).await?;
+        made.push(day.partition());
+    }
+    Ok(made)
+}
+
+/// Makes the partition of a day and moves there what the default partition has of it.
+///
+/// Writers to other days go on meanwhile; those to the default partition wait for the lock, and one that was on its
+/// way there with a row of this very day is told to try again (see `error`).
+async fn make_partition(session: &Session, day: Day) -> Result<(), Failure> {
+    let (name, from, to) = (day.partition(), day.first_id(), day.after(1).first_id());
+    session
+        .run(&format!(
+            "begin;
+             create table {name} (like messages including all);
+             lock table messages_default in access exclusive mode"
+        ))
+        .await?;
+    let moved = session
+        .within(async {
+            let statement = format!(
+                "with moved as (
+                     delete from messages_default where id >= $1 and id < $2 returning {COLUMNS}, stored_at
+                 )
+                 insert into {name} ({COLUMNS}, stored_at) select {COLUMNS}, stored_at from moved"
+            );
+            Ok(session.client().execute(&statement, &[&from, &to]).await?)
+        })
+        .await?;
+    session
+        .run(&format!(
+            "alter table messages attach partition {name} for values from ('{from}') to ('{to}');
+             commit"
+        ))
+        .await?;
+    counter!(measured::MOVED).increment(moved);
+    Ok(())
+}
+
+/// Drops a day. The lock on `messages` that this takes lets nobody else past, hence the short wait for it.
+async fn drop_partition(session: &Session, day: Day) -> Result<(), Failure> {
+    session.run(&format!("drop table {}", day.partition())).await
+}
+
+/// Adds what was appended to the counts by minute, and removes it, in slices of one statement each.
+async fn fold_counts(session: &Session) -> Result<(), Failure> {
+    const FOLD: &str = "\
+        with gone as (
+            delete from message_count_deltas
+            where ctid = any(array(select ctid from message_count_deltas limit $1))
+            returning minute, severity, source, count
+        ), folded as (
+            insert into message_counts_folded as folded (minute, severity, source, count)
+            select minute, severity, source, sum(count) from gone group by 1, 2, 3 order by 1, 2, 3
+            on conflict (minute, severity, source) do update set count = folded.count + excluded.count
+        )
+        select count(*) from gone";
+    let folded = in_slices(session, FOLD, &[&SLICE]).await?;
+    counter!(measured::FOLDED).increment(folded);
+    Ok(())
+}
+
+/// Drops the partitions of the days before `first_kept`, and what else is older; returns what it dropped.
+async fn remove_before(session: &Session, first_kept: Day) -> Result<Vec<String>, Failure> {
+    let mut expired = days(session).await?;
+    expired.retain(|day| *day < first_kept);
+    expired.sort_unstable();
+    let mut dropped = Vec::new();
+    for day in expired {
+        retrying(session, || Box::pin(drop_partition(session, day))).await?;
+        dropped.push(day.partition());
+    }
+    const STRAYS: &str = "\
+        with gone as (
+            delete from messages_default where id in (
+                select id from messages_default where id < $2 order by id limit $1
+            ) returning 1
+        )
+        select count(*) from gone";
+    const COUNTS: &str = "\
+        with gone as (
+            delete from message_counts_folded where (minute, severity, source) in (
+                select minute, severity, source from message_counts_folded where minute < $2 order by minute limit $1
+            ) returning 1
+        )
+        select count(*) from gone";
+    in_slices(session, STRAYS, &[&SLICE, &first_kept.first_id()]).await?;
+    in_slices(session, COUNTS, &[&SLICE, &Moment(first_kept.start())]).await?;
+    Ok(dropped)
+}
+
+/// Repeats a statement that handles up to [`SLICE`] rows and returns how many, until it finds fewer or the round has
+/// had enough; returns how many it handled in all.
+async fn in_slices(
+    session: &Session,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<u64, Failure> {
+    let mut all = 0;
+    for _ in 0..SLICES {
+        let handled: i64 = session
+            .within(async {
+                let row = session.client().query_one(statement, parameters).await?;
+                Ok(row.try_get(0)?)
+            })
+            .await?;
+        all += u64::try_from(handled).unwrap_or(0);
+        if handled < SLICE {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// Tries a transaction a few times when it does not get its lock, with a pause in which writers go first.
+async fn retrying<'s>(
+    session: &'s Session,
+    mut step: impl FnMut() -> BoxFuture<'s, Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut tries = 1;
+    loop {
+        match step().await {
+            Err(failure) if failure.state() == Some("55P03") && tries < TRIES => {
+                session.run("rollback").await?;
+                tries += 1;
+                sleep(PAUSE.mul_f64(1.0 + fastrand::f64())).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}

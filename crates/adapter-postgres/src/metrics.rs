@@ -1,0 +1,82 @@
+//! What this adapter measures.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use warren_domain::ports::StoreError;
+
+pub(crate) const STORE_SECONDS: &str = "warren_postgres_store_seconds";
+pub(crate) const CONFLICTS: &str = "warren_postgres_copy_conflicts_total";
+pub(crate) const MAINTENANCE_SECONDS: &str = "warren_postgres_maintenance_seconds";
+pub(crate) const MOVED: &str = "warren_postgres_rows_moved_total";
+pub(crate) const FOLDED: &str = "warren_postgres_count_deltas_folded_total";
+const CONNECTIONS: &str = "warren_postgres_connections";
+const CONNECTS: &str = "warren_postgres_connects_total";
+const ERRORS: &str = "warren_postgres_errors_total";
+
+/// Describes every metric of this adapter to the recorder that is installed.
+pub fn describe_metrics() {
+    describe_histogram!(
+        STORE_SECONDS,
+        Unit::Seconds,
+        "Time to store a batch in PostgreSQL, waiting for a connection not included; path: copy or unnest"
+    );
+    describe_counter!(
+        CONFLICTS,
+        Unit::Count,
+        "Batches that met a message already stored during COPY and were repeated"
+    );
+    describe_gauge!(
+        CONNECTIONS,
+        Unit::Count,
+        "Open connections to PostgreSQL, sea-orm's not included"
+    );
+    describe_counter!(CONNECTS, Unit::Count, "Connections opened to PostgreSQL");
+    describe_counter!(
+        ERRORS,
+        Unit::Count,
+        "Failed calls; class: unavailable (wait), misconfigured (an operator must act) or rejected (a message)"
+    );
+    describe_histogram!(
+        MAINTENANCE_SECONDS,
+        Unit::Seconds,
+        "Time of a round of maintenance"
+    );
+    describe_counter!(
+        MOVED,
+        Unit::Count,
+        "Rows moved from the default partition into one made for their day"
+    );
+    describe_counter!(
+        FOLDED,
+        Unit::Count,
+        "Appended count rows that the maintenance has folded into the counts by minute"
+    );
+}
+
+/// Counts a failed call, and hands the error on.
+pub(crate) fn failed(error: StoreError) -> StoreError {
+    let class = match &error {
+        StoreError::Unavailable { .. } => "unavailable",
+        StoreError::Misconfigured { .. } => "misconfigured",
+        StoreError::Rejected { .. } => "rejected",
+    };
+    counter!(ERRORS, "class" => class).increment(1);
+    error
+}
+
+/// An open connection, counted for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(());
+
+impl OpenConnection {
+    pub(crate) fn count() -> Self {
+        gauge!(CONNECTIONS).increment(1);
+        counter!(CONNECTS).increment(1);
+        Self(())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        gauge!(CONNECTIONS).decrement(1);
+    }
+}

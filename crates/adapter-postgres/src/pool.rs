@@ -1,0 +1,164 @@
+//! The few connections that write.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use warren_domain::ports::StoreError;
+
+use crate::config::{PostgresConfig, SessionLimits};
+use crate::error::unavailable;
+use crate::session::{Connector, WriteSession};
+
+/// The pause after the first failed attempt to connect is up to this long…
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// …doubles with each one, and is never longer than this: batches are waiting.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Lends connections, a bounded number, opened when they are first needed.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connector: Connector,
+    limits: SessionLimits,
+    size: u32,
+    acquire_timeout: Duration,
+    lifetime: Duration,
+    permits: Semaphore,
+    idle: Mutex<Vec<WriteSession>>,
+    attempts: Mutex<Attempts>,
+}
+
+/// When to try to connect again, and why not sooner.
+#[derive(Debug)]
+struct Attempts {
+    failures: u32,
+    not_before: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, config: &PostgresConfig) -> Self {
+        let size = config.write_connections;
+        Self {
+            connector,
+            limits: SessionLimits::writing(config),
+            size: u32::try_from(size).unwrap_or(u32::MAX),
+            acquire_timeout: config.acquire_timeout,
+            lifetime: config.connection_lifetime,
+            permits: Semaphore::new(size),
+            idle: Mutex::new(Vec::with_capacity(size)),
+            attempts: Mutex::new(Attempts {
+                failures: 0,
+                not_before: Instant::now(),
+            }),
+        }
+    }
+
+    /// Lends a connection that looks alive, or opens one.
+    ///
+    /// Takes at most the acquire timeout and the connect timeout together. After a failed attempt nobody tries again
+    /// before a jittered pause is over, so that a server that comes back is not run over.
+    pub(crate) async fn acquire(&self) -> Result<Lease<'_>, StoreError> {
+        let deadline = Instant::now() + self.acquire_timeout;
+        let too_late = || {
+            let fault = format!("no connection was free within {:?}", self.acquire_timeout);
+            unavailable(self.connector.place(), &fault)
+        };
+        let permit = match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => {
+                return Err(unavailable(
+                    self.connector.place(),
+                    "this program is shutting down",
+                ));
+            }
+            Err(_) => return Err(too_late()),
+        };
+        if let Some(session) = self.idle_session() {
+            return Ok(self.lease(session, permit));
+        }
+        let not_before = locked(&self.attempts).not_before;
+        sleep_until(not_before.min(deadline)).await;
+        if not_before > deadline {
+            return Err(too_late());
+        }
+        let opened = self.connector.open_writing(self.limits).await;
+        let mut attempts = locked(&self.attempts);
+        match opened {
+            Ok(session) => {
+                attempts.failures = 0;
+                drop(attempts);
+                Ok(self.lease(session, permit))
+            }
+            Err(error) => {
+                let doubled = FIRST_PAUSE.saturating_mul(1 << attempts.failures.min(8));
+                attempts.failures = attempts.failures.saturating_add(1);
+                let pause = doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0);
+                attempts.not_before = Instant::now() + pause;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lends nothing more, waits for what is lent to come back, and closes everything.
+    pub(crate) async fn close(&self) {
+        let patience = Instant::now() + self.limits.client_side();
+        // Whoever does not come back in time is cut off when the program ends.
+        let all = timeout_at(patience, self.permits.acquire_many(self.size)).await;
+        self.permits.close();
+        drop(all);
+        let idle = std::mem::take(&mut *locked(&self.idle));
+        for session in idle {
+            session.close().await;
+        }
+    }
+
+    fn lease<'p>(&'p self, session: WriteSession, permit: SemaphorePermit<'p>) -> Lease<'p> {
+        Lease {
+            pool: self,
+            session,
+            _permit: permit,
+        }
+    }
+
+    fn idle_session(&self) -> Option<WriteSession> {
+        let mut idle = locked(&self.idle);
+        while let Some(session) = idle.pop() {
+            if !session.is_closed() && session.age() < self.lifetime {
+                return Some(session);
+            }
+        }
+        None
+    }
+}
+
+/// A connection on loan. Dropped, it is closed: whatever was under way on it never matters to the next one.
+#[derive(Debug)]
+pub(crate) struct Lease<'p> {
+    pool: &'p Pool,
+    session: WriteSession,
+    _permit: SemaphorePermit<'p>,
+}
+
+impl Lease<'_> {
+    /// Gives a connection back on which nothing is under way.
+    pub(crate) fn give_back(self) {
+        let Self { pool, session, .. } = self;
+        if !session.is_closed() {
+            locked(&pool.idle).push(session);
+        }
+    }
+}
+
+impl std::ops::Deref for Lease<'_> {
+    type Target = WriteSession;
+
+    fn deref(&self) -> &WriteSession {
+        &self.session
+    }
+}
+
+/// A panic elsewhere leaves these few words whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,278 @@
+//! The store, and which way each batch takes.
+//!
+//! # The write path
+//!
+//! Three things decide how fast rows get in: how many of them share a statement and a flush, what PostgreSQL has to do
+//! for each, and what the client has to. Measured beforehand over one connection with batches of 2,000 (`cargo xtask
+//! bench` prints what this machine does):
+//!
+//! | Way | Rows/s | Idempotent |
+//! | --- | --- | --- |
+//! | sea-orm `insert_many`, its socket patched to send at once | 39 k | yes |
+//! | `insert … select from unnest(…) on conflict do nothing` | 50 k | yes |
+//! | binary COPY into a temporary table, then `insert … on conflict` | 50 k | yes |
+//! | binary COPY straight into the table | 67 k | no |
+//!
+//! So a batch is copied straight into the table, in the hope that all of it is new: with `COPY` a message that is stored
+//! already fails the whole batch, which is then repeated by unnest. Only a redelivery brings stored messages, and
+//! redeliveries come in a row; so after a batch that held one, the next goes by unnest at once, until one is
+//! all new again. A batch of a few rows goes by unnest as well: that is one statement, which is its own transaction, and
+//! so one round trip where COPY needs three.
+//!
+//! Both ways go over tokio-postgres. sqlx, below sea-orm, does not set `TCP_NODELAY` (as of 0.9.0): a statement longer than
+//! a segment waits some 40 ms for the server's delayed acknowledgement, which limits batches of 50 to 1,100 rows/s.
+//! sea-orm has what fits a segment: migrations, entities, queries.
+//!
+//! # What a transaction holds
+//!
+//! The rows and their counts (`counts`). All or nothing is PostgreSQL's; durable is its answer to COMMIT, with
+//! `synchronous_commit` on. When that answer does not arrive nobody knows, and the batch is stored again: its ids find out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use metrics::{counter, histogram};
+use tokio::time::timeout;
+use warren_domain::ports::{
+    HealthCheck, Maintained, MessageStore, StoreError, StoreMaintenance, Stored, Unhealthy,
+};
+use warren_domain::{Message, SeverityCounts, Timestamp};
+
+use crate::config::{ConfigError, PostgresConfig};
+use crate::error::{Failure, misconfigured, unavailable};
+use crate::pool::{Lease, Pool};
+use crate::session::{Connector, WriteSession};
+use crate::{copy, maintenance, metrics as measured, row, unnest};
+
+/// A batch of fewer rows than this goes by unnest, in one round trip.
+const COPY_FROM_ROWS: usize = 200;
+
+/// For how long a batch that was stored proves that PostgreSQL is well.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long a look at PostgreSQL may take; `/readyz` promises an answer within two seconds.
+const LOOK: Duration = Duration::from_millis(1_500);
+
+/// Stores messages in PostgreSQL.
+///
+/// `store` takes at most `acquire_timeout` + `connect_timeout` + 4 × (`statement_timeout` + 1 s): 30 s with the default
+/// settings, and far less when the server answers at all.
+#[derive(Debug)]
+pub struct PostgresStore {
+    connector: Connector,
+    config: PostgresConfig,
+    retention_days: Option<u32>,
+    pool: Pool,
+    /// The last batch held messages that were stored already.
+    redelivering: AtomicBool,
+    known: Mutex<Known>,
+}
+
+/// What the last batches have shown about PostgreSQL.
+#[derive(Debug, Default)]
+struct Known {
+    well_at: Option<Instant>,
+    fault: Option<String>,
+}
+
+impl PostgresStore {
+    /// Checks the settings and reads certificates; connects when the first batch comes.
+    ///
+    /// `retention_days`: messages are removed when the UTC day of their id lies further back; `None` or 0 keeps them
+    /// for ever.
+    ///
+    /// # Errors
+    /// Every setting that cannot be used.
+    pub fn new(config: PostgresConfig, retention_days: Option<u32>) -> Result<Self, ConfigError> {
+        let connector = Connector::new(&config)?;
+        Ok(Self {
+            pool: Pool::new(connector.clone(), &config),
+            connector,
+            config,
+            retention_days,
+            redelivering: AtomicBool::new(false),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Stops taking batches, lets those under way finish, and closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn store_rows(&self, rows: &[&Message]) -> Result<SeverityCounts, StoreError> {
+        let lease = self.pool.acquire().await?;
+        match self.write(&lease, rows).await {
+            Ok(inserted) => {
+                lease.give_back();
+                Ok(inserted)
+            }
+            Err(failure) => {
+                self.recover(lease, &failure).await;
+                Err(failure.into_store_error(self.connector.place()))
+            }
+        }
+    }
+
+    /// Stores rows one way or the other; returns what was new.
+    async fn write(&self, session: &WriteSession, rows: &[&Message]) -> Result<SeverityCounts, Failure> {
+        if rows.len() >= COPY_FROM_ROWS && !self.redelivering.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            match copy::store(session, rows).await {
+                Ok(()) => {
+                    histogram!(measured::STORE_SECONDS, "path" => "copy").record(begun.elapsed());
+                    return Ok(rows.iter().map(|row| row.severity).collect());
+                }
+                Err(failure) if failure.state() == Some("23505") => {
+                    counter!(measured::CONFLICTS).increment(1);
+                    session.run("rollback").await?;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let begun = Instant::now();
+        let inserted = unnest::store(session, rows).await?;
+        histogram!(measured::STORE_SECONDS, "path" => "unnest").record(begun.elapsed());
+        let all_new = inserted.total() == rows.len() as u64;
+        self.redelivering.store(!all_new, Ordering::Relaxed);
+        Ok(inserted)
+    }
+
+    /// Keeps the connection after a failure that left it whole.
+    async fn recover(&self, lease: Lease<'_>, failure: &Failure) {
+        if failure.spares_connection() && lease.run("rollback").await.is_ok() {
+            lease.give_back();
+        }
+    }
+
+    fn learn(&self, outcome: Result<(), String>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(()) => {
+                *known = Known {
+                    well_at: Some(Instant::now()),
+                    fault: None,
+                }
+            }
+            Err(fault) => {
+                *known = Known {
+                    well_at: None,
+                    fault: Some(fault),
+                }
+            }
+        }
+    }
+
+    fn was_well_just_now(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.well_at.is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    /// Looks whether PostgreSQL takes writes, and from us.
+    async fn look(&self) -> Result<(), StoreError> {
+        const LOOK_AT: &str = "select case \
+            when pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' then 'read only' \
+            when has_table_privilege('messages', 'select') and has_table_privilege('messages', 'insert') \
+                and has_table_privilege('message_count_deltas', 'insert') then 'well' \
+            else 'forbidden' end";
+        let place = self.connector.place();
+        let lease = self.pool.acquire().await?;
+        let found = match lease.texts(LOOK_AT).await {
+            Ok(found) => found,
+            Err(failure) => return Err(failure.into_store_error(place)),
+        };
+        let schema = lease.check_schema(place).await;
+        lease.give_back();
+        schema.map_err(|failure| failure.into_store_error(place))?;
+        match found.first().map(String::as_str) {
+            Some("well") => Ok(()),
+            Some("read only") => Err(unavailable(
+                place,
+                "it takes no writes, as a standby does; postgres.url must lead to the primary",
+            )),
+            _ => Err(misconfigured(
+                place,
+                "the role may not write; grant it select and insert on messages, insert on message_count_deltas",
+                None,
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl MessageStore for PostgresStore {
+    async fn store(&self, batch: &[Message]) -> Result<Stored, StoreError> {
+        if batch.is_empty() {
+            return Ok(Stored::default());
+        }
+        let (rows, mut duplicates) = row::distinct(batch);
+        match self.store_rows(&rows).await {
+            Ok(inserted) => {
+                self.learn(Ok(()));
+                for (severity, count) in rows
+                    .iter()
+                    .map(|row| row.severity)
+                    .collect::<SeverityCounts>()
+                    .iter()
+                {
+                    duplicates.add(severity, count.saturating_sub(inserted.get(severity)));
+                }
+                Ok(Stored { inserted, duplicates })
+            }
+            Err(error) => {
+                match &error {
+                    // The server is well; a message is not.
+                    StoreError::Rejected { .. } => self.learn(Ok(())),
+                    StoreError::Unavailable { .. } | StoreError::Misconfigured { .. } => {
+                        self.learn(Err(error.to_string()));
+                    }
+                }
+                Err(measured::failed(error))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl StoreMaintenance for PostgresStore {
+    async fn maintain(&self, now: Timestamp) -> Result<Maintained, StoreError> {
+        let begun = Instant::now();
+        let round = maintenance::round(&self.connector, &self.config, self.retention_days, now).await;
+        histogram!(measured::MAINTENANCE_SECONDS).record(begun.elapsed());
+        round.map_err(measured::failed)
+    }
+}
+
+#[async_trait]
+impl HealthCheck for PostgresStore {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        if self.was_well_just_now() {
+            return Ok(());
+        }
+        match timeout(LOOK, self.look()).await {
+            Ok(Ok(())) => {
+                self.learn(Ok(()));
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                self.learn(Err(error.to_string()));
+                Err(Unhealthy(error.to_string()))
+            }
+            Err(_) => {
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let silent = || {
+                    format!(
+                        "PostgreSQL at {}: no answer within {LOOK:?}",
+                        self.connector.place()
+                    )
+                };
+                Err(Unhealthy(known.fault.clone().unwrap_or_else(silent)))
+            }
+        }
+    }
+}

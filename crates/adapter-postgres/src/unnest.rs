@@ -1,0 +1,135 @@
+//! The sure way in: one statement that stores what is new, counts it, and says what was.
+
+use bytes::BytesMut;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+use warren_domain::{Message, Severity, SeverityCounts};
+
+use crate::error::Failure;
+use crate::row::{Jsonb, Moment, put_jsonb, severity_number};
+use crate::session::WriteSession;
+
+/// Stores and counts the new rows among those given column by column; returns how many there were of each severity.
+pub(crate) const STORE: &str = "\
+    with fresh as (
+        insert into messages (id, severity, source, body, attributes, occurred_at, received_at)
+        select * from unnest(
+            $1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::jsonb[], $6::timestamptz[], $7::timestamptz[]
+        )
+        on conflict (id) do nothing
+        returning id, severity, source
+    ), counted as (
+        insert into message_count_deltas (minute, severity, source, count)
+        select message_minute(id), severity, source, count(*) from fresh group by 1, 2, 3
+    )
+    select severity, count(*) from fresh group by severity";
+
+/// How many bytes of text one statement takes; PostgreSQL ends the connection at a message of 1 GiB.
+const MOST_BYTES: usize = 256 << 20;
+
+/// A row and its attributes in the binary format of `jsonb`.
+struct Row<'a> {
+    message: &'a Message,
+    attributes: &'a [u8],
+}
+
+impl Row<'_> {
+    fn bytes(&self) -> usize {
+        self.message.body.as_str().len() + self.message.source.as_str().len() + self.attributes.len()
+    }
+}
+
+/// Stores those of `rows` that are new, and their counts, in one transaction; returns what was new.
+///
+/// A batch that fits one statement is its own transaction: one round trip, one flush.
+pub(crate) async fn store(session: &WriteSession, rows: &[&Message]) -> Result<SeverityCounts, Failure> {
+    let mut attributes = BytesMut::new();
+    let mut ends = Vec::with_capacity(rows.len());
+    for message in rows {
+        put_jsonb(&mut attributes, &message.attributes)?;
+        ends.push(attributes.len());
+    }
+    let mut begin = 0;
+    let rows: Vec<_> = rows
+        .iter()
+        .zip(ends)
+        .map(|(message, end)| {
+            let attributes = &attributes[begin..end];
+            begin = end;
+            Row { message, attributes }
+        })
+        .collect();
+    let parts: Vec<_> = Parts(&rows).collect();
+    if let [part] = parts[..] {
+        return store_part(session, part).await;
+    }
+    let mut inserted = SeverityCounts::default();
+    session.run("begin").await?;
+    for part in parts {
+        inserted += store_part(session, part).await?;
+    }
+    session.run("commit").await?;
+    Ok(inserted)
+}
+
+async fn store_part(session: &WriteSession, rows: &[Row<'_>]) -> Result<SeverityCounts, Failure> {
+    let messages = || rows.iter().map(|row| row.message);
+    let ids: Vec<Uuid> = messages().map(|message| message.id.as_uuid()).collect();
+    let severities: Vec<i16> = messages()
+        .map(|message| severity_number(message.severity))
+        .collect();
+    let sources: Vec<&str> = messages().map(|message| message.source.as_str()).collect();
+    let bodies: Vec<&str> = messages().map(|message| message.body.as_str()).collect();
+    let attributes: Vec<Jsonb<'_>> = rows.iter().map(|row| Jsonb(row.attributes)).collect();
+    let occurred: Vec<Moment> = messages().map(|message| Moment(message.occurred_at)).collect();
+    let received: Vec<Moment> = messages().map(|message| Moment(message.received_at)).collect();
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &ids,
+        &severities,
+        &sources,
+        &bodies,
+        &attributes,
+        &occurred,
+        &received,
+    ];
+    let counted = session
+        .within(async {
+            let rows = session
+                .client()
+                .query(&session.statements().unnest, &parameters)
+                .await?;
+            rows.iter()
+                .map(|row| Ok((row.try_get::<_, i16>(0)?, row.try_get::<_, i64>(1)?)))
+                .collect::<Result<Vec<_>, Failure>>()
+        })
+        .await?;
+    let mut inserted = SeverityCounts::default();
+    for (number, count) in counted {
+        let severity = u8::try_from(number).ok().and_then(Severity::from_number);
+        if let (Some(severity), Ok(count)) = (severity, u64::try_from(count)) {
+            inserted.add(severity, count);
+        }
+    }
+    Ok(inserted)
+}
+
+/// Splits rows into what fits one statement each, at least one row.
+struct Parts<'r, 'm>(&'r [Row<'m>]);
+
+impl<'r, 'm> Iterator for Parts<'r, 'm> {
+    type Item = &'r [Row<'m>];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = self.0.iter().take_while(|row| {
+            bytes += row.bytes();
+            bytes <= MOST_BYTES
+        });
+        let (part, rest) = self.0.split_at(fits.count().max(1));
+        self.0 = rest;
+        Some(part)
+    }
+}

@@ -1,0 +1,5 @@
+//! PostgreSQL as it really is: each test has a database of its own on the server that `WARREN_TEST_POSTGRES_URL` names.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod conformance;
+mod support;
