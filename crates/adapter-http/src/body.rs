@@ -1,0 +1,233 @@
+//! Reads a request body: under the budget, within the limits, not for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use bytes::Bytes;
+use bytesize::ByteSize;
+use http_body_util::BodyExt;
+use metrics::counter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::budget::{NoPermit, Permit};
+use crate::config::HttpConfig;
+use crate::decode::Coding;
+use crate::metrics::REFUSED;
+use crate::problem::{Kind, Problem};
+
+/// How often a body that does not come is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// What a body has to bring each second while others go without, in bytes.
+const PRESSED_RATE: u64 = 64 << 10;
+/// How much a body of unknown length is given at a time, in bytes.
+const STEP: usize = 64 << 10;
+
+/// What a body may cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_request: usize,
+    max_wire: usize,
+    chunk_timeout: Duration,
+    body_timeout: Duration,
+    request_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &HttpConfig) -> Self {
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        Self {
+            max_request: bytes(config.max_request),
+            max_wire: bytes(config.max_wire),
+            chunk_timeout: config.body_chunk_timeout,
+            body_timeout: config.body_timeout,
+            request_timeout: config.request_timeout,
+        }
+    }
+
+    /// Says that a body is over the limit that holds after decompression.
+    pub(crate) fn over_decoded(&self) -> Problem {
+        over("after decompression", "http.max_request", self.max_request)
+    }
+
+    /// Waits for one of the few that may decompress at once.
+    pub(crate) async fn wait_for_decoder(&self, decoders: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout(self.request_timeout, Arc::clone(decoders).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => {
+                counter!(REFUSED, "reason" => "decode").increment(1);
+                Err(overloaded("too many compressed requests at once"))
+            }
+        }
+    }
+
+    /// Checks the length of the wire bytes, known or so far.
+    fn check_wire(&self, length: u64, coding: Coding) -> Result<(), Problem> {
+        if coding == Coding::Identity && self.max_request <= self.max_wire && length > self.max_request as u64 {
+            return Err(over("", "http.max_request", self.max_request));
+        }
+        if length > self.max_wire as u64 {
+            return Err(over("on the wire", "http.max_wire", self.max_wire));
+        }
+        if coding == Coding::Identity && length > self.max_request as u64 {
+            return Err(over("", "http.max_request", self.max_request));
+        }
+        Ok(())
+    }
+}
+
+fn over(where_: &str, setting: &str, limit: usize) -> Problem {
+    let size = ByteSize(limit as u64);
+    let where_ = if where_.is_empty() { String::new() } else { format!(" {where_}") };
+    Problem::new(
+        Kind::TooLarge,
+        format!("the body is over {limit} bytes ({size}){where_}, the limit {setting}"),
+        "send it in several smaller requests; nothing of this one is stored",
+    )
+}
+
+fn overloaded(detail: &'static str) -> Problem {
+    Problem::new(
+        Kind::Overloaded,
+        detail,
+        "wait as long as Retry-After says and send the request again; nothing of it is stored",
+    )
+}
+
+/// Says why there is no room for a request.
+pub(crate) fn no_permit(reason: NoPermit) -> Problem {
+    match reason {
+        NoPermit::Exhausted => {
+            counter!(REFUSED, "reason" => "budget").increment(1);
+            overloaded("the requests at hand fill http.max_in_flight_bytes")
+        }
+        NoPermit::OverAll(bytes) => Problem::new(
+            Kind::TooLarge,
+            format!(
+                "the request needs more memory than {} bytes of text would, the limit set by \
+                 http.max_in_flight_bytes: it has very many small values in its attributes",
+                bytes
+            ),
+            "send it in several smaller requests; nothing of this one is stored",
+        ),
+    }
+}
+
+/// Reads the whole body as it comes over the wire.
+///
+/// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    coding: Coding,
+    limits: &Limits,
+    permit: &mut Permit,
+) -> Result<Bytes, Problem> {
+    // hyper has checked the header already: it frames the body.
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(declared) = declared {
+        limits.check_wire(declared, coding)?;
+    }
+    let expected = declared.unwrap_or(STEP as u64) as usize;
+    permit.grow_to(expected).await.map_err(no_permit)?;
+
+    let started = Instant::now();
+    let mut read = Read::Nothing;
+    let mut last = started;
+    loop {
+        let patience = (last + limits.chunk_timeout).min(started + limits.body_timeout);
+        let frame = match timeout_at(patience.min(Instant::now() + TICK), body.frame()).await {
+            Ok(frame) => frame,
+            Err(_) if Instant::now() >= patience => return Err(too_slow(limits, started)),
+            Err(_) => {
+                give_way(read.len(), started, permit)?;
+                continue;
+            }
+        };
+        let Some(frame) = frame else {
+            return Ok(read.into_bytes());
+        };
+        let frame = frame.map_err(|_| {
+            Problem::new(
+                Kind::MalformedBody,
+                format!("the body broke off after {} bytes", read.len()),
+                "send as many bytes as Content-Length says, or well-formed chunks to the last",
+            )
+        })?;
+        // Trailers are of no use here.
+        if let Ok(data) = frame.into_data() {
+            last = Instant::now();
+            let length = read.len() + data.len();
+            limits.check_wire(length as u64, coding)?;
+            if length > expected {
+                permit.grow_to(length.next_multiple_of(STEP).min(limits.max_wire)).await.map_err(no_permit)?;
+            }
+            read.push(data, expected);
+            give_way(length, started, permit)?;
+        }
+    }
+}
+
+fn too_slow(limits: &Limits, started: Instant) -> Problem {
+    counter!(REFUSED, "reason" => "slow_body").increment(1);
+    let limit = if started.elapsed() >= limits.body_timeout {
+        format!("the body took longer than {:?} (http.body_timeout)", limits.body_timeout)
+    } else {
+        format!("no byte of the body came for {:?} (http.body_chunk_timeout)", limits.chunk_timeout)
+    };
+    Problem::new(Kind::SlowBody, limit, "send the whole body at once; nothing of this request is stored")
+}
+
+/// Gives a slow body up when others go without the memory that is reserved for it.
+fn give_way(read: usize, started: Instant, permit: &Permit) -> Result<(), Problem> {
+    let seconds = started.elapsed().as_secs();
+    if seconds == 0 || read as u64 >= seconds * PRESSED_RATE || !permit.is_pressed() {
+        return Ok(());
+    }
+    counter!(REFUSED, "reason" => "slow_body").increment(1);
+    Err(overloaded("the body came slower than 64 KiB a second while others waited for memory"))
+}
+
+/// What was read so far: most bodies are one chunk, which is not copied.
+enum Read {
+    Nothing,
+    One(Bytes),
+    Many(Vec<u8>),
+}
+
+impl Read {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(chunk) => chunk.len(),
+            Self::Many(bytes) => bytes.len(),
+        }
+    }
+
+    fn push(&mut self, data: Bytes, expected: usize) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Nothing => Self::One(data),
+            Self::One(first) => {
+                let mut bytes = Vec::with_capacity(expected.max(first.len() + data.len()));
+                bytes.extend_from_slice(&first);
+                bytes.extend_from_slice(&data);
+                Self::Many(bytes)
+            }
+            Self::Many(mut bytes) => {
+                bytes.extend_from_slice(&data);
+                Self::Many(bytes)
+            }
+        };
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(chunk) => chunk,
+            Self::Many(bytes) => bytes.into(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! One connection: hyper's HTTP/1 with the waits that hyper does not bound, and a farewell that gets through.
+//!
+//! hyper has one timeout for a request's head, and its clock also runs while a kept connection is silent: short enough
+//! against a slow client, it would cut every idle keep-alive connection. And a server that closes while a client is
+//! still sending makes the client's kernel throw the answer away. Hence this module: three different waits, watched
+//! without a timer for each request, and bytes that are read and dropped for a while after an answer was final.
+
+mod activity;
+mod refusal;
+mod wire;
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use metrics::counter;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::Service;
+
+use crate::metrics::CONNECTIONS_CUT;
+use activity::Activity;
+pub(crate) use activity::Timeouts;
+use wire::Wire;
+
+/// How much a client may still send after its final answer, in bytes.
+const LINGER_BYTES: usize = 64 << 20;
+/// How long a client may still send after its final answer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How far the server has come in stopping.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    phase: AtomicU8,
+    moved: Notify,
+}
+
+impl Stop {
+    const RUNNING: u8 = 0;
+    const DRAINING: u8 = 1;
+    const CUT: u8 = 2;
+
+    /// Lets every connection finish the request it has.
+    pub(crate) fn drain(&self) {
+        self.move_to(Self::DRAINING);
+    }
+
+    /// Cuts every connection.
+    pub(crate) fn cut(&self) {
+        self.move_to(Self::CUT);
+    }
+
+    fn move_to(&self, phase: u8) {
+        self.phase.store(phase, Ordering::Release);
+        self.moved.notify_waiters();
+    }
+
+    fn phase(&self) -> u8 {
+        self.phase.load(Ordering::Acquire)
+    }
+}
+
+/// Why a connection has ended.
+enum End {
+    /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP.
+    Over,
+    /// It kept the server waiting, for this.
+    Overdue(&'static str),
+    /// The server stops and has waited long enough.
+    Cut,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    router: Router,
+    builder: &http1::Builder,
+    timeouts: Timeouts,
+    stop: &Stop,
+) {
+    let activity = Arc::new(Activity::new());
+    let served = Arc::clone(&activity);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        served.begin();
+        let answering = router.clone().call(request.map(Body::new));
+        let served = Arc::clone(&served);
+        async move {
+            let response = answering.await;
+            served.end();
+            Ok::<_, Infallible>(match response {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+        }
+    });
+    let wire = TokioIo::new(Wire::new(stream, Arc::clone(&activity)));
+    let mut connection = builder.serve_connection(wire, service);
+
+    let mut moved = pin!(stop.moved.notified());
+    let mut registered = false;
+    let mut phase = Stop::RUNNING;
+    let mut alarm = pin!(sleep_until(Instant::now() + timeouts.first_request));
+    let end = poll_fn(|cx| {
+        loop {
+            // Polled only when it is new: the task and so its waker stay the same, and polling it takes a lock.
+            if !registered {
+                registered = moved.as_mut().poll(cx).is_pending();
+            }
+            let now = stop.phase();
+            if now == phase {
+                break;
+            }
+            phase = now;
+            if phase == Stop::CUT {
+                return Poll::Ready(End::Cut);
+            }
+            Pin::new(&mut connection).graceful_shutdown();
+            moved.set(stop.moved.notified());
+            registered = false;
+        }
+        if Pin::new(&mut connection).poll(cx).is_ready() {
+            return Poll::Ready(End::Over);
+        }
+        // The alarm may ring too early, as most requests begin and end without touching it, but never too late.
+        while let Some((deadline, reason)) = activity.deadline(&timeouts) {
+            if alarm.deadline() > deadline {
+                alarm.as_mut().reset(deadline);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Poll::Ready(End::Overdue(reason));
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await;
+
+    match end {
+        End::Over if activity.may_linger() => linger(connection.into_parts().io.into_inner().into_stream()).await,
+        End::Over => {}
+        End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
+        End::Cut => counter!(CONNECTIONS_CUT, "reason" => "drain").increment(1),
+    }
+}
+
+/// Reads and drops what the client still sends, so that the answer it got is not thrown away by a reset.
+async fn linger(mut stream: TcpStream) {
+    let reading = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut dropped = vec![0; 16 << 10];
+        let mut total = 0;
+        // An error means that the peer is gone, which is what is waited for.
+        while let Ok(length @ 1..) = stream.read(&mut dropped).await {
+            total += length;
+            if total > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    // Whoever sends longer than this may see a reset.
+    drop(timeout(LINGER_TIME, reading).await);
+}

@@ -1,0 +1,133 @@
+//! What a connection is doing, and until when it may.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a connection may stay in each of its states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) first_request: Duration,
+    pub(crate) header: Duration,
+    pub(crate) idle: Duration,
+}
+
+/// No byte has come yet.
+const NEW: u8 = 0;
+/// Some bytes of a request's head have come.
+const HEAD: u8 = 1;
+/// A request is being answered; its own timeouts hold.
+const SERVING: u8 = 2;
+/// A request was answered, and no byte of another one has come.
+const IDLE: u8 = 3;
+
+/// What a connection is doing, written by its wire and its service, read by its driver.
+///
+/// All three run in the same task; the atomics are only there because a task may move between threads.
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    state: AtomicU8,
+    /// Since when, in microseconds after `opened`.
+    since: AtomicU64,
+    peer_is_gone: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            state: AtomicU8::new(NEW),
+            since: AtomicU64::new(0),
+            peer_is_gone: AtomicBool::new(false),
+        }
+    }
+
+    fn enter(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+        self.since.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&self) {
+        if matches!(self.state(), NEW | IDLE) {
+            self.enter(HEAD);
+        }
+    }
+
+    /// The peer sends nothing more, or cannot be reached.
+    pub(super) fn peer_gone(&self) {
+        self.peer_is_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes have gone out.
+    pub(super) fn sent(&self) {
+        if self.state() == IDLE {
+            self.enter(IDLE);
+        }
+    }
+
+    /// A request's head is complete.
+    pub(super) fn begin(&self) {
+        self.state.store(SERVING, Ordering::Relaxed);
+    }
+
+    /// An answer is ready to be sent.
+    pub(super) fn end(&self) {
+        self.enter(IDLE);
+    }
+
+    /// Tells whether somebody may still be sending.
+    pub(super) fn may_linger(&self) -> bool {
+        !self.peer_is_gone.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the present state has lasted too long, and what that is called.
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Instant, &'static str)> {
+        let (limit, reason) = match self.state() {
+            NEW => (timeouts.first_request, "first_request"),
+            HEAD => (timeouts.header, "header"),
+            IDLE => (timeouts.idle, "idle"),
+            _ => return None,
+        };
+        let since = Duration::from_micros(self.since.load(Ordering::Relaxed));
+        Some((self.opened + since + limit, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        first_request: Duration::from_secs(10),
+        header: Duration::from_secs(5),
+        idle: Duration::from_secs(60),
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_timed_from_its_first_byte_and_an_answer_ends_it() {
+        let activity = Activity::new();
+        let due = |activity: &Activity| {
+            activity.deadline(&TIMEOUTS).map(|(at, reason)| ((at - Instant::now()).as_secs(), reason))
+        };
+        assert_eq!(due(&activity), Some((10, "first_request")));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        activity.received();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        activity.received();
+        assert_eq!(due(&activity), Some((3, "header")));
+        activity.begin();
+        activity.received();
+        assert_eq!(due(&activity), None);
+        activity.end();
+        tokio::time::advance(Duration::from_secs(50)).await;
+        activity.sent();
+        assert_eq!(due(&activity), Some((60, "idle")));
+    }
+}

@@ -1,0 +1,290 @@
+//! `POST /v1/messages`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use metrics::{counter, histogram};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{Span, debug};
+use warren_domain::{Draft, Rejection, TraceContext};
+use warren_pipeline::{Intake, IntakeConfig, Receipt};
+
+use crate::answer::{Outcome, answer};
+use crate::body::{self, Limits, no_permit};
+use crate::budget::{Budget, Permit};
+use crate::config::HttpConfig;
+use crate::decode::{self, Coding, DECODERS};
+use crate::edge::BodyRead;
+use crate::metrics::{REFUSED, REQUEST_BYTES};
+use crate::openapi::MessagesForm;
+use crate::problem::{Kind, Problem, ProblemDetails};
+use crate::query::Query;
+use crate::records::{Form, Records};
+
+/// Bodies over this size are read on a thread of their own, in bytes: some milliseconds of work.
+const HEAVY: usize = 256 << 10;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The intake over HTTP: what `POST /v1/messages` needs.
+#[derive(Clone, Debug)]
+pub struct IntakeRoutes(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    intake: Intake,
+    limits: Limits,
+    max_messages: usize,
+    budget: Arc<Budget>,
+    decoders: Arc<Semaphore>,
+    request_timeout: std::time::Duration,
+}
+
+impl IntakeRoutes {
+    /// Makes the route that hands records to `intake`.
+    ///
+    /// Make it after the metrics recorder is installed: it keeps a handle of a gauge.
+    pub fn new(intake: Intake, http: &HttpConfig, config: &IntakeConfig) -> Self {
+        Self(Arc::new(Shared {
+            intake,
+            limits: Limits::new(http),
+            max_messages: config.max_messages,
+            budget: Budget::new(http),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            request_timeout: http.request_timeout,
+        }))
+    }
+
+    pub(crate) fn into_shared(self) -> Arc<Shared> {
+        self.0
+    }
+}
+
+/// What the head of a request says about its body.
+struct Asked {
+    query: Query,
+    form: Form,
+    coding: Coding,
+    trace: Option<TraceContext>,
+}
+
+/// Takes messages in; answers once each of them is durable, or why not.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    operation_id = "postMessages",
+    tag = "intake",
+    summary = "Take messages in",
+    description = "Takes one JSON object, a JSON array, objects one a line (NDJSON), or one message of plain text. \
+        The answer comes once every accepted message is durable. One bad record never spoils its neighbours. \
+        A `4xx` means surely not stored; a reset, a timeout or a `5xx` means unknown: send again with the same ids.",
+    params(
+        ("ids" = Option<bool>, Query, description = "Name the ids of the accepted messages in the answer."),
+        ("severity" = Option<String>, Query, description = "Plain text only: the message's severity.",
+            example = "error"),
+        ("source" = Option<String>, Query, description = "Plain text only: the message's source.", example = "shop"),
+        ("id" = Option<String>, Query, description = "Plain text only: the message's id, a UUID of version 7."),
+        ("occurred_at" = Option<String>, Query, description = "Plain text only: when it happened, RFC 3339."),
+        ("content-encoding" = Option<String>, Header, description = "`gzip`, `deflate` or `zstd`, in any letter case.",
+            example = "gzip"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context; it travels with the messages.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("x-request-id" = Option<String>, Header, description = "Comes back in the answer."),
+    ),
+    request_body(
+        content(
+            (MessagesForm = "application/json", examples(
+                ("object" = (summary = "One message", value = json!({
+                    "severity": "error", "source": "billing.api", "body": "card declined",
+                    "attributes": {"order": 42}, "occurred_at": "2026-11-22T13:00:00.123Z",
+                    "id": "019aa0c0-0000-7000-8000-000000000001"}))),
+                ("array" = (summary = "Several messages", value = json!([
+                    {"body": "started"}, {"severity": "warning", "body": "slow"}]))),
+            )),
+            (String = "application/x-ndjson",
+                example = "{\"body\":\"started\"}\n{\"severity\":\"warning\",\"body\":\"slow\"}\n"),
+            (String = "text/plain", example = "card declined"),
+        ),
+    ),
+    responses(
+        (status = 202, description = "At least one message is durable, and none may be lost.", body = Outcome),
+        (status = 400, description = "Not a request that can be read, or nothing in it.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 408, description = "The body came too slowly.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 413, description = "Over a limit, which is named.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 415, description = "An unknown content type or content encoding.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 422, description = "Every message is invalid; `errors` says why.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 500, description = "A fault of the server.", body = ProblemDetails,
+            content_type = "application/problem+json"),
+        (status = 503, description = "Overload, or the broker cannot take messages now; `unpublished` names the \
+            messages to send again.", body = ProblemDetails, content_type = "application/problem+json",
+            headers(("retry-after" = u16, description = "How many seconds to wait."))),
+    ),
+)]
+pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let asked = match ask(&parts) {
+        Ok(asked) => asked,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut permit = Budget::permit(Arc::clone(&shared.budget));
+    let wire = match body::read(&parts.headers, body, asked.coding, &shared.limits, &mut permit).await {
+        Ok(wire) => wire,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut response = match shared.take(asked, wire, permit).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    response.extensions_mut().insert(BodyRead);
+    response
+}
+
+/// Reads the head, so that what can be refused is refused before the body comes.
+fn ask(parts: &Parts) -> Result<Asked, Problem> {
+    if parts.headers.contains_key(IDEMPOTENCY_KEY) {
+        // To ignore it would be to promise silently what is not kept.
+        return Err(Problem::new(
+            Kind::UnsupportedHeader,
+            "Idempotency-Key is not supported yet",
+            "leave it out and give each message an id of its own, a UUID of version 7: a message sent again under \
+             its id is stored once",
+        ));
+    }
+    let query = Query::parse(parts.uri.query())?;
+    let form = Form::of(&parts.headers)?;
+    let coding = decode::coding(&parts.headers)?;
+    Ok(Asked { query, form, coding, trace: trace_of(&parts.headers) })
+}
+
+/// Makes a span of the caller's trace; a `traceparent` that is none is ignored, as its specification asks.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all("traceparent").into_iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let parent: TraceContext = value.to_str().ok()?.parse().ok()?;
+    let span = Span::current();
+    let trace = parent.child(fastrand::u64(1..));
+    if !span.is_disabled() {
+        span.record("trace_id", trace.trace_id());
+        span.record("span_id", trace.span_id());
+    }
+    Some(trace)
+}
+
+impl Shared {
+    async fn take(&self, asked: Asked, wire: bytes::Bytes, mut permit: Permit) -> Result<Response, Problem> {
+        let Asked { query, form, coding, trace } = asked;
+        histogram!(REQUEST_BYTES, "stage" => "wire").record(wire.len() as f64);
+        let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
+        histogram!(REQUEST_BYTES, "stage" => "decoded").record(body.len() as f64);
+
+        let (ids, most) = (query.ids, self.max_messages);
+        let records = if body.len() > HEAVY {
+            off_the_runtime(move || Records::split(form, body, &query, most)).await?
+        } else {
+            Records::split(form, body, &query, most)?
+        };
+        permit.grow_to(records.charge()).await.map_err(no_permit)?;
+
+        let receipt = if records.bytes() > HEAVY {
+            let drafts = off_the_runtime(move || records.into_drafts().collect::<Vec<_>>()).await;
+            self.accept(drafts, trace, permit).await?
+        } else {
+            self.accept(records.into_drafts(), trace, permit).await?
+        };
+        Ok(answer(receipt, ids))
+    }
+
+    /// Hands the records over; the permit is given back once they are answered for, even if nobody waits any more.
+    async fn accept<R>(
+        &self,
+        drafts: R,
+        trace: Option<TraceContext>,
+        permit: Permit,
+    ) -> Result<Receipt, Problem>
+    where
+        R: IntoIterator<Item = Result<Draft, Rejection>> + Send + 'static,
+        R::IntoIter: Send,
+    {
+        let intake = self.intake.clone();
+        let accepting = Unabandoned::new(async move {
+            let receipt = intake.accept(drafts, trace).await;
+            drop(permit);
+            receipt
+        });
+        timeout(self.request_timeout, accepting).await.map_err(|_| {
+            counter!(REFUSED, "reason" => "request_timeout").increment(1);
+            debug!("a request was not answered for within http.request_timeout");
+            Problem::new(
+                Kind::Unavailable,
+                format!("no answer within {:?} (http.request_timeout)", self.request_timeout),
+                "it is unknown whether the messages are stored: wait as long as Retry-After says and send them again \
+                 with the same ids",
+            )
+        })
+    }
+}
+
+/// Runs `work` where it holds up no other request; a panic in it goes on here.
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that is being torn down cancels blocking work, and then nothing is polled again.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// A future that is driven to its end even when whoever waited for it has gone.
+struct Unabandoned<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+
+impl<T: Send + 'static> Unabandoned<T> {
+    fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Some(Box::pin(future)))
+    }
+}
+
+impl<T: Send + 'static> Future for Unabandoned<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(future) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let done = future.as_mut().poll(cx);
+        if done.is_ready() {
+            self.0 = None;
+        }
+        done
+    }
+}
+
+impl<T: Send + 'static> Drop for Unabandoned<T> {
+    fn drop(&mut self) {
+        // A panic of the future itself must not be met a second time, and without a runtime nothing can go on.
+        if let Some(future) = self.0.take()
+            && !std::thread::panicking()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move { drop(future.await) });
+        }
+    }
+}
+

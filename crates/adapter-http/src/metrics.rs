@@ -1,0 +1,40 @@
+//! The numbers of the HTTP server.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+pub(crate) const REQUESTS: &str = "warren_http_requests_total";
+pub(crate) const REQUEST_SECONDS: &str = "warren_http_request_seconds";
+pub(crate) const REQUEST_BYTES: &str = "warren_http_request_bytes";
+pub(crate) const IN_FLIGHT_BYTES: &str = "warren_http_in_flight_bytes";
+pub(crate) const CONNECTIONS: &str = "warren_http_connections";
+pub(crate) const CONNECTIONS_CUT: &str = "warren_http_connections_cut_total";
+pub(crate) const REFUSED: &str = "warren_http_refused_total";
+pub(crate) const PANICS: &str = "warren_http_panics_total";
+
+/// Registers the help texts and units of everything this crate counts.
+pub fn describe_metrics() {
+    describe_counter!(REQUESTS, Unit::Count, "Requests answered, by method, route and status");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time from a request's head to its answer, by route");
+    describe_histogram!(
+        REQUEST_BYTES,
+        Unit::Bytes,
+        "Size of a request body, by stage: wire (as it came) or decoded (decompressed)"
+    );
+    describe_gauge!(
+        IN_FLIGHT_BYTES,
+        Unit::Bytes,
+        "Bytes of request bodies held now, of http.max_in_flight_bytes; the process holds up to four copies"
+    );
+    describe_gauge!(CONNECTIONS, Unit::Count, "Connections open now, of http.max_connections");
+    describe_counter!(
+        CONNECTIONS_CUT,
+        Unit::Count,
+        "Connections closed by the server, by reason (first_request, header, idle, drain)"
+    );
+    describe_counter!(
+        REFUSED,
+        Unit::Count,
+        "Requests refused for the sake of others, by reason (budget, slow_body, request_timeout, decode)"
+    );
+    describe_counter!(PANICS, Unit::Count, "Panics caught while answering a request");
+}

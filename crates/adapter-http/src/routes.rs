@@ -1,0 +1,219 @@
+//! Every route, put together.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::docs;
+use crate::edge::EdgeLayer;
+use crate::health::{Health, livez, readyz};
+use crate::intake_routes::{IntakeRoutes, post_messages};
+use crate::problem::{Kind, Problem, json};
+
+/// What a server answers: always health, metrics and version, the intake where there is one.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// The program's name in `/` and `/version`, such as `ingest-api`.
+    pub service: &'static str,
+    /// The program's version in `/version`.
+    pub version: &'static str,
+    /// What `/readyz` answers from.
+    pub health: Health,
+    /// What `/metrics` shows; whoever installed the recorder also runs its upkeep.
+    pub metrics: PrometheusHandle,
+    /// `POST /v1/messages` and its documentation.
+    pub intake: Option<IntakeRoutes>,
+}
+
+/// Every route of an intake server, as the router knows it.
+pub(crate) const INTAKE_ROUTES: [&str; 5] = ["/v1/messages", "/openapi.json", "/docs", "/docs/", "/docs/{*file}"];
+/// Every route of any server, as the router knows it.
+pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
+
+/// Returns a route's name for a metric.
+pub(crate) fn route_name(path: &str) -> &'static str {
+    INTAKE_ROUTES.into_iter().chain(COMMON_ROUTES).find(|route| *route == path).unwrap_or("other")
+}
+
+impl Routes {
+    /// Makes the router, to be served by [`Server`](crate::Server).
+    pub fn router(self) -> Router {
+        let about = About { service: self.service, version: self.version, intake: self.intake.is_some() };
+        let mut router = Router::new()
+            .route("/", get(root).with_state(about))
+            .route("/version", get(version).with_state(about))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz).with_state(self.health))
+            .route("/metrics", get(metrics).with_state(self.metrics));
+        let mut paths = COMMON_ROUTES.to_vec();
+        if let Some(intake) = self.intake {
+            router = router
+                .route("/v1/messages", post(post_messages).with_state(intake.into_shared()))
+                .merge(docs::router(self.version));
+            paths.extend(INTAKE_ROUTES);
+        }
+        let paths: Arc<[&'static str]> = paths.into();
+        router
+            .fallback(move |request: Request| std::future::ready(not_found(&request, &paths)))
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(EdgeLayer)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    service: &'static str,
+    version: &'static str,
+    intake: bool,
+}
+
+/// Says in a few lines what this is and what to do next.
+#[utoipa::path(
+    get, path = "/", operation_id = "root", tag = "about", summary = "What is this?",
+    responses((status = 200, description = "A few lines for people.", body = String)),
+)]
+pub(crate) async fn root(State(about): State<About>, request: Request) -> String {
+    let About { service, version, intake } = about;
+    let mut text = format!("{service} {version}\n\n");
+    if intake {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| {
+            // Shown as it was sent, so only what can be a host.
+            host.len() <= 255 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
+        });
+        let host = host.unwrap_or("127.0.0.1:8080");
+        text.push_str(&format!(
+            "Send a message:    curl http://{host}/v1/messages -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n\
+             Documentation:     http://{host}/docs/\n",
+        ));
+    }
+    text.push_str("Also here:         /livez /readyz /metrics /version\n");
+    text
+}
+
+/// Which program answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Version {
+    /// The program's name.
+    #[schema(example = "ingest-api")]
+    service: &'static str,
+    /// The program's version.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+/// Says which program answers.
+#[utoipa::path(
+    get, path = "/version", operation_id = "version", tag = "about", summary = "Which program is this?",
+    responses((status = 200, description = "Name and version.", body = Version)),
+)]
+pub(crate) async fn version(State(about): State<About>) -> Response {
+    json(StatusCode::OK, "application/json", &Version { service: about.service, version: about.version })
+}
+
+/// Shows the numbers in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "health", summary = "The numbers, for Prometheus",
+    responses((status = 200, description = "Prometheus text format 0.0.4.", body = String)),
+)]
+pub(crate) async fn metrics(State(handle): State<PrometheusHandle>) -> Response {
+    let mut response = handle.render().into_response();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// Answers a method that a path does not have; axum adds `Allow` to either answer.
+async fn method_not_allowed(request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("{} does not take {}", excerpt(request.uri().path()), excerpt(request.method().as_str())),
+        "use one of the methods that Allow names",
+    )
+    .into_response()
+}
+
+fn not_found(request: &Request, paths: &[&'static str]) -> Response {
+    let path = request.uri().path();
+    if request.method() == Method::OPTIONS && path == "*" {
+        let allow = HeaderValue::from_static("GET,HEAD,POST,OPTIONS");
+        return (StatusCode::NO_CONTENT, [(header::ALLOW, allow)]).into_response();
+    }
+    let hint = match meant(path, paths) {
+        Some(near) => format!("did you mean {near}?"),
+        None => {
+            let known: Vec<_> = paths.iter().filter(|path| !path.contains('{')).copied().collect();
+            format!("the paths here are {}", known.join(" "))
+        }
+    };
+    Problem::new(Kind::NotFound, format!("nothing is at {}", excerpt(path)), hint).into_response()
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// Guesses which path was meant: by its last word, which other programs put under other prefixes, else by likeness.
+fn meant(path: &str, paths: &[&'static str]) -> Option<&'static str> {
+    // Likeness costs the product of the lengths.
+    if path.len() > 80 {
+        return None;
+    }
+    let lower = path.to_ascii_lowercase();
+    let last = lower.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let known = match last {
+        "messages" | "message" | "logs" | "log" | "events" | "event" | "ingest" | "publish" => "/v1/messages",
+        "health" | "healthz" | "healthcheck" | "live" | "liveness" | "ping" => "/livez",
+        "ready" | "readiness" | "status" => "/readyz",
+        "swagger" | "swagger-ui" | "doc" | "redoc" | "help" => "/docs",
+        "openapi" | "openapi.yaml" | "swagger.json" | "api-docs" => "/openapi.json",
+        "prometheus" | "stats" => "/metrics",
+        _ => "",
+    };
+    if let Some(found) = paths.iter().find(|path| **path == known) {
+        return Some(found);
+    }
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&lower, known);
+    paths
+        .iter()
+        .filter(|path| !path.contains('{'))
+        .map(|path| (likeness(path), *path))
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_path_is_guessed() {
+        let all: Vec<_> = COMMON_ROUTES.into_iter().chain(INTAKE_ROUTES).collect();
+        for (path, near) in [
+            ("/messages", Some("/v1/messages")),
+            ("/v1/messages/", Some("/v1/messages")),
+            ("/api/v1/message", Some("/v1/messages")),
+            ("/v1/mesages", Some("/v1/messages")),
+            ("/healthz", Some("/livez")),
+            ("/LIVEZ", Some("/livez")),
+            ("/ready", Some("/readyz")),
+            ("/metric", Some("/metrics")),
+            ("/swagger", Some("/docs")),
+            ("/favicon.ico", None),
+            ("*", None),
+        ] {
+            assert_eq!(meant(path, &all), near, "{path}");
+        }
+        assert_eq!(meant("/messages", &COMMON_ROUTES), None);
+    }
+}
