@@ -1,1 +1,30 @@
 //! SQLite through sea-orm: a durable queue with consumer groups, and a store; no server.
+//!
+//! One directory, two files: `queue.db` holds a log of packed messages with a cursor for each consumer group, and the
+//! dead letters; `store.db` holds the messages table. Both run with a write-ahead log and `synchronous = full`, which
+//! is asserted when they are opened, so what is committed survives a crash of the process and of the machine.
+//!
+//! # What it is not
+//!
+//! One process, no clustering, no replica: a lost disk loses its messages. A second process on the same directory is
+//! refused.
+
+mod config;
+mod database;
+mod directory;
+mod embedded;
+mod entity;
+mod error;
+mod health;
+mod metrics;
+mod queue;
+mod schema;
+mod space;
+mod store;
+mod sync;
+
+pub use config::EmbeddedConfig;
+pub use embedded::Embedded;
+pub use error::OpenError;
+pub use self::metrics::describe_metrics;
+pub use store::read::{DeadLetter, EmbeddedReader};

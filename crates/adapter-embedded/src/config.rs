@@ -1,0 +1,173 @@
+//! The settings of the embedded adapter: the section `embedded`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// The settings of the embedded adapter: the section `embedded`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// The data directory; made with mode 0700 when it is not there. Default `./warren-data`.
+    pub path: PathBuf,
+    /// How large the data directory may grow, queue and store together; at least 32 MiB. Default 10 GiB.
+    ///
+    /// A queued message reserves its room in the store, so what was accepted can always be stored. When no room
+    /// is left, publishing fails as unavailable until messages are removed (`retention_days`) or this is raised.
+    pub max_bytes: ByteSize,
+    /// How long publishing waits for its commit before it fails as unavailable. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub publish_timeout: Duration,
+    /// How long storing a batch may take before it fails as unavailable. Default 30 s.
+    #[serde(with = "humantime_serde")]
+    pub store_timeout: Duration,
+    /// How many messages one row of the queue, and so one delivery, may hold. Default 500.
+    pub packet_max_messages: usize,
+    /// How many bytes one row of the queue may hold; a larger message has a row of its own. Default 256 KiB.
+    pub packet_max_bytes: ByteSize,
+    /// How many bytes of messages one commit of the queue may gather. Default 8 MiB.
+    pub commit_max_bytes: ByteSize,
+    /// How many messages may wait for their commit; more callers wait in turn. Default 100,000.
+    pub pending_max_messages: usize,
+    /// How many bytes of messages may wait for their commit; more callers wait in turn. Default 32 MiB.
+    pub pending_max_bytes: ByteSize,
+    /// How many deliveries of one consumer may be out unsettled. Default 256.
+    pub prefetch: usize,
+    /// How many bytes the unsettled deliveries of one consumer may hold; one larger delivery is let through alone.
+    /// Default 8 MiB.
+    pub prefetch_max_bytes: ByteSize,
+    /// How many bytes may wait for one named consumer group; the oldest are dropped beyond it. Default 256 MiB.
+    ///
+    /// The way into the store is not bounded by it, but by `max_bytes`.
+    pub group_max_bytes: ByteSize,
+    /// How long a named consumer group without a member is kept. Default 7 days.
+    #[serde(with = "humantime_serde")]
+    pub group_expiry: Duration,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self {
+            path: "./warren-data".into(),
+            max_bytes: ByteSize::gib(10),
+            publish_timeout: Duration::from_secs(5),
+            store_timeout: Duration::from_secs(30),
+            packet_max_messages: 500,
+            packet_max_bytes: ByteSize::kib(256),
+            commit_max_bytes: ByteSize::mib(8),
+            pending_max_messages: 100_000,
+            pending_max_bytes: ByteSize::mib(32),
+            prefetch: 256,
+            prefetch_max_bytes: ByteSize::mib(8),
+            group_max_bytes: ByteSize::mib(256),
+            group_expiry: Duration::from_hours(7 * 24),
+        }
+    }
+}
+
+impl EmbeddedConfig {
+    /// Lists what the types cannot express: each field, what is wrong with it, and what to do.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.path.as_os_str().is_empty() {
+            problems.push(("path", "is empty; name a directory, such as ./warren-data".to_owned()));
+        } else if self.path.to_str().is_none() {
+            problems.push((
+                "path",
+                "is not UTF-8, which SQLite needs; name another directory".to_owned(),
+            ));
+        }
+        let mib = ByteSize::mib;
+        let kib = ByteSize::kib;
+        for (field, value, least, most) in [
+            ("max_bytes", self.max_bytes, mib(32), ByteSize::pib(1)),
+            ("packet_max_bytes", self.packet_max_bytes, kib(1), mib(16)),
+            ("commit_max_bytes", self.commit_max_bytes, kib(64), mib(256)),
+            (
+                "pending_max_bytes",
+                self.pending_max_bytes,
+                kib(64),
+                ByteSize::gib(4),
+            ),
+            (
+                "prefetch_max_bytes",
+                self.prefetch_max_bytes,
+                kib(64),
+                ByteSize::gib(4),
+            ),
+            ("group_max_bytes", self.group_max_bytes, mib(1), ByteSize::pib(1)),
+        ] {
+            if value < least || value > most {
+                problems.push((field, format!("is {value}; set it between {least} and {most}")));
+            }
+        }
+        for (field, value, most) in [
+            ("packet_max_messages", self.packet_max_messages, 10_000),
+            ("pending_max_messages", self.pending_max_messages, 10_000_000),
+            ("prefetch", self.prefetch, 65_535),
+        ] {
+            if value == 0 || value > most {
+                problems.push((field, format!("is {value}; set it between 1 and {most}")));
+            }
+        }
+        for (field, value, least, most) in [
+            ("publish_timeout", self.publish_timeout, 100, 600_000),
+            ("store_timeout", self.store_timeout, 100, 600_000),
+            ("group_expiry", self.group_expiry, 60_000, 3_650 * 86_400_000),
+        ] {
+            if value < Duration::from_millis(least) || value > Duration::from_millis(most) {
+                let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+                problems.push((
+                    field,
+                    format!("is {value:?}; set it between {least:?} and {most:?}"),
+                ));
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_problems() {
+        assert_eq!(EmbeddedConfig::default().problems(), []);
+    }
+
+    #[test]
+    fn every_value_that_cannot_work_is_named() {
+        let config = EmbeddedConfig {
+            path: PathBuf::new(),
+            max_bytes: ByteSize::mib(1),
+            publish_timeout: Duration::ZERO,
+            store_timeout: Duration::MAX,
+            packet_max_messages: 0,
+            packet_max_bytes: ByteSize::b(1),
+            commit_max_bytes: ByteSize::b(0),
+            pending_max_messages: usize::MAX,
+            pending_max_bytes: ByteSize::b(0),
+            prefetch: 0,
+            prefetch_max_bytes: ByteSize::b(0),
+            group_max_bytes: ByteSize::b(0),
+            group_expiry: Duration::ZERO,
+        };
+        let mut named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named.len(), 13);
+    }
+
+    #[test]
+    fn settings_read_in_the_units_people_write() {
+        let config: EmbeddedConfig =
+            serde_json::from_str(r#"{"path":"/var/lib/warren","max_bytes":"2GiB","publish_timeout":"3s"}"#)
+                .unwrap();
+        assert_eq!(config.max_bytes, ByteSize::gib(2));
+        assert_eq!(config.publish_timeout, Duration::from_secs(3));
+        assert!(serde_json::from_str::<EmbeddedConfig>(r#"{"max_byte":"2GiB"}"#).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! The whole adapter: a directory with a queue and a store in it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sea_orm::sqlx;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use warren_domain::ports::{
+    ConsumerGroup, HealthCheck, MessageConsumer, MessagePublisher, MessageStore, StoreMaintenance,
+};
+
+use crate::config::EmbeddedConfig;
+use crate::database::Database;
+use crate::directory::Directory;
+use crate::error::{OpenError, chain};
+use crate::health::{Condition, EmbeddedHealth};
+use crate::metrics::BYTES;
+use crate::queue::Queue;
+use crate::queue::consumer::Consumer;
+use crate::queue::publisher::Publisher;
+use crate::schema::{QueueMigrator, StoreMigrator};
+use crate::space::Space;
+use crate::store::Store;
+use crate::store::read::EmbeddedReader;
+use crate::sync::lock;
+
+/// How often the directory is measured and the log tended.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How long closing waits for a disk.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The write-ahead log of either file grows to this before its pages are moved; less where `max_bytes` is small.
+const WAL_BYTES: u64 = 16 << 20;
+
+/// Queue and store in one directory, held by this process alone.
+///
+/// `queue.db` and `store.db` are files of their own, so that a commit of one never waits for the other; nothing needs
+/// to be atomic over both, because storing is idempotent and acknowledged afterwards.
+///
+/// Dropping it stops everything that was made from it, as a crash would: nothing that was acknowledged is lost,
+/// some of it may be delivered again. [`Embedded::close`] ends in order.
+#[derive(Debug)]
+pub struct Embedded {
+    queue: Arc<Queue>,
+    store: Arc<Store>,
+    reader: EmbeddedReader,
+    health: Arc<EmbeddedHealth>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl Embedded {
+    /// Opens the data directory, or makes it; brings its schema up to date.
+    ///
+    /// Messages older than `retention_days`, by the time in their id, are removed by maintenance; `None` keeps them.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with the file and what to do. Nothing was changed but for the schema.
+    pub async fn open(config: EmbeddedConfig, retention_days: Option<u32>) -> Result<Self, OpenError> {
+        let directory = Arc::new(Directory::hold(&config.path).await?);
+        let wal_bytes = (config.max_bytes.as_u64() / 64).clamp(1 << 19, WAL_BYTES);
+        let queue_file = Database::open::<QueueMigrator>(directory.file("queue.db"), wal_bytes).await?;
+        let store_file = Database::open::<StoreMigrator>(directory.file("store.db"), wal_bytes).await?;
+        let (queue_file, store_file) = (Arc::new(queue_file), Arc::new(store_file));
+        let space = Arc::new(Space::new(config.max_bytes));
+        let condition = Arc::new(Condition::default());
+        let stop = CancellationToken::new();
+
+        let (queue, writer) = Queue::start(
+            &config,
+            Arc::clone(&queue_file),
+            Arc::clone(&space),
+            Arc::clone(&condition),
+            Arc::clone(&directory),
+            stop.clone(),
+        )
+        .await
+        .map_err(|error| cannot_open(&queue_file, error))?;
+        let store = Arc::new(Store::new(
+            Arc::clone(&store_file),
+            Arc::clone(&queue),
+            Arc::clone(&space),
+            config.store_timeout,
+            retention_days,
+            directory,
+        ));
+        store
+            .measure()
+            .await
+            .map_err(|error| cannot_open(&store_file, error))?;
+        let keeper = tokio::spawn(keep(Arc::clone(&queue), Arc::clone(&store), space, stop.clone()));
+        Ok(Self {
+            queue,
+            store,
+            reader: EmbeddedReader {
+                queue: queue_file,
+                store: Arc::clone(&store_file),
+            },
+            health: Arc::new(EmbeddedHealth {
+                condition,
+                store: store_file,
+            }),
+            tasks: Mutex::new(vec![writer, keeper]),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        })
+    }
+
+    /// Returns the way into the queue.
+    pub fn publisher(&self) -> Arc<dyn MessagePublisher> {
+        Arc::new(Publisher(Arc::clone(&self.queue)))
+    }
+
+    /// Makes a member of a consumer group; any number of members share a group's messages.
+    ///
+    /// A named group begins when its first member first asks for a delivery, and hears what is published from then
+    /// on; it goes on where it was after a restart, unless nobody attended it for `embedded.group_expiry`.
+    pub fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
+        Box::new(Consumer::new(Arc::clone(&self.queue), group))
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> Arc<dyn MessageStore> {
+        Arc::clone(&self.store) as Arc<dyn MessageStore>
+    }
+
+    /// Returns what removes old messages and gives room back.
+    pub fn maintenance(&self) -> Arc<dyn StoreMaintenance> {
+        Arc::clone(&self.store) as Arc<dyn StoreMaintenance>
+    }
+
+    /// Returns the state of queue and store, named `embedded`.
+    pub fn health(&self) -> Arc<dyn HealthCheck> {
+        Arc::clone(&self.health) as Arc<dyn HealthCheck>
+    }
+
+    /// Returns a look at what is stored.
+    pub fn reader(&self) -> EmbeddedReader {
+        self.reader.clone()
+    }
+
+    /// Keeps the acknowledgements, moves the write-ahead logs into their files and closes them.
+    ///
+    /// Publishers, consumers and stores made from this answer as closed from now on. Waits 15 seconds at most;
+    /// what a hanging disk leaves undone is done by the next start. The directory is free for another process once
+    /// everything made from this is dropped.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
+        let ending = async {
+            for task in tasks {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "a task of the embedded adapter ended badly");
+                }
+            }
+            for file in [&self.reader.queue, &self.reader.store] {
+                if let Err(error) = file.close().await {
+                    tracing::warn!(
+                        error = chain(&error),
+                        path = %file.path().display(),
+                        "the file was not closed in order; its write-ahead log stays beside it"
+                    );
+                }
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, ending).await.is_err() {
+            tracing::warn!("the disk did not answer within {CLOSE_TIMEOUT:?}; closing without it");
+        }
+    }
+}
+
+fn cannot_open(file: &Database, error: sqlx::Error) -> OpenError {
+    OpenError::Database {
+        path: file.path().to_owned(),
+        source: Arc::new(error),
+    }
+}
+
+/// Measures the directory and tends the log until `stop`.
+async fn keep(queue: Arc<Queue>, store: Arc<Store>, space: Arc<Space>, stop: CancellationToken) {
+    let mut ticks = interval(TEND_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = queue.tend() => {}
+        }
+        if let Err(error) = store.measure().await {
+            tracing::warn!(error = chain(&error), "the store's file cannot be measured");
+        }
+        metrics::gauge!(BYTES, "file" => "queue").set(space.queue().total() as f64);
+        metrics::gauge!(BYTES, "file" => "store").set(space.store().total() as f64);
+    }
+}

@@ -1,0 +1,7 @@
+//! The tables as sea-orm sees them.
+
+pub(crate) mod dead_letter;
+pub(crate) mod group;
+pub(crate) mod log_total;
+pub(crate) mod message;
+pub(crate) mod message_count;

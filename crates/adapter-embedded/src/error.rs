@@ -1,0 +1,168 @@
+//! What can go wrong with SQLite, sorted by what the caller is to do.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+use warren_domain::ports::{Cause, StoreError};
+
+/// Why a data directory could not be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made, read or written.
+    #[error("the data directory {path} cannot be used: {what}; let embedded.path name a directory that this user may write", path = path.display())]
+    Directory {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("the data directory {path} is in use by another process; stop that one, or let embedded.path name another directory", path = path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file in it is not what its name says.
+    #[error("{path} is {what}; move it away, restore it from a backup, or let embedded.path name another directory", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+        /// SQLite's answer, where there is one.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// A later version of Warren has written it.
+    #[error("{path} was written by a later version of Warren (its schema has {version}); run that version or a later one", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The first step of its schema that this version does not know.
+        version: String,
+    },
+    /// The file system cannot do what durability needs.
+    #[error("{path}: {setting} is {found} and not {needed}, so a crash could lose messages; let embedded.path name a directory on a local disk", path = path.display())]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// The setting of SQLite.
+        setting: &'static str,
+        /// What SQLite made of it.
+        found: String,
+        /// What it has to be.
+        needed: &'static str,
+    },
+    /// Anything else that SQLite says.
+    #[error("{path} cannot be opened", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's answer.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// What a failed statement means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No room on the disk.
+    DiskFull,
+    /// The disk did not take a write or an fsync: what is in memory and what is on disk may differ.
+    DiskBroken,
+    /// May work later.
+    Passing,
+    /// No wait mends it: rights, schema, a damaged file.
+    Broken,
+    /// One of the values.
+    Value,
+}
+
+/// Sorts SQLite's result codes (<https://www.sqlite.org/rescode.html>); the text never decides.
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
+    let Some(code) = result_code(error) else {
+        return match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+                Fault::Broken
+            }
+            _ => Fault::Passing,
+        };
+    };
+    const IOERR_WRITE: i32 = 778;
+    const IOERR_FSYNC: i32 = 1034;
+    const IOERR_DIR_FSYNC: i32 = 1290;
+    match (code & 0xff, code) {
+        (13, _) => Fault::DiskFull,
+        (10, IOERR_WRITE | IOERR_FSYNC | IOERR_DIR_FSYNC) => Fault::DiskBroken,
+        // busy, locked, out of memory, interrupted, other I/O, cannot open (out of file descriptors), protocol
+        (5 | 6 | 7 | 9 | 10 | 14 | 15, _) => Fault::Passing,
+        // too big, constraint, mismatch
+        (18..=20, _) => Fault::Value,
+        _ => Fault::Broken,
+    }
+}
+
+/// Returns SQLite's extended result code.
+pub(crate) fn result_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+/// Unwraps sea-orm's error, which for SQLite carries sqlx's.
+pub(crate) fn from_orm(error: DbErr) -> Arc<sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => error,
+        other => Arc::new(sqlx::Error::Protocol(chain(&other))),
+    }
+}
+
+/// Writes an error and its sources in one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // sqlx and sea-orm repeat their source.
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Says in words what a fault means for whoever runs the program.
+pub(crate) fn explain(fault: Fault, path: &std::path::Path) -> String {
+    let path = path.display();
+    match fault {
+        Fault::DiskFull => format!("the disk of {path} is full; make room on it"),
+        Fault::DiskBroken => {
+            format!("the disk of {path} failed to write; check the disk, then restart the program")
+        }
+        Fault::Passing => format!("{path} cannot be written at the moment"),
+        Fault::Broken => {
+            format!("{path} is not what this program wrote; check its rights, or restore it from a backup")
+        }
+        Fault::Value => format!("{path} does not take one of the values"),
+    }
+}
+
+/// Makes the port's error of a failed statement on the store.
+pub(crate) fn store_error(error: sqlx::Error, path: &std::path::Path) -> StoreError {
+    let fault = fault(&error);
+    let reason = explain(fault, path);
+    let cause: Option<Cause> = Some(Arc::new(error));
+    match fault {
+        Fault::DiskFull | Fault::DiskBroken | Fault::Passing => StoreError::Unavailable { reason, cause },
+        Fault::Broken => StoreError::Misconfigured { reason, cause },
+        Fault::Value => StoreError::Rejected { reason, cause },
+    }
+}

@@ -1,0 +1,129 @@
+//! Whether the embedded adapter would do its part now.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::sqlx;
+use tokio::time::{Instant, timeout};
+use warren_domain::ports::{HealthCheck, PublishError, Unhealthy};
+
+use crate::database::Database;
+use crate::error::{Fault, chain, explain};
+use crate::sync::lock;
+
+/// A commit that takes longer is told to operators: the disk hangs.
+const SLOW_COMMIT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// What the queue's writer knows of its own state.
+#[derive(Debug, Default)]
+pub(crate) struct Condition(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The disk failed a write: what it holds is uncertain until the files are opened anew.
+    broken: Option<String>,
+    trouble: Option<String>,
+    full: Option<String>,
+    committing_since: Option<Instant>,
+    stopped: bool,
+}
+
+impl Condition {
+    pub(crate) fn commit_begins(&self) {
+        lock(&self.0).committing_since = Some(Instant::now());
+    }
+
+    pub(crate) fn commit_succeeded(&self) {
+        let mut state = lock(&self.0);
+        state.committing_since = None;
+        state.trouble = None;
+    }
+
+    /// Notes a failed commit, says so once, and makes the callers' error of it.
+    pub(crate) fn commit_failed(&self, fault: Fault, error: Arc<sqlx::Error>, path: PathBuf) -> PublishError {
+        let reason = explain(fault, &path);
+        let mut state = lock(&self.0);
+        state.committing_since = None;
+        if state.trouble.is_none() {
+            tracing::error!(error = chain(&*error), path = %path.display(), "{reason}");
+        }
+        state.trouble = Some(reason.clone());
+        if fault == Fault::DiskBroken {
+            state.broken = Some(reason.clone());
+        }
+        PublishError::Unavailable {
+            reason,
+            cause: Some(error),
+        }
+    }
+
+    /// Tells why nothing may be written any more, if so.
+    pub(crate) fn broken(&self) -> Option<String> {
+        lock(&self.0).broken.clone()
+    }
+
+    pub(crate) fn set_full(&self, full: Option<String>) {
+        let mut state = lock(&self.0);
+        match (&state.full, &full) {
+            (None, Some(reason)) => tracing::warn!("intake is refused: {reason}"),
+            (Some(_), None) => tracing::info!("there is room again; intake goes on"),
+            _ => {}
+        }
+        state.full = full;
+    }
+
+    pub(crate) fn set_stopped(&self) {
+        lock(&self.0).stopped = true;
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let state = lock(&self.0);
+        if state.stopped {
+            return Err("it is closed".to_owned());
+        }
+        if let Some(reason) = [&state.broken, &state.trouble, &state.full]
+            .into_iter()
+            .flatten()
+            .next()
+        {
+            return Err(reason.clone());
+        }
+        match state.committing_since {
+            Some(since) if since.elapsed() > SLOW_COMMIT => Err(format!(
+                "a commit has been going on for {:?}; check the disk",
+                since.elapsed()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Answers for queue and store together: they live and die with one directory.
+#[derive(Debug)]
+pub(crate) struct EmbeddedHealth {
+    pub(crate) condition: Arc<Condition>,
+    pub(crate) store: Arc<Database>,
+}
+
+#[async_trait]
+impl HealthCheck for EmbeddedHealth {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        self.condition.verdict().map_err(Unhealthy)?;
+        let path = self.store.path().display();
+        let probe = sqlx::query("select 1 from messages limit 1").fetch_optional(self.store.read_pool());
+        match timeout(PROBE_TIMEOUT, probe).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Unhealthy(format!("{path} cannot be read: {}", chain(&error)))),
+            Err(_) => Err(Unhealthy(format!(
+                "{path} did not answer within {PROBE_TIMEOUT:?}; check the disk"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The way out of the log.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::sqlx;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use warren_domain::ports::{
+    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, Refused, SettleError, Settlement,
+};
+use warren_domain::{Message, SeveritySet, Timestamp};
+
+use super::dead_letter::{DeadLine, Origin};
+use super::group::{Delivered, Group, LogRow};
+use super::head::Head;
+use super::packet::read_traces;
+use super::{Burial, Command, Queue, STORE_GROUP};
+use crate::error::{chain, explain, fault};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A member of a consumer group.
+///
+/// Members of one group share its rows: each row goes to one of them, and comes again, to any, when it is dropped.
+pub(crate) struct Consumer {
+    queue: Arc<Queue>,
+    name: String,
+    severities: SeveritySet,
+    membership: Option<Membership>,
+    head: watch::Receiver<Head>,
+    deliveries: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    closed: CancellationToken,
+}
+
+/// Being in a group; ends when it is dropped.
+struct Membership {
+    group: Arc<Group>,
+    returns: watch::Receiver<()>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.group.leave(Timestamp::now().unix_micros());
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    pub(crate) fn new(queue: Arc<Queue>, group: ConsumerGroup) -> Self {
+        let (name, severities) = match group {
+            ConsumerGroup::Store => (STORE_GROUP.to_owned(), SeveritySet::ALL),
+            ConsumerGroup::Named { name, severities } => (name.as_str().to_owned(), severities),
+        };
+        Self {
+            name,
+            severities,
+            membership: None,
+            head: queue.head.clone(),
+            deliveries: Arc::new(Semaphore::new(queue.limits.prefetch)),
+            bytes: Arc::new(Semaphore::new(queue.limits.prefetch_bytes as usize)),
+            closed: queue.closing.child_token(),
+            queue,
+        }
+    }
+
+    /// Waits for the next delivery; `None`: the queue is gone.
+    async fn deliver(&mut self) -> Option<Delivery> {
+        loop {
+            let (group, row, delivered, permits) = self.row().await?;
+            let claim = Claim::new(&self.queue, &group, &row, delivered, permits);
+            if let Some(delivery) = claim.into_delivery(row, delivered).await {
+                return Some(delivery);
+            }
+        }
+    }
+
+    /// Waits for the next row and for room to have it out. Cancel safe: it is out only when this returns it.
+    async fn row(&mut self) -> Option<(Arc<Group>, LogRow, Delivered, [OwnedSemaphorePermit; 2])> {
+        let mut backoff = Backoff::default();
+        while self.membership.is_none() {
+            match self.join().await? {
+                Ok(group) => {
+                    group.join(Timestamp::now().unix_micros());
+                    let returns = group.returns();
+                    self.membership = Some(Membership { group, returns });
+                }
+                Err(error) => backoff.wait(&self.name, &error).await,
+            }
+        }
+        let Membership { group, returns } = self.membership.as_mut()?;
+        let one = Arc::clone(&self.deliveries).acquire_owned().await.ok()?;
+        loop {
+            returns.mark_unchanged();
+            let head = *self.head.borrow_and_update();
+            if let Some((seq, size)) = group.peek() {
+                let size = u32::try_from(size)
+                    .unwrap_or(u32::MAX)
+                    .min(self.queue.limits.prefetch_bytes);
+                let room = Arc::clone(&self.bytes).acquire_many_owned(size).await.ok()?;
+                if let Some((row, delivered)) = group.take(seq) {
+                    return Some((Arc::clone(group), row, delivered, [one, room]));
+                }
+                // Another member was faster.
+                continue;
+            }
+            match group.fetch(self.queue.database.read_pool(), &head).await {
+                Ok(true) => backoff = Backoff::default(),
+                Ok(false) => tokio::select! {
+                    changed = self.head.changed() => changed.ok()?,
+                    changed = returns.changed() => changed.ok()?,
+                },
+                Err(error) => backoff.wait(&self.name, &error).await,
+            }
+        }
+    }
+
+    async fn join(&self) -> Option<Result<Arc<Group>, Arc<sqlx::Error>>> {
+        let (reply, group) = oneshot::channel();
+        let command = Command::Join {
+            name: self.name.clone(),
+            severities: self.severities,
+            reply,
+        };
+        self.queue.commands.send(command).await.ok()?;
+        group.await.ok()
+    }
+}
+
+#[async_trait]
+impl MessageConsumer for Consumer {
+    async fn next(&mut self) -> Option<Delivery> {
+        let closed = self.closed.clone();
+        tokio::select! {
+            biased;
+            () = closed.cancelled() => None,
+            delivery = self.deliver() => delivery,
+        }
+    }
+
+    async fn close(&mut self) {
+        self.closed.cancel();
+        self.membership = None;
+    }
+}
+
+/// A row that is out; comes again when it is dropped unsettled.
+struct Claim {
+    queue: Arc<Queue>,
+    group: Arc<Group>,
+    origin: Origin,
+    /// The lines of the messages, in their order, and where each is in the row.
+    lines: Vec<u8>,
+    places: Vec<Place>,
+    undecodable: Vec<DeadLine>,
+    _permits: [OwnedSemaphorePermit; 2],
+    settled: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    number: usize,
+    begin: usize,
+    end: usize,
+}
+
+impl Claim {
+    fn new(
+        queue: &Arc<Queue>,
+        group: &Arc<Group>,
+        row: &LogRow,
+        delivered: Delivered,
+        permits: [OwnedSemaphorePermit; 2],
+    ) -> Self {
+        Self {
+            queue: Arc::clone(queue),
+            group: Arc::clone(group),
+            origin: Origin {
+                group: group.name().to_owned(),
+                seq: row.seq,
+                severity: row.severity,
+                received_at: row.received_at,
+                attempt: delivered.attempt,
+            },
+            lines: Vec::new(),
+            places: Vec::new(),
+            undecodable: Vec::new(),
+            _permits: permits,
+            settled: false,
+        }
+    }
+
+    /// Reads the row; one without any message is settled at once.
+    async fn into_delivery(mut self, row: LogRow, delivered: Delivered) -> Option<Delivery> {
+        let messages = self.read(row.lines);
+        if messages.is_empty() {
+            if let Err(error) = Box::new(self).settle(Vec::new()).await {
+                tracing::warn!(error = chain(&error), "undecodable lines could not be kept");
+                // The row is fetched again at once; a file that cannot be written is not to be spun on.
+                sleep(jittered(LONGEST_BACKOFF)).await;
+            }
+            return None;
+        }
+        Some(Delivery {
+            messages,
+            redelivered: delivered.redelivered,
+            attempt: delivered.attempt,
+            traces: read_traces(&row.traces),
+            settlement: Box::new(self),
+        })
+    }
+
+    fn read(&mut self, lines: Vec<u8>) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut begin = 0;
+        for (number, line) in lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let end = begin + line.len();
+            match Message::from_json(line) {
+                Ok(message) => {
+                    messages.push(message);
+                    self.places.push(Place { number, begin, end });
+                }
+                Err(rejection) => self.undecodable.push(DeadLine {
+                    place: number,
+                    reason: DeadLetterReason {
+                        code: "undecodable",
+                        detail: rejection.to_string(),
+                    },
+                    source: None,
+                    line: line.to_vec(),
+                }),
+            }
+            begin = end;
+        }
+        self.lines = lines;
+        messages
+    }
+
+    fn dead_lines(&mut self, refused: Vec<Refused>) -> Vec<DeadLine> {
+        let mut dead = std::mem::take(&mut self.undecodable);
+        for Refused { index, reason } in refused {
+            let Some(place) = self.places.get(index) else {
+                continue;
+            };
+            let line = self.lines[place.begin..place.end].to_vec();
+            dead.push(DeadLine {
+                place: place.number,
+                reason,
+                source: Message::from_json(&line)
+                    .ok()
+                    .map(|message| message.source.to_string()),
+                line,
+            });
+        }
+        dead
+    }
+
+    async fn bury(mut self: Box<Self>, lines: Vec<DeadLine>) -> Result<(), SettleError> {
+        let (reply, outcome) = oneshot::channel();
+        let burial = Burial {
+            group: Arc::clone(&self.group),
+            origin: self.origin.clone(),
+            lines,
+            reply,
+        };
+        let patience = self.queue.limits.publish_timeout;
+        let permit = timeout(patience, self.queue.commands.reserve())
+            .await
+            .map_err(|_| unavailable(format!("the queue took no command within {patience:?}")))?
+            .map_err(|_| SettleError::ConnectionLost)?;
+        permit.send(Command::Bury(burial));
+        // From here on the writer settles the row or gives it back, whatever becomes of this future.
+        self.settled = true;
+        match timeout(patience, outcome).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(SettleError::Unavailable {
+                reason: explain(fault(&error), self.queue.database.path()),
+                cause: Some(error),
+            }),
+            Ok(Err(_)) => Err(SettleError::ConnectionLost),
+            Err(_) => Err(unavailable(format!("they were not on the disk within {patience:?}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Settlement for Claim {
+    async fn settle(mut self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
+        if self.queue.closing.is_cancelled() {
+            return Err(SettleError::ConnectionLost);
+        }
+        let dead = self.dead_lines(refused);
+        if !dead.is_empty() {
+            return self.bury(dead).await;
+        }
+        self.settled = true;
+        self.group.settle(self.origin.seq);
+        self.queue.settled.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.group.give_back(self.origin.seq);
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("group", &self.origin.group)
+            .field("seq", &self.origin.seq)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unavailable(reason: String) -> SettleError {
+    SettleError::Unavailable { reason, cause: None }
+}
+
+/// Waits longer after each failure, and says so once.
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    async fn wait(&mut self, group: &str, error: &sqlx::Error) {
+        if self.failures == 0 {
+            tracing::warn!(group, error = chain(error), "the queue cannot be read; trying again");
+        }
+        let longest = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
+        self.failures += 1;
+        sleep(jittered(longest)).await;
+    }
+}
+
+/// Returns between a half and the whole of `longest`.
+fn jittered(longest: Duration) -> Duration {
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

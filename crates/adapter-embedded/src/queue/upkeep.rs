@@ -1,0 +1,210 @@
+//! What keeps the log small: no group but the way into the store may hold it up.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use sea_orm::sqlx::{self, AssertSqlSafe, Row};
+use warren_domain::{SeveritySet, Timestamp};
+
+use super::group::{Group, Position, heard};
+use super::groups::write_severities;
+use super::head::Amount;
+use super::writer::Writer;
+use crate::database::shrink;
+use crate::error::chain;
+use crate::metrics::GROUP_DROPPED;
+use crate::space::Footprint;
+
+/// How many free pages one statement gives back; publishing waits for it.
+const SHRINK_PAGES: u32 = 64;
+/// How many such statements one round of upkeep runs.
+const SHRINK_STEPS: usize = 16;
+const SKIP_ROWS: usize = 1_000;
+
+/// Tells whether the free pages of a file are few enough to keep: they are soon written again.
+pub(crate) const fn keep_free(footprint: Footprint) -> bool {
+    const ALWAYS: u64 = 4 << 20;
+    footprint.free <= ALWAYS || footprint.free <= footprint.used / 8
+}
+
+impl Writer {
+    /// Finds a named group, or makes it: a new one hears what is published from now on.
+    ///
+    /// A group without members that comes back with other severities goes on where it was, with the new ones.
+    pub(super) async fn join(
+        &mut self,
+        name: &str,
+        severities: SeveritySet,
+    ) -> Result<Arc<Group>, sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let head = *self.head.borrow();
+        let mut at = Position {
+            cursor: head.seq,
+            passed: head.offered_to(severities),
+            delivered_to: head.seq,
+        };
+        if let Some(known) = self.groups.get(name) {
+            if known.severities() == severities {
+                return Ok(Arc::clone(known));
+            }
+            if known.has_members() {
+                tracing::warn!(
+                    group = name,
+                    heard = ?known.severities(),
+                    asked = ?severities,
+                    "members of one consumer group ask for different severities; the first one's hold"
+                );
+                return Ok(Arc::clone(known));
+            }
+            at = known.position();
+            let waiting = self.amount_after(at.cursor, severities).await?;
+            at.passed = head.offered_to(severities) - waiting;
+        }
+        let heard = write_severities(severities);
+        sqlx::query("insert or replace into groups values (?,?,?,?,?,-1,?)")
+            .bind(name)
+            .bind(heard)
+            .bind(at.cursor)
+            .bind(at.passed.messages as i64)
+            .bind(at.passed.bytes as i64)
+            .bind(now)
+            .execute(&mut *self.connection)
+            .await?;
+        let group = Arc::new(Group::new(name.to_owned(), severities, at, now));
+        self.groups.insert(Arc::clone(&group));
+        Ok(group)
+    }
+
+    async fn amount_after(&mut self, cursor: i64, severities: SeveritySet) -> Result<Amount, sqlx::Error> {
+        let sql = format!(
+            "select ifnull(sum(messages), 0), ifnull(sum(length(lines)), 0) from log where seq > ? and {}",
+            heard(severities)
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(cursor)
+            .fetch_one(&mut *self.connection)
+            .await?;
+        Amount::read(&row, 0)
+    }
+
+    /// Drops named groups that nobody attends and what lags too far behind; gives free pages back.
+    pub(super) async fn tend(&mut self) {
+        if let Err(error) = self.tend_groups().await {
+            tracing::warn!(error = chain(&error), "the queue's consumer groups cannot be tended");
+        }
+        self.measure_or_log().await;
+        if let Err(error) = self.shrink().await {
+            tracing::warn!(error = chain(&error), "free pages of the queue cannot be given back");
+        }
+        self.report();
+    }
+
+    async fn tend_groups(&mut self) -> Result<(), sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let expiry = i64::try_from(self.parts.limits.group_expiry.as_micros()).unwrap_or(i64::MAX);
+        let full = self.is_full();
+        let store = self.groups.store().position().cursor;
+        let named: Vec<_> = self.groups.named().map(Arc::clone).collect();
+        for group in named {
+            if now - group.attended_at(now) > expiry {
+                self.expire(&group).await?;
+                continue;
+            }
+            group.note_attendance(now, expiry / 10);
+            let lag = group.lag(&self.head.borrow());
+            if full && group.position().cursor < store {
+                self.drop_from(&group, 0, store).await?;
+            } else if lag.bytes > self.parts.limits.group_bytes {
+                let keep = self.parts.limits.group_bytes / 10 * 9;
+                self.drop_from(&group, keep, i64::MAX).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let waiting = self.groups.store().lag(&self.head.borrow()).bytes;
+        let one_commit = self.parts.limits.commit_bytes;
+        self.parts.space.admit(one_commit, waiting).is_err()
+    }
+
+    async fn expire(&mut self, group: &Group) -> Result<(), sqlx::Error> {
+        sqlx::query("delete from groups where name = ?")
+            .bind(group.name())
+            .execute(&mut *self.connection)
+            .await?;
+        self.groups.remove(group.name());
+        self.parts.settled.notify_one();
+        tracing::info!(
+            group = group.name(),
+            "nobody attended the consumer group within embedded.group_expiry; it is dropped"
+        );
+        Ok(())
+    }
+
+    /// Moves a group on, to where `keep` bytes lag behind or to the row `to`, whichever comes first.
+    async fn drop_from(&mut self, group: &Group, keep: u64, to: i64) -> Result<(), sqlx::Error> {
+        let head = *self.head.borrow();
+        let offered = head.offered_to(group.severities());
+        let Position {
+            mut cursor,
+            mut passed,
+            ..
+        } = group.position();
+        let sql = format!(
+            "select seq, messages, length(lines) from log where seq > ? and seq <= ? and {} order by seq \
+             limit {SKIP_ROWS}",
+            heard(group.severities())
+        );
+        loop {
+            let rows = sqlx::query(AssertSqlSafe(sql.as_str()))
+                .bind(cursor)
+                .bind(to)
+                .fetch_all(&mut *self.connection)
+                .await?;
+            for row in &rows {
+                if (offered - passed).bytes <= keep {
+                    break;
+                }
+                cursor = row.try_get(0)?;
+                passed += Amount::read(row, 1)?;
+            }
+            if rows.len() < SKIP_ROWS || (offered - passed).bytes <= keep {
+                break;
+            }
+        }
+        let dropped = group.skip_to(cursor, passed);
+        counter!(GROUP_DROPPED, "group" => group.name().to_owned()).increment(dropped);
+        self.parts.settled.notify_one();
+        tracing::warn!(
+            group = group.name(),
+            messages = dropped,
+            "the consumer group lags too far behind; its oldest messages were dropped"
+        );
+        Ok(())
+    }
+
+    /// Gives free pages back to the file system, so that the store may have their room.
+    async fn shrink(&mut self) -> Result<(), sqlx::Error> {
+        for _ in 0..SHRINK_STEPS {
+            if keep_free(self.parts.space.queue()) && !self.is_full() {
+                return Ok(());
+            }
+            let more = shrink(&mut self.connection, SHRINK_PAGES).await?;
+            self.measure().await?;
+            if !more {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        let head = *self.head.borrow();
+        for group in self.groups.iter() {
+            let name = group.name().to_owned();
+            let lag = group.lag(&head).messages;
+            metrics::gauge!(crate::metrics::QUEUE_MESSAGES, "group" => name).set(lag as f64);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The schema of both files, step by step.
+
+mod m0001_queue;
+mod m0001_store;
+
+use sea_orm_migration::prelude::*;
+
+/// The schema of `queue.db`.
+pub(crate) struct QueueMigrator;
+
+impl MigratorTrait for QueueMigrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_queue::Step)]
+    }
+}
+
+/// The schema of `store.db`.
+pub(crate) struct StoreMigrator;
+
+impl MigratorTrait for StoreMigrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_store::Step)]
+    }
+}
+
+/// Appended to every table: SQLite then refuses a value of another type, as other databases do.
+const STRICT: &str = "strict";
+/// For tables that are looked up by a small key only: one b-tree instead of two.
+const STRICT_BY_KEY: &str = "strict, without rowid";

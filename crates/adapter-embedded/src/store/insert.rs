@@ -1,0 +1,237 @@
+//! Batches into the store: set-based, idempotent, counted.
+//!
+//! A batch is one transaction of multi-row inserts, which is what a duplicate-free batch costs anyway. When SQLite
+//! inserts fewer rows than it was given, some were stored before; only then is it asked which.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use metrics::histogram;
+use sea_orm::sqlx::sqlite::SqliteConnection;
+use sea_orm::sqlx::{self, Connection, Row};
+use uuid::Uuid;
+use warren_domain::ports::{StoreError, Stored};
+use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
+
+use super::Store;
+use crate::metrics::{COMMIT_MESSAGES, COMMIT_SECONDS};
+
+/// What a row takes beside its text: id, times, the entry in the index.
+const ROW_BYTES: usize = 100;
+const COLUMNS: usize = 8;
+const COUNT_COLUMNS: usize = 4;
+
+/// Numbers of rows for which a statement is kept: few texts to compile, few exchanges for any batch.
+const STEPS: [usize; 5] = [256, 64, 16, 4, 1];
+
+static INSERTS: LazyLock<[String; 5]> = LazyLock::new(|| {
+    STEPS.map(|rows| {
+        format!(
+            "insert into messages values {} on conflict do nothing",
+            placeholders(rows, COLUMNS)
+        )
+    })
+});
+
+static COUNTS: LazyLock<[String; 5]> = LazyLock::new(|| {
+    STEPS.map(|rows| {
+        format!(
+            "insert into message_counts values {} on conflict (minute, severity, source) \
+             do update set messages = messages + excluded.messages",
+            placeholders(rows, COUNT_COLUMNS)
+        )
+    })
+});
+
+fn placeholders(rows: usize, columns: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    vec![row.as_str(); rows].join(",")
+}
+
+/// Cuts `items` into pieces for which there is a statement.
+fn pieces<'i, 's, T>(
+    mut items: &'i [T],
+    statements: &'s [String; 5],
+) -> impl Iterator<Item = (&'i [T], &'s str)> {
+    std::iter::from_fn(move || {
+        let place = STEPS.iter().position(|rows| *rows <= items.len())?;
+        let (piece, rest) = items.split_at(STEPS[place]);
+        items = rest;
+        Some((piece, statements[place].as_str()))
+    })
+}
+
+impl Store {
+    pub(super) async fn insert(&self, batch: &[Message]) -> Result<Stored, StoreError> {
+        let fail = |error| self.error(error);
+        let began = Instant::now();
+        let first = first_of_each_id(batch);
+        let mut connection = self.database.writer().await.map_err(fail)?;
+        let new = if insert_all(&mut connection, &first).await.map_err(fail)? {
+            first
+        } else {
+            insert_new(&mut connection, first).await.map_err(fail)?
+        };
+        drop(connection);
+        histogram!(COMMIT_SECONDS, "file" => "store").record(began.elapsed());
+        histogram!(COMMIT_MESSAGES, "file" => "store").record(new.len() as f64);
+
+        self.space.add_store(new.iter().map(|message| size(message)).sum());
+        let inserted: SeverityCounts = new.iter().map(|message| message.severity).collect();
+        let all: SeverityCounts = batch.iter().map(|message| message.severity).collect();
+        let mut duplicates = SeverityCounts::default();
+        for ((severity, all), (_, inserted)) in all.iter().zip(inserted.iter()) {
+            duplicates.add(severity, all - inserted);
+        }
+        Ok(Stored { inserted, duplicates })
+    }
+}
+
+/// Returns the first message under each id, sorted by id: neighbours in the index are then written together.
+fn first_of_each_id(batch: &[Message]) -> Vec<&Message> {
+    let mut seen = HashSet::with_capacity(batch.len());
+    let mut first: Vec<_> = batch
+        .iter()
+        .filter(|message| seen.insert(message.id))
+        .collect();
+    first.sort_unstable_by_key(|message| message.id);
+    first
+}
+
+/// About what a message takes in the file.
+fn size(message: &Message) -> u64 {
+    let text = message.body.as_str().len() + message.source.as_str().len();
+    (text + ROW_BYTES) as u64
+}
+
+/// Stores all of `messages`, or nothing; `false`: some were stored before.
+async fn insert_all(connection: &mut SqliteConnection, messages: &[&Message]) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    if !write(&mut transaction, messages).await? {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Stores those of `messages` that are not stored yet, and returns them.
+async fn insert_new<'m>(
+    connection: &mut SqliteConnection,
+    messages: Vec<&'m Message>,
+) -> Result<Vec<&'m Message>, sqlx::Error> {
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    let stored = stored_among(&mut transaction, &messages).await?;
+    let new: Vec<_> = messages
+        .into_iter()
+        .filter(|message| !stored.contains(&message.id.as_uuid()))
+        .collect();
+    if !write(&mut transaction, &new).await? {
+        // Nobody else writes while the transaction is open, so the file contradicts itself.
+        return Err(sqlx::Error::Protocol(
+            "the index of messages does not match its table; run `pragma integrity_check`".to_owned(),
+        ));
+    }
+    transaction.commit().await?;
+    Ok(new)
+}
+
+async fn stored_among(
+    connection: &mut SqliteConnection,
+    messages: &[&Message],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let ids: Vec<_> = messages
+        .iter()
+        .map(|message| message.id.as_uuid().simple().to_string())
+        .collect();
+    let ids = serde_json::to_string(&ids).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query("select id from messages where id in (select unhex(value) from json_each(?))")
+        .bind(ids)
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect()
+}
+
+/// Inserts the rows and counts them; `false`: some were there, and nothing of this may be committed.
+async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Result<bool, sqlx::Error> {
+    let now = Timestamp::now().unix_micros();
+    for (piece, sql) in pieces(messages, &INSERTS) {
+        let mut insert = sqlx::query(sql);
+        for message in piece {
+            let attributes = serde_json::to_string(&message.attributes)
+                .map_err(|error| sqlx::Error::Encode(error.into()))?;
+            insert = insert
+                .bind(message.id.as_uuid())
+                .bind(i64::from(message.severity.number()))
+                .bind(message.source.as_str())
+                .bind(message.body.as_str())
+                .bind(attributes)
+                .bind(message.occurred_at.unix_micros())
+                .bind(message.received_at.unix_micros())
+                .bind(now);
+        }
+        let inserted = insert.execute(&mut *connection).await?.rows_affected();
+        if inserted < piece.len() as u64 {
+            return Ok(false);
+        }
+    }
+    for (piece, sql) in pieces(&counts(messages), &COUNTS) {
+        let mut upsert = sqlx::query(sql);
+        for ((minute, severity, source), messages) in piece {
+            upsert = upsert
+                .bind(minute)
+                .bind(severity)
+                .bind(*source)
+                .bind(messages);
+        }
+        upsert.execute(&mut *connection).await?;
+    }
+    Ok(true)
+}
+
+type Count<'m> = ((i64, i64, &'m str), i64);
+
+fn counts<'m>(messages: &[&'m Message]) -> Vec<Count<'m>> {
+    let mut counts = BTreeMap::new();
+    for message in messages {
+        let key = (
+            minute(message.id),
+            i64::from(message.severity.number()),
+            message.source.as_str(),
+        );
+        *counts.entry(key).or_insert(0) += 1;
+    }
+    counts.into_iter().collect()
+}
+
+/// Returns the minute the id was made in: the clock that the table is sorted and pruned by.
+pub(super) const fn minute(id: MessageId) -> i64 {
+    id.timestamp().unix_micros() / 60_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_rows_is_cut_into_pieces_that_have_a_statement() {
+        for count in [0, 1, 3, 4, 255, 256, 257, 1_000] {
+            let items: Vec<_> = (0..count).collect();
+            let cut: Vec<_> = pieces(&items, &INSERTS).collect();
+            assert!(
+                cut.iter()
+                    .all(|(piece, sql)| sql.matches('(').count() == piece.len())
+            );
+            assert!(cut.len() <= count / 256 + 12);
+            assert_eq!(
+                cut.into_iter()
+                    .flat_map(|(piece, _)| piece.to_vec())
+                    .collect::<Vec<_>>(),
+                items
+            );
+        }
+    }
+}

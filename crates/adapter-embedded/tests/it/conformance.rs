@@ -1,0 +1,77 @@
+//! The ports' contracts.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use warren_adapter_conformance::broker::BrokerUnderTest;
+use warren_adapter_conformance::store::StoreUnderTest;
+use warren_adapter_embedded::Embedded;
+use warren_domain::ports::{ConsumerGroup, MessageConsumer, MessagePublisher, MessageStore};
+use warren_domain::{Message, MessageId, SeverityCounts};
+
+use crate::support::{directory, open};
+
+struct Subject {
+    embedded: Embedded,
+    _directory: TempDir,
+}
+
+async fn fresh() -> Arc<Subject> {
+    let directory = directory();
+    let embedded = open(directory.path()).await;
+    Arc::new(Subject {
+        embedded,
+        _directory: directory,
+    })
+}
+
+#[async_trait]
+impl BrokerUnderTest for Subject {
+    fn publisher(&self) -> Arc<dyn MessagePublisher> {
+        self.embedded.publisher()
+    }
+
+    async fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
+        self.embedded.consumer(group)
+    }
+
+    async fn dead_letters(&self) -> Vec<(String, Message)> {
+        let letters = self.embedded.reader().dead_letters(1_000).await.unwrap();
+        letters
+            .into_iter()
+            .map(|letter| (letter.reason, Message::from_json(&letter.line).unwrap()))
+            .collect()
+    }
+
+    async fn tear_down(&self) {
+        self.embedded.close().await;
+    }
+}
+
+#[async_trait]
+impl StoreUnderTest for Subject {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        self.embedded.store()
+    }
+
+    async fn find(&self, ids: &[MessageId]) -> Vec<Message> {
+        self.embedded.reader().messages(ids).await.unwrap()
+    }
+
+    async fn counts(&self) -> SeverityCounts {
+        self.embedded.reader().counts().await.unwrap()
+    }
+
+    async fn tear_down(&self) {
+        self.embedded.close().await;
+    }
+}
+
+mod broker {
+    warren_adapter_conformance::broker_suite!(super::fresh());
+}
+
+mod store {
+    warren_adapter_conformance::store_suite!(super::fresh());
+}

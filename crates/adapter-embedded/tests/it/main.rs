@@ -1,0 +1,12 @@
+//! The embedded adapter on real files.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod conformance;
+mod groups;
+mod hostile;
+mod kill;
+mod limits;
+mod opening;
+mod reopening;
+mod round_trip;
+mod support;

@@ -1,0 +1,84 @@
+//! What the tests share: a directory of their own, and short ways to use what is in it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::timeout;
+use warren_adapter_embedded::{Embedded, EmbeddedConfig};
+use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer};
+use warren_domain::{Message, MessageId, Severity};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+pub(crate) fn config(directory: &Path) -> EmbeddedConfig {
+    EmbeddedConfig {
+        path: directory.join("data"),
+        ..EmbeddedConfig::default()
+    }
+}
+
+pub(crate) async fn open(directory: &Path) -> Embedded {
+    Embedded::open(config(directory), None).await.unwrap()
+}
+
+pub(crate) async fn publish(embedded: &Embedded, messages: &[Message]) {
+    embedded
+        .publisher()
+        .publish(messages.to_vec(), None)
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn next(consumer: &mut dyn MessageConsumer) -> Delivery {
+    timeout(PATIENCE, consumer.next()).await.unwrap().unwrap()
+}
+
+/// Takes and acknowledges until `count` messages have come.
+pub(crate) async fn take(consumer: &mut dyn MessageConsumer, count: usize) -> Vec<Message> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let mut delivery = next(consumer).await;
+        taken.append(&mut delivery.messages);
+        delivery.ack().await.unwrap();
+    }
+    taken
+}
+
+/// Moves whatever waits into the store, until nothing has come for a while.
+pub(crate) async fn drain(embedded: &Embedded) -> usize {
+    let store = embedded.store();
+    let mut consumer = embedded.consumer(ConsumerGroup::Store);
+    let mut drained = 0;
+    while let Ok(Some(delivery)) = timeout(Duration::from_millis(500), consumer.next()).await {
+        store.store(&delivery.messages).await.unwrap();
+        drained += delivery.messages.len();
+        delivery.ack().await.unwrap();
+    }
+    drained
+}
+
+pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+pub(crate) fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
+    ConsumerGroup::Named {
+        name: name.parse().unwrap(),
+        severities: severities.into_iter().collect(),
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "never happened: {what}");
+}
