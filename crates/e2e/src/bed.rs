@@ -40,24 +40,40 @@ pub async fn on_shared_servers(test: impl AsyncFnOnce(&Bed)) {
 /// # Panics
 /// As the test does, or when the servers do not answer.
 pub async fn on_servers(amqp: &str, postgres: &str, test: impl AsyncFnOnce(&Bed)) {
-    let database = match TestDatabase::create(postgres).await {
-        Ok(database) => database,
-        Err(error) => panic!("no database for the test: {error:#}"),
-    };
+    let ran = lend(amqp, postgres, async |bed| {
+        test(bed).await;
+        Ok(())
+    });
+    if let Err(error) = ran.await {
+        panic!("{error:#}");
+    }
+}
+
+/// Lends names of its own on the servers at these URLs, and removes them afterwards, also after a panic.
+///
+/// # Errors
+/// As `work` does, or when the servers do not answer.
+///
+/// # Panics
+/// As `work` does.
+pub async fn lend<T>(amqp: &str, postgres: &str, work: impl AsyncFnOnce(&Bed) -> Result<T>) -> Result<T> {
     let bed = Bed {
         topology: Topology::new(amqp),
-        database,
+        database: TestDatabase::create(postgres).await?,
     };
-    let outcome = AssertUnwindSafe(test(&bed)).catch_unwind().await;
-    let removed = bed.remove().await;
-    if let Err(panic) = outcome {
-        if let Err(error) = removed {
-            eprintln!("the failed test also left something behind: {error:#}");
+    let outcome = AssertUnwindSafe(work(&bed)).catch_unwind().await;
+    let removed = bed
+        .remove()
+        .await
+        .context("something is left behind on the servers");
+    match outcome {
+        Ok(Ok(done)) => removed.map(|()| done),
+        failed => {
+            if let Err(error) = removed {
+                eprintln!("{error:#}");
+            }
+            failed.unwrap_or_else(|panic| resume_unwind(panic))
         }
-        resume_unwind(panic);
-    }
-    if let Err(error) = removed {
-        panic!("the test left something behind: {error:#}");
     }
 }
 
