@@ -11,15 +11,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 use warren_domain::Timestamp;
-use warren_domain::ports::{HealthCheck, MessageConsumer, MessageStore, StoreError, Unhealthy};
+use warren_domain::ports::{Cause, HealthCheck, MessageConsumer, MessageStore, StoreError, Unhealthy};
 
 use crate::gather::Batch;
 use crate::metrics::{BATCH_MESSAGES, DELAY_SECONDS, UNSETTLED};
 use crate::write::write;
 use crate::{Backoff, WorkerConfig};
 
-/// Makes a consumer of the store's group.
-type Subscribe = dyn Fn() -> Box<dyn MessageConsumer> + Send + Sync;
+/// Makes a consumer of the store's group, or says why it cannot.
+type Subscribe = dyn Fn() -> Result<Box<dyn MessageConsumer>, Cause> + Send + Sync;
 
 /// Gets what the broker delivers into the store: gathers, stores, then acknowledges.
 ///
@@ -52,9 +52,9 @@ enum Ended {
 impl StoreLoop {
     /// Makes a loop that consumes from what `subscribe` returns once `store_health` is well.
     ///
-    /// `subscribe` is called again whenever consuming begins anew.
+    /// `subscribe` is called again whenever consuming begins anew; when it fails, it is called again after a while.
     pub fn new(
-        subscribe: impl Fn() -> Box<dyn MessageConsumer> + Send + Sync + 'static,
+        subscribe: impl Fn() -> Result<Box<dyn MessageConsumer>, Cause> + Send + Sync + 'static,
         store: Arc<dyn MessageStore>,
         store_health: Arc<dyn HealthCheck>,
         config: WorkerConfig,
@@ -80,7 +80,16 @@ impl StoreLoop {
             let Some(()) = stop.run_until_cancelled(self.until_the_store_answers()).await else {
                 return;
             };
-            let mut consumer = (self.subscribe)();
+            let mut consumer = match (self.subscribe)() {
+                Ok(consumer) => consumer,
+                Err(error) => {
+                    warn!(%error, "cannot consume; trying again");
+                    self.health
+                        .set(Err(Unhealthy(format!("cannot consume: {error}"))));
+                    stop.run_until_cancelled(sleep(self.config.retry_max)).await;
+                    continue;
+                }
+            };
             let ended = self.consume(&mut *consumer, &stop).await;
             match ended {
                 Ended::Stopped => return,

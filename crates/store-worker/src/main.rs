@@ -1,3 +1,116 @@
-//! RabbitMQ in, PostgreSQL out; also migrate.
+//! RabbitMQ in, PostgreSQL out; also `migrate`.
 
-fn main() {}
+mod settings;
+mod subscription;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use warren_adapter_http::{Health, Routes, Server};
+use warren_adapter_postgres::PostgresStore;
+use warren_pipeline::{StoreLoop, run_maintenance};
+use warren_process::cli::SettingsArgs;
+use warren_process::program::{self, Frame};
+use warren_process::settings::Sources;
+
+use settings::Settings;
+use subscription::Subscription;
+
+/// Gets messages from RabbitMQ into PostgreSQL, each exactly once.
+///
+/// Settings come from warren.toml, the environment (WARREN_POSTGRES__URL) and --set; docs/configuration.md lists them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Bring the schema of the database up to date and end; safe to run at any time, by any number at once
+    Migrate,
+    #[command(flatten)]
+    Service(program::Command),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let sources = Sources::of_process(&arguments.settings);
+    match arguments.command {
+        Some(Command::Migrate) => program::serve(&sources, env!("CARGO_PKG_VERSION"), migrate).await,
+        Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
+        None => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
+    }
+    .into()
+}
+
+async fn migrate(settings: Settings, frame: Frame) -> anyhow::Result<()> {
+    let migration = warren_adapter_postgres::migrate(&settings.postgres);
+    match frame.stop.run_until_cancelled(migration).await {
+        Some(report) => {
+            let report = report?;
+            info!(?report, "the schema is up to date");
+            Ok(())
+        }
+        None => anyhow::bail!("interrupted; nothing of an unfinished migration was kept"),
+    }
+}
+
+async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
+    warren_pipeline::describe_metrics();
+    warren_adapter_amqp::describe_metrics();
+    warren_adapter_postgres::describe_metrics();
+    warren_adapter_http::describe_metrics();
+
+    // Nothing here waits for the database or the broker: a worker that died with them would spend the delivery
+    // limit of good messages at every restart.
+    let store = Arc::new(PostgresStore::new(
+        settings.postgres.clone(),
+        settings.retention(),
+    )?);
+    let subscription = Subscription::new(settings.amqp)?;
+    let consumer_health = subscription.health();
+    let subscribe = move || subscription.consumer();
+    let store_loop = StoreLoop::new(subscribe, store.clone(), store.clone(), settings.worker);
+    let health = Health::new(vec![
+        consumer_health,
+        store.clone() as _,
+        Arc::new(store_loop.health()) as _,
+    ]);
+    let routes = Routes {
+        service: "store-worker",
+        version: env!("CARGO_PKG_VERSION"),
+        intake: None,
+        health: health.clone(),
+        metrics: frame.metrics.handle(),
+    };
+    let server = Server::bind(&settings.http).await?;
+    info!(address = %server.local_addr(), "health and metrics");
+
+    // The server outlives the store loop: a worker that finishes what it holds is not ready, but alive.
+    let finished = CancellationToken::new();
+    let server = tokio::spawn(server.serve(routes.router(), finished.clone()));
+    let maintenance = tokio::spawn(run_maintenance(
+        store.clone(),
+        settings.maintenance,
+        frame.stop.clone(),
+    ));
+    let stopping = frame.stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        health.start_draining();
+    });
+    store_loop.run(frame.stop).await;
+    maintenance.await?;
+    finished.cancel();
+    server.await?;
+    store.close().await;
+    Ok(())
+}

@@ -11,7 +11,7 @@ use warren_adapter_conformance::scripted::{
     ScriptedConsumer, ScriptedHealth, ScriptedQueue, ScriptedStore, Settled, scripted_queue,
 };
 use warren_domain::Message;
-use warren_domain::ports::{HealthCheck, MessageConsumer, StoreError};
+use warren_domain::ports::{Cause, HealthCheck, MessageConsumer, StoreError};
 use warren_pipeline::{StoreLoop, WorkerConfig, WorkerHealth};
 
 struct Running {
@@ -45,14 +45,9 @@ fn run(store: Arc<ScriptedStore>, config: WorkerConfig) -> Running {
     let later = Arc::new(Mutex::new(VecDeque::from([consumer])));
     let store_health = ScriptedHealth::healthy("store");
     let consumers = Arc::clone(&later);
-    let subscribe = move || -> Box<dyn MessageConsumer> {
-        Box::new(
-            consumers
-                .lock()
-                .unwrap()
-                .pop_front()
-                .expect("the test has foreseen a subscription"),
-        )
+    let subscribe = move || -> Result<Box<dyn MessageConsumer>, Cause> {
+        let consumer = consumers.lock().unwrap().pop_front();
+        Ok(Box::new(consumer.expect("the test has foreseen a subscription")))
     };
     let store_loop = StoreLoop::new(subscribe, store, store_health.clone(), config);
     let (health, stop) = (store_loop.health(), CancellationToken::new());
@@ -157,9 +152,9 @@ async fn nothing_is_consumed_before_the_store_answers() {
     let slot = Mutex::new(Some(consumer));
     let subscribed = Arc::new(Mutex::new(false));
     let seen = Arc::clone(&subscribed);
-    let subscribe = move || -> Box<dyn MessageConsumer> {
+    let subscribe = move || -> Result<Box<dyn MessageConsumer>, Cause> {
         *seen.lock().unwrap() = true;
-        Box::new(slot.lock().unwrap().take().unwrap())
+        Ok(Box::new(slot.lock().unwrap().take().unwrap()))
     };
     let store_loop = StoreLoop::new(subscribe, store.clone(), store_health.clone(), quick());
     let (health, stop) = (store_loop.health(), CancellationToken::new());

@@ -1,0 +1,39 @@
+//! The settings of this program: the sections of its parts.
+
+use serde::{Deserialize, Serialize};
+use warren_adapter_amqp::AmqpConfig;
+use warren_adapter_http::HttpConfig;
+use warren_pipeline::IntakeConfig;
+use warren_process::program::ServiceSettings;
+use warren_process::settings::{CheckSettings, within};
+use warren_process::telemetry::TelemetryConfig;
+
+/// The settings of `ingest-api`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) http: HttpConfig,
+    pub(crate) intake: IntakeConfig,
+    pub(crate) amqp: AmqpConfig,
+    pub(crate) telemetry: TelemetryConfig,
+}
+
+impl CheckSettings for Settings {
+    fn problems(&self) -> Vec<(String, String)> {
+        within("http", self.http.problems())
+            .chain(within("intake", self.intake.problems()))
+            .chain(within("amqp", self.amqp.problems()))
+            .chain(within("telemetry", self.telemetry.problems()))
+            .collect()
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn listen(&self) -> &str {
+        &self.http.listen
+    }
+}

@@ -1,0 +1,52 @@
+//! The settings of this program: the sections of its parts.
+
+use serde::{Deserialize, Serialize};
+use warren_adapter_embedded::EmbeddedConfig;
+use warren_adapter_http::HttpConfig;
+use warren_pipeline::{IntakeConfig, MaintenanceConfig, WorkerConfig};
+use warren_process::program::ServiceSettings;
+use warren_process::settings::{CheckSettings, within};
+use warren_process::telemetry::TelemetryConfig;
+
+/// The settings of `warren`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) http: HttpConfig,
+    pub(crate) intake: IntakeConfig,
+    pub(crate) embedded: EmbeddedConfig,
+    pub(crate) worker: WorkerConfig,
+    pub(crate) maintenance: MaintenanceConfig,
+    /// The days that messages are kept, counted from the time in their ids; 0 keeps them for ever. Default 0.
+    pub(crate) retention_days: u32,
+    pub(crate) telemetry: TelemetryConfig,
+}
+
+impl CheckSettings for Settings {
+    fn problems(&self) -> Vec<(String, String)> {
+        within("http", self.http.problems())
+            .chain(within("intake", self.intake.problems()))
+            .chain(within("embedded", self.embedded.problems()))
+            .chain(within("worker", self.worker.problems()))
+            .chain(within("maintenance", self.maintenance.problems()))
+            .chain(within("telemetry", self.telemetry.problems()))
+            .collect()
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn listen(&self) -> &str {
+        &self.http.listen
+    }
+}
+
+impl Settings {
+    /// Returns the days to keep messages, `None` for ever.
+    pub(crate) fn retention(&self) -> Option<u32> {
+        (self.retention_days > 0).then_some(self.retention_days)
+    }
+}
