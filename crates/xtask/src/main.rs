@@ -1,3 +1,77 @@
-//! cargo xtask test | lint | bench.
+//! The repository's own commands: `cargo xtask test | lint | ci | bench`.
 
-fn main() {}
+mod bench;
+mod cargo;
+mod lint;
+mod rules;
+mod spdx;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::cargo::Workspace;
+use crate::steps::Steps;
+
+/// The repository's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test, end to end ones included, against real servers, which are found, started or installed
+    Test(test::Options),
+    /// Check formatting, the dependency rule, clippy, the documentation, and cargo-deny's list where it is installed
+    Lint,
+    /// Check deny.toml alone: who may depend on whom, licences, sources
+    Rules,
+    /// Do what a change must pass: lint and test, with the time of each step
+    Ci,
+    /// Measure the release build against real servers; further arguments go to the harness (try `-- --help`)
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns whether everything passed.
+fn run(command: Command) -> Result<bool> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Rules => rules::check(&workspace).map(|()| true),
+        Command::Lint => {
+            let mut steps = Steps::default();
+            lint::run(&workspace, &mut steps);
+            Ok(steps.finish())
+        }
+        Command::Ci => {
+            let mut steps = Steps::default();
+            steps.run("lock file", || workspace.lock_is_current());
+            lint::run(&workspace, &mut steps);
+            steps.run("test", || {
+                match test::run(&workspace, &test::Options::default())? {
+                    true => Ok(()),
+                    false => anyhow::bail!("see above"),
+                }
+            });
+            Ok(steps.finish())
+        }
+    }
+}
