@@ -1,0 +1,125 @@
+//! The consuming port on RabbitMQ.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer};
+
+use crate::backoff::Backoff;
+use crate::config::AmqpConfig;
+use crate::connection::Connector;
+use crate::consuming::{Consuming, Quarantine, Yielded};
+use crate::error::ConfigError;
+use crate::metrics::ConsumeMetrics;
+use crate::settlement::Letters;
+use crate::status::Status;
+use crate::topology::Topology;
+
+/// How many deliveries are read ahead, ready to be yielded: the next batch is decoded while the last one is stored.
+const READ_AHEAD: usize = 32;
+
+/// How long closing waits until what was fetched is given back; the broker takes it back by itself after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Consumes the queue of a group from RabbitMQ, with manual acknowledgements.
+///
+/// One task of its own keeps the connection, reads ahead and settles; it starts with the first call to
+/// [`MessageConsumer::next`], connects again by itself, and ends when the consumer is closed or dropped and every
+/// delivery is settled.
+///
+/// A delivery that is dropped, or whose dead letters cannot be written, is given back and comes again. On RabbitMQ
+/// before 4.3 every such return counts towards `store_delivery_limit`, and so does every lost connection: hold a
+/// delivery while the store is away, do not drop it.
+#[derive(Debug)]
+pub struct AmqpConsumer {
+    deliveries: mpsc::Receiver<Yielded>,
+    /// The work, until it starts.
+    consuming: Option<Box<Consuming>>,
+    status: Arc<Status>,
+    closing: CancellationToken,
+    given_back: CancellationToken,
+    started: bool,
+}
+
+impl AmqpConsumer {
+    /// Makes a consumer that does nothing until it is asked for a delivery. Needs a tokio runtime then.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the settings cannot be used, or the files they name cannot be read.
+    pub fn new(config: AmqpConfig, group: ConsumerGroup) -> Result<Self, ConfigError> {
+        let config = config.checked()?;
+        let (out, deliveries) = mpsc::channel(READ_AHEAD);
+        let status = Arc::new(Status::idle("consume"));
+        let (closing, given_back) = (CancellationToken::new(), CancellationToken::new());
+        let topology = Topology::new(&config);
+        let consuming = Consuming {
+            connector: Connector::new(&config, "consume")?,
+            queue: topology.queue(&group),
+            topology,
+            group,
+            prefetch: config.prefetch,
+            connect_timeout: config.connect_timeout,
+            backoff: Backoff::new(config.reconnect_min, config.reconnect_max),
+            requeue_pause: config.reconnect_max,
+            status: Arc::clone(&status),
+            out,
+            letters: Arc::new(Letters::new(config)),
+            closing: closing.clone(),
+            given_back: given_back.clone(),
+            metrics: Arc::new(ConsumeMetrics::new()),
+            quarantine: Quarantine::default(),
+        };
+        Ok(Self {
+            deliveries,
+            consuming: Some(Box::new(consuming)),
+            status,
+            closing,
+            given_back,
+            started: false,
+        })
+    }
+
+    /// Returns what tells whether the consumer is connected; `rabbitmq` by name. Unhealthy until it has begun.
+    pub fn health(&self) -> Arc<dyn HealthCheck> {
+        Arc::clone(&self.status) as Arc<dyn HealthCheck>
+    }
+}
+
+#[async_trait]
+impl MessageConsumer for AmqpConsumer {
+    async fn next(&mut self) -> Option<Delivery> {
+        if let Some(consuming) = self.consuming.take() {
+            self.started = true;
+            tokio::spawn(consuming.run());
+        }
+        loop {
+            let Yielded { delivery, lost } = self.deliveries.recv().await?;
+            // What came on a connection that is gone comes again; the first copy would only be handled in vain.
+            if !lost.is_cancelled() {
+                return Some(delivery);
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.consuming = None;
+        self.closing.cancel();
+        self.deliveries.close();
+        while let Some(given_back) = self.deliveries.recv().await {
+            drop(given_back);
+        }
+        if self.started && timeout(CLOSE_TIMEOUT, self.given_back.cancelled()).await.is_err() {
+            tracing::warn!("RabbitMQ takes back what was fetched by itself: closing took too long");
+        }
+    }
+}
+
+impl Drop for AmqpConsumer {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}

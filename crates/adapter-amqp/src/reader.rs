@@ -1,0 +1,162 @@
+//! Reads packets ahead of whoever asks for them.
+
+use std::sync::Arc;
+
+use amqprs::BasicProperties;
+use amqprs::channel::ConsumerMessage;
+use tokio::select;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
+use warren_domain::Timestamp;
+use warren_domain::ports::{DeadLetterReason, Delivery};
+
+use crate::acks::Verdict;
+use crate::consuming::Yielded;
+use crate::dead_letters::{Letter, Origin, undecodable};
+use crate::metrics::ConsumeMetrics;
+use crate::packet::{self, Decoded};
+use crate::settlement::{Decision, PacketSettlement, Session};
+
+/// Decodes what one channel delivers.
+pub(crate) struct Reader {
+    pub(crate) messages: UnboundedReceiver<ConsumerMessage>,
+    pub(crate) session: Arc<Session>,
+    /// The queue it reads from.
+    pub(crate) queue: String,
+    pub(crate) out: mpsc::Sender<Yielded>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) metrics: Arc<ConsumeMetrics>,
+}
+
+impl Reader {
+    /// Reads until the broker delivers nothing more, and gives back what comes after the consumer was closed.
+    pub(crate) async fn run(mut self) {
+        while let Some(message) = self.messages.recv().await {
+            let (Some(deliver), Some(properties), Some(body)) =
+                (message.deliver, message.basic_properties, message.content)
+            else {
+                // amqprs hands out whole messages only, and says so in no type.
+                continue;
+            };
+            let tag = deliver.delivery_tag();
+            if self.closing.is_cancelled() {
+                self.give_back(tag);
+                continue;
+            }
+            let origin = Origin {
+                queue: self.queue.clone(),
+                exchange: deliver.exchange().clone(),
+                routing_key: deliver.routing_key().clone(),
+                attempt: packet::attempt(&properties),
+                first_seen: published_at(&properties),
+            };
+            let decoded = match packet::unsupported(&properties) {
+                Some(why) => Err(undecodable(why)),
+                None => some_message(packet::decode(&body)),
+            };
+            match decoded {
+                Ok(decoded) => {
+                    let delivery =
+                        self.delivery(tag, deliver.redelivered(), &properties, decoded, body, origin);
+                    let lost = self.session.lost.clone();
+                    select! {
+                        sent = self.out.send(Yielded { delivery, lost }) => if sent.is_err() {
+                            tracing::trace!("a delivery comes too late for a consumer that was closed");
+                        },
+                        () = self.session.lost.cancelled() => return,
+                    }
+                }
+                Err(reason) => self.bury(tag, &properties, body, &origin, &reason),
+            }
+        }
+    }
+
+    fn give_back(&self, tag: u64) {
+        let requeue = Decision::Settle(tag, Verdict::Requeue);
+        if let Err(error) = self.session.decide(requeue) {
+            tracing::trace!(%error, "RabbitMQ gives the delivery to somebody else by itself");
+        }
+    }
+
+    fn delivery(
+        &self,
+        tag: u64,
+        redelivered: bool,
+        properties: &BasicProperties,
+        decoded: Decoded,
+        body: Vec<u8>,
+        origin: Origin,
+    ) -> Delivery {
+        let Decoded { messages, lines, bad } = decoded;
+        self.metrics
+            .delivered(messages.iter().map(|message| message.severity), redelivered);
+        Delivery {
+            messages,
+            redelivered,
+            attempt: origin.attempt,
+            traces: packet::traces(properties),
+            settlement: Box::new(PacketSettlement {
+                session: Arc::clone(&self.session),
+                tag,
+                body,
+                lines,
+                bad,
+                origin,
+                decided: false,
+            }),
+        }
+    }
+
+    /// Makes a dead letter of a packet that holds no message, while others are read.
+    ///
+    /// As many at once as the prefetch allows, because each is unsettled until its letter is durable.
+    fn bury(
+        &self,
+        tag: u64,
+        properties: &BasicProperties,
+        body: Vec<u8>,
+        origin: &Origin,
+        reason: &DeadLetterReason,
+    ) {
+        let letter = Letter::of_packet(origin, properties, reason);
+        let (session, queue, detail) = (
+            Arc::clone(&self.session),
+            self.queue.clone(),
+            reason.detail.clone(),
+        );
+        tokio::spawn(async move {
+            match session.bury(tag, vec![(letter, body)]).await {
+                Ok(()) => tracing::warn!(queue, detail, "a packet without a message is a dead letter now"),
+                Err(error) => tracing::warn!(queue, detail, %error, "cannot make a dead letter; tries again"),
+            }
+        });
+    }
+}
+
+/// Returns what was decoded if there is a message in it, else why the packet is of no use.
+fn some_message(decoded: Decoded) -> Result<Decoded, DeadLetterReason> {
+    if !decoded.messages.is_empty() {
+        return Ok(decoded);
+    }
+    Err(undecodable(match &decoded.bad[..] {
+        [] => "a packet without a line".to_owned(),
+        [(_, rejection)] => rejection.to_string(),
+        [(_, rejection), ..] => {
+            format!(
+                "{} lines, none of them a message; the first: {rejection}",
+                decoded.bad.len()
+            )
+        }
+    }))
+}
+
+/// Returns when a packet was published, by its publisher's clock, or else now.
+fn published_at(properties: &BasicProperties) -> Timestamp {
+    let seconds = properties
+        .timestamp()
+        .and_then(|seconds| i64::try_from(seconds).ok());
+    seconds
+        .and_then(|seconds| seconds.checked_mul(1_000_000))
+        .and_then(Timestamp::from_unix_micros)
+        .unwrap_or_else(Timestamp::now)
+}

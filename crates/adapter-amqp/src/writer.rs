@@ -1,0 +1,439 @@
+//! The one task that publishes: it owns the connection, the window and what waits.
+//!
+//! **Group commit.** Whatever waits when there is room in the window goes out at once, as one *round*, merged by
+//! address into packets. A few rounds may be on their way; what arrives meanwhile waits and shares the next round's
+//! packets. So a lone message never lingers, and packets grow with the load by themselves. The broker charges per
+//! AMQP message and hardly per byte, so this is where the throughput comes from.
+//!
+//! **What `Ok` of amqprs means.** `basic_publish` puts a frame into a queue of 8,192 and returns, also on a closed
+//! channel, also while the broker is blocked. Nothing is taken for published before its confirm; the window is far
+//! smaller than that queue; and a packet without its confirm in time costs the connection, because that is the only
+//! sign amqprs leaves of a blocked or hung broker.
+//!
+//! **A lost connection** says nothing about what was on its way. It is published again under the same message ids,
+//! as long as somebody waits for it; the store removes what came twice.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amqprs::channel::{BasicPublishArguments, ConfirmSelectArguments};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use warren_domain::ports::PublishError;
+
+use crate::backoff::Backoff;
+use crate::confirms::Confirms;
+use crate::connection::{Connector, Event, Link};
+use crate::error::{LinkError, cause};
+use crate::metrics::PublishMetrics;
+use crate::packing::{Chunk, Packet, PacketLimits, expire, pack};
+use crate::status::{Status, chain};
+use crate::topology::Topology;
+use crate::window::{Room, Window, WindowLimits};
+
+/// How often one packet is published at most. A packet that the broker answers by closing the connection must not
+/// close it for everybody until its callers stop waiting.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// How often the exchanges and queues are declared again though nothing seems wrong: a packet that only a group's
+/// queue took is not returned, so a store queue that somebody deleted is not noticed otherwise.
+const TOPOLOGY_CHECK: Duration = Duration::from_secs(30);
+
+/// The least pause between declarations that unroutable packets ask for.
+const TOPOLOGY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest routing key or exchange name, in bytes; amqprs panics beyond.
+const SHORT_STRING: usize = 255;
+
+/// What the writing task works with.
+pub(crate) struct Writing {
+    pub(crate) connector: Connector,
+    pub(crate) topology: Topology,
+    pub(crate) packet: PacketLimits,
+    pub(crate) window: WindowLimits,
+    /// How long a packet may be without its confirm.
+    pub(crate) confirm_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) queue: mpsc::Receiver<Chunk>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) metrics: PublishMetrics,
+    /// Chunks taken from the queue that did not fit into a round yet.
+    pub(crate) staged: VecDeque<Chunk>,
+    /// Packets of a lost connection, to be published again.
+    pub(crate) again: VecDeque<Packet>,
+}
+
+/// How the work on one connection ended.
+enum End {
+    /// Asked to close, and nothing is left to do.
+    Drained,
+    /// The connection is gone.
+    Lost(String),
+    /// Nothing was confirmed in time.
+    Stalled,
+}
+
+type Declaring = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
+
+/// What is on its way on one connection.
+struct Flight {
+    confirms: Confirms<Packet>,
+    window: Window,
+    /// Something was confirmed, so that the broker is known to work.
+    proven: bool,
+    /// Declares the topology again, when there is a reason to.
+    declaring: Option<Declaring>,
+    declare_at: Instant,
+}
+
+impl Writing {
+    /// Works until it is asked to close and nothing is left, or nobody waits for what is left.
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            let pointless = self.pointless();
+            let connected = select! {
+                connected = self.connect() => connected,
+                () = pointless => break,
+            };
+            match connected {
+                Ok(mut link) => {
+                    failures = 0;
+                    tracing::info!(endpoint = link.endpoint(), "publishes to RabbitMQ");
+                    self.status.connected();
+                    match self.serve(&mut link).await {
+                        End::Drained => {
+                            link.close().await;
+                            break;
+                        }
+                        End::Lost(reason) => {
+                            tracing::warn!(reason, "lost the connection for publishing");
+                            self.status.away(reason);
+                        }
+                        End::Stalled => {
+                            let reason =
+                                "RabbitMQ confirmed nothing in time: it hangs, or has a memory or disk alarm";
+                            tracing::warn!(reason, "gave up the connection for publishing");
+                            self.status.stalled();
+                            self.status.away(reason);
+                        }
+                    }
+                }
+                Err(error) => {
+                    failures = failures.wrapping_add(1);
+                    let reason = chain(&error);
+                    if self.status.failed(&reason) {
+                        tracing::warn!(reason, "cannot publish to RabbitMQ; keeps trying");
+                    }
+                }
+            }
+            self.drop_expired();
+            if failures.is_multiple_of(self.connector.addresses()) {
+                let pause = self.backoff.pause();
+                let pointless = self.pointless();
+                select! {
+                    () = sleep(pause) => {}
+                    () = pointless => break,
+                }
+            }
+        }
+        self.status.away("the publisher was closed");
+    }
+
+    /// Waits for the moment when it makes no more sense to look for a connection: asked to close, and nobody waits.
+    fn pointless(&mut self) -> impl Future<Output = ()> + 'static {
+        self.drop_expired();
+        let idle = self.staged.is_empty() && self.again.is_empty();
+        let (closing, patience) = (self.closing.clone(), self.confirm_timeout);
+        async move {
+            closing.cancelled_owned().await;
+            if !idle {
+                sleep(patience).await;
+            }
+        }
+    }
+
+    /// Tells everybody who has stopped waiting, which frees their share of the budget.
+    fn drop_expired(&mut self) {
+        while let Ok(chunk) = self.queue.try_recv() {
+            self.staged.push_back(chunk);
+        }
+        let now = Instant::now();
+        for chunk in std::mem::take(&mut self.staged) {
+            if chunk.deadline <= now {
+                expire(chunk);
+            } else {
+                self.staged.push_back(chunk);
+            }
+        }
+        for packet in std::mem::take(&mut self.again) {
+            self.keep(packet, "not confirmed in time");
+        }
+    }
+
+    /// Keeps a packet for the next connection, if that is of use.
+    fn keep(&mut self, packet: Packet, reason: &str) {
+        let awaited = packet
+            .deadline()
+            .is_some_and(|deadline| deadline > Instant::now());
+        if awaited && packet.attempts < MAX_ATTEMPTS {
+            self.again.push_back(packet);
+        } else {
+            packet.tell(&Err(PublishError::unavailable(reason)));
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Link, LinkError> {
+        let mut link = self.connector.open().await?;
+        self.topology.declare(&mut link, None).await?;
+        let channel = link.channel()?.clone();
+        let selected = link.run(self.connect_timeout, async move {
+            let select = ConfirmSelectArguments::default();
+            channel.confirm_select(select).await
+        });
+        selected.await?.map_err(|error| LinkError::Connect {
+            endpoint: link.endpoint().to_owned(),
+            cause: cause(error),
+        })?;
+        Ok(link)
+    }
+
+    /// Works on one connection.
+    async fn serve(&mut self, link: &mut Link) -> End {
+        let mut flight = Flight {
+            confirms: Confirms::new(),
+            window: Window::new(self.window),
+            proven: false,
+            declaring: None,
+            declare_at: Instant::now() + TOPOLOGY_CHECK,
+        };
+        let end = self.exchange(link, &mut flight).await;
+        if flight.proven {
+            self.backoff.reset();
+        }
+        let reason = match &end {
+            End::Drained => "the publisher was closed",
+            End::Lost(reason) => reason,
+            End::Stalled => "not confirmed in time",
+        };
+        let waiting = std::mem::take(&mut self.again);
+        for packet in flight.confirms.into_unconfirmed().chain(waiting) {
+            self.keep(packet, reason);
+        }
+        self.metrics.unconfirmed_packets.set(0.0);
+        end
+    }
+
+    async fn exchange(&mut self, link: &mut Link, flight: &mut Flight) -> End {
+        let mut queue_open = true;
+        loop {
+            while let Some(room) = flight.window.room() {
+                let round = self.next_round(room);
+                if round.is_empty() {
+                    break;
+                }
+                if let Err(error) = self.publish(link, flight, round).await {
+                    return End::Lost(chain(&error));
+                }
+            }
+            let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
+            let oldest = oldest.map(|(published, _)| published);
+            self.status.unconfirmed_since(oldest, flight.proven);
+            self.metrics.unconfirmed_packets.set(flight.confirms.len() as f64);
+            let closing = self.closing.is_cancelled();
+            if closing && oldest.is_none() {
+                return End::Drained;
+            }
+            let room = flight.window.room().is_some();
+            select! {
+                biased;
+                event = link.events.recv() => {
+                    let mut next = event;
+                    loop {
+                        let Some(event) = next else {
+                            return End::Lost("the connection to RabbitMQ was lost".to_owned());
+                        };
+                        if let Err(reason) = self.heed(event, flight) {
+                            return End::Lost(reason);
+                        }
+                        match link.events.try_recv() {
+                            Ok(event) => next = Some(event),
+                            Err(mpsc::error::TryRecvError::Empty) => break,
+                            Err(mpsc::error::TryRecvError::Disconnected) => next = None,
+                        }
+                    }
+                }
+                () = until(oldest.map(|published| published + self.confirm_timeout)) => return End::Stalled,
+                chunk = self.queue.recv(), if room && queue_open => match chunk {
+                    Some(chunk) => self.staged.push_back(chunk),
+                    None => queue_open = false,
+                },
+                () = self.closing.cancelled(), if !closing => {}
+                declared = running(&mut flight.declaring) => self.declared(declared, flight),
+                () = sleep_until(flight.declare_at), if flight.declaring.is_none() => {
+                    flight.declaring = Some(Box::pin(self.topology.declare_aside(link)));
+                }
+            }
+        }
+    }
+
+    /// Returns what goes out next: first what was on its way on a lost connection, then what waits.
+    fn next_round(&mut self, room: Room) -> Vec<Packet> {
+        let now = Instant::now();
+        let (mut round, mut bytes) = (Vec::new(), 0);
+        while let Some(packet) = self.again.pop_front() {
+            if packet.deadline().is_none_or(|deadline| deadline <= now) {
+                packet.tell(&Err(PublishError::unavailable("not confirmed in time")));
+                continue;
+            }
+            if round.len() >= room.packets || (!round.is_empty() && bytes >= room.bytes) {
+                self.again.push_front(packet);
+                break;
+            }
+            bytes += packet.bytes;
+            round.push(packet);
+        }
+        if !round.is_empty() {
+            return round;
+        }
+        while let Ok(chunk) = self.queue.try_recv() {
+            self.staged.push_back(chunk);
+        }
+        pack(&mut self.staged, self.packet, room, now)
+    }
+
+    /// Publishes one round.
+    ///
+    /// amqprs's own queue never fills, because the window is smaller; so this does not wait.
+    async fn publish(
+        &mut self,
+        link: &Link,
+        flight: &mut Flight,
+        round: Vec<Packet>,
+    ) -> Result<(), LinkError> {
+        let number = flight.window.open_round(round.iter().map(|packet| packet.bytes));
+        let mut round = VecDeque::from(round);
+        while let Some(mut packet) = round.pop_front() {
+            let (exchange, routing_key) = packet.address.route(&self.topology);
+            if exchange.len() > SHORT_STRING || routing_key.len() > SHORT_STRING {
+                flight.window.confirmed(number, packet.bytes);
+                let reason = "its exchange or routing key is longer than 255 bytes".to_owned();
+                packet.tell(&Err(PublishError::Refused { reason }));
+                continue;
+            }
+            let arguments = BasicPublishArguments {
+                exchange,
+                routing_key,
+                mandatory: true,
+                immediate: false,
+            };
+            let (properties, body) = (packet.properties(), packet.body());
+            packet.attempts += 1;
+            packet.published = Some((Instant::now(), number));
+            self.metrics.published(packet.messages);
+            // Noted before it is published: whatever happens next, it may be on its way.
+            flight.confirms.push(packet);
+            let published = match link.channel() {
+                Ok(channel) => channel
+                    .basic_publish(properties, body, arguments)
+                    .await
+                    .map_err(|error| LinkError::Lost(error.to_string())),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = published {
+                round
+                    .into_iter()
+                    .rev()
+                    .for_each(|packet| self.again.push_front(packet));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what an event asks for; an error ends the connection.
+    fn heed(&mut self, event: Event, flight: &mut Flight) -> Result<(), String> {
+        let (tag, multiple, refusal) = match event {
+            Event::Ack { tag, multiple } => (tag, multiple, None),
+            Event::Nack { tag, multiple } => {
+                let refusal = PublishError::unavailable(
+                    "RabbitMQ refused it: the queue is full (amqp.store_max_bytes) or without a leader",
+                );
+                (tag, multiple, Some(refusal))
+            }
+            Event::Returned { message_id, reason } => {
+                let mut unconfirmed = flight.confirms.iter_mut();
+                let returned = unconfirmed.find(|packet| Some(&packet.id) == message_id.as_ref());
+                let packet = returned.ok_or("RabbitMQ returned a packet that was not on its way")?;
+                packet.returned = Some(reason);
+                let soon = Instant::now() + TOPOLOGY_PAUSE;
+                flight.declare_at = flight.declare_at.min(soon);
+                return Ok(());
+            }
+            Event::Closed { code, reason } => return Err(format!("{reason} ({code})")),
+            Event::Cancelled => return Ok(()),
+        };
+        let confirmed = flight.confirms.settle(tag, multiple);
+        for mut packet in confirmed.map_err(|error| error.to_string())? {
+            if let Some((published, round)) = packet.published {
+                flight.window.confirmed(round, packet.bytes);
+                self.metrics.confirmed(published.elapsed());
+            }
+            flight.proven = true;
+            let outcome = match (&refusal, packet.returned.take()) {
+                (Some(refusal), _) => Err(refusal.clone()),
+                (None, Some(reason)) => Err(PublishError::Unroutable { reason }),
+                (None, None) => Ok(()),
+            };
+            self.metrics.settled(&packet, &outcome);
+            packet.tell(&outcome);
+        }
+        Ok(())
+    }
+
+    /// Notes how declaring the topology again went, and when to do so the next time.
+    fn declared(&self, declared: Result<(), LinkError>, flight: &mut Flight) {
+        flight.declaring = None;
+        match declared {
+            Ok(()) => {
+                flight.declare_at = Instant::now() + TOPOLOGY_CHECK;
+                if self.status.fault(None) {
+                    tracing::info!("the exchanges and queues are as they should be again");
+                }
+            }
+            Err(error) => {
+                flight.declare_at = Instant::now() + TOPOLOGY_PAUSE;
+                let fault = chain(&error);
+                if self.status.fault(Some(fault.clone())) {
+                    tracing::error!(
+                        fault,
+                        "the exchanges and queues are not as they should be; keeps trying"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+/// Waits for a future that may not be there.
+async fn running(declaring: &mut Option<Declaring>) -> Result<(), LinkError> {
+    match declaring {
+        Some(declaring) => declaring.await,
+        None => pending().await,
+    }
+}

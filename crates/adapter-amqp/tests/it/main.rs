@@ -1,0 +1,12 @@
+//! Against a real RabbitMQ: `WARREN_TEST_AMQP_URL`, or one on this machine.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod conformance;
+mod dead_letters;
+mod delivery;
+mod faults;
+mod proxy;
+mod support;
+mod tls;
+mod topology;
