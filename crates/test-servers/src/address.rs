@@ -115,6 +115,7 @@ mod tests {
     #[test]
     fn a_message_shows_no_password() {
         assert_eq!(without_password("amqp://a:b@c@h/x"), "amqp://a:***@h/x");
+        assert_eq!(without_password("postgres://a@h/x"), "postgres://a@h/x");
         assert_eq!(without_password("amqp://h/x"), "amqp://h/x");
     }
 }
