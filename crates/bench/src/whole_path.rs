@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tokio::time::sleep;
-use warren_e2e::bed::{self, Bed};
+use warren_e2e::bed::Bed;
 use warren_e2e::metrics::Books;
 use warren_e2e::process::{Service, peak_memory};
 
@@ -58,7 +58,10 @@ impl Programs {
         let folder = tempfile::Builder::new()
             .prefix("bench-data-")
             .tempdir_in(beside)?;
-        let mut warren = bed::embedded(folder.path())?;
+        let path = folder.path().to_str().context("the folder's name is not UTF-8")?;
+        let mut warren = Service::new("warren")?
+            .argument("serve")
+            .setting("WARREN_EMBEDDED__PATH", path);
         warren.start_ready().await?;
         Ok(Self::Embedded {
             warren: Box::new(warren),

@@ -1,7 +1,6 @@
 //! What a test runs on: names of its own on the servers, and the programs set up for them.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -205,15 +204,4 @@ pub async fn balanced_books(intake: &Service, store: &Service) -> Result<Books> 
         ensure!(Instant::now() < deadline, "the books do not balance: {books:?}");
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Prepares everything in one process, its data in `folder`.
-///
-/// # Errors
-/// It is not built.
-pub fn embedded(folder: &Path) -> Result<Service> {
-    let path = folder.to_str().context("the folder's name is not UTF-8")?;
-    Ok(Service::new("warren")?
-        .argument("serve")
-        .setting("WARREN_EMBEDDED__PATH", path))
 }

@@ -140,7 +140,7 @@ impl Generator {
 /// A message as it is sent; what should be stored follows from it.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The id it is sent with, where the form of the request allows one.
+    /// The id it is sent with.
     pub id: Uuid,
     /// The severity as it is written, where it is named.
     pub severity: Option<&'static str>,
@@ -160,7 +160,6 @@ impl Record {
     /// Leaves out what a request of `text/plain` cannot carry.
     pub fn into_plain(mut self) -> Self {
         self.attributes = None;
-        self.occurred_at = None;
         self
     }
 

@@ -2,7 +2,7 @@
 
 mod check;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +70,6 @@ pub enum Verdict {
 struct Entry {
     sent: u32,
     form: Option<Form>,
-    keyed: bool,
     accepted: bool,
     rejected: bool,
 }
@@ -78,10 +77,6 @@ struct Entry {
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<Entry>,
-    /// The ids that were made by the server, for messages that were sent with a key instead of an id.
-    given: HashMap<Uuid, u64>,
-    /// The same by number.
-    given_to: HashMap<u64, Uuid>,
     /// Answers that no valid request should ever get.
     surprises: Vec<String>,
 }
@@ -154,7 +149,6 @@ impl Ledger {
             let entry = &mut state.entries[number as usize];
             entry.sent += 1;
             entry.form = Some(plan.form);
-            entry.keyed = plan.keyed;
         }
     }
 
@@ -223,30 +217,17 @@ impl Ledger {
             .as_array()
             .map(|ids| ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect())
             .unwrap_or_default();
-        let asked = plan.keyed || count == 1;
-        if asked && ids.len() as u64 != count {
+        let asked = plan.wants_ids || count == 1;
+        let expected = plan.messages.clone().map(|number| self.generator.id(number));
+        if asked && !expected.eq(ids) {
             self.surprise(format!(
-                "{} ids for {count} messages: {}",
-                ids.len(),
+                "other ids than those of messages {:?}: {}",
+                plan.messages,
                 answer.text_start()
             ));
             return 0;
         }
         let mut state = self.state();
-        for (number, id) in plan.messages.clone().zip(ids) {
-            let known = if plan.keyed {
-                *state.given_to.entry(number).or_insert(id)
-            } else {
-                self.generator.id(number)
-            };
-            if known != id {
-                let surprise = format!("message {number} was {known} and is now answered with the id {id}");
-                state.surprises.push(surprise);
-            }
-            if plan.keyed {
-                state.given.insert(id, number);
-            }
-        }
         let mut newly_accepted = 0;
         for number in plan.messages.clone() {
             let entry = &mut state.entries[number as usize];
@@ -260,16 +241,6 @@ impl Ledger {
     pub fn check(&self) -> Check<'_> {
         Check::new(self, self.state())
     }
-
-    fn number(&self, state: &State, id: Uuid) -> Option<u64> {
-        let given = state.given.get(&id).copied();
-        let own = || {
-            self.generator
-                .number(id)
-                .filter(|number| *number < state.entries.len() as u64)
-        };
-        given.or_else(own)
-    }
 }
 
 #[cfg(test)]
@@ -281,11 +252,11 @@ mod tests {
         Generator::new(5, OffsetDateTime::now_utc())
     }
 
-    fn plan(messages: std::ops::Range<u64>, keyed: bool) -> Plan {
+    fn plan(messages: std::ops::Range<u64>) -> Plan {
         Plan {
             number: 0,
             form: Form::Ndjson,
-            keyed,
+            wants_ids: false,
             messages,
         }
     }
@@ -321,8 +292,8 @@ mod tests {
 
     fn ledger_of(n: u64) -> Ledger {
         let ledger = Ledger::new(generator());
-        ledger.sent(&plan(0..n, false));
-        assert_eq!(ledger.answered(&plan(0..n, false), &accepted(n)), Verdict::Done);
+        ledger.sent(&plan(0..n));
+        assert_eq!(ledger.answered(&plan(0..n), &accepted(n)), Verdict::Done);
         ledger
     }
 
@@ -405,8 +376,8 @@ mod tests {
     #[test]
     fn an_unanswered_message_may_be_stored_or_not() {
         let ledger = Ledger::new(generator());
-        ledger.sent(&plan(0..2, false));
-        let verdict = ledger.answered(&plan(0..2, false), &Err(anyhow::anyhow!("reset")));
+        ledger.sent(&plan(0..2));
+        let verdict = ledger.answered(&plan(0..2), &Err(anyhow::anyhow!("reset")));
         assert!(matches!(verdict, Verdict::Again(_)));
         let mut check = ledger.check();
         check.row(&row(&ledger, 0));
@@ -416,38 +387,29 @@ mod tests {
     }
 
     #[test]
-    fn a_keyed_message_is_known_by_the_id_it_was_given() {
+    fn an_answer_with_another_id_is_a_surprise() {
         let ledger = Ledger::new(generator());
-        let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let receipt = |id: Uuid| {
             answer(
                 202,
                 &serde_json::json!({"accepted": 1, "rejected": 0, "ids": [id.to_string()]}),
             )
         };
-        ledger.sent(&plan(0..1, true));
-        assert_eq!(ledger.answered(&plan(0..1, true), &receipt(first)), Verdict::Done);
-        let stored = StoredRow {
-            id: first,
-            ..row(&ledger, 0)
-        };
-        let mut check = ledger.check();
-        check.row(&stored);
-        check.finish().assert_clean();
-        assert_eq!(
-            ledger.answered(&plan(0..1, true), &receipt(second)),
-            Verdict::Done
-        );
+        ledger.sent(&plan(0..1));
+        ledger.answered(&plan(0..1), &receipt(Uuid::nil()));
+        assert_eq!(ledger.tally().accepted, 0);
         assert_eq!(ledger.check().finish().surprises.len(), 1);
+        ledger.answered(&plan(0..1), &receipt(ledger.generator().id(0)));
+        ledger.answered(&plan(0..1), &receipt(ledger.generator().id(0)));
         assert_eq!(ledger.tally().accepted, 1);
     }
 
     #[test]
     fn a_503_without_retry_after_and_a_4xx_to_a_valid_request_are_surprises() {
         let ledger = Ledger::new(generator());
-        ledger.sent(&plan(0..1, false));
+        ledger.sent(&plan(0..1));
         for status in [503, 422, 500] {
-            ledger.answered(&plan(0..1, false), &answer(status, &Value::Null));
+            ledger.answered(&plan(0..1), &answer(status, &Value::Null));
         }
         let mut check = ledger.check();
         check.row(&row(&ledger, 0));

@@ -20,6 +20,7 @@ pub mod postgres;
 pub mod process;
 pub mod rabbit;
 pub mod request;
+pub mod sqlite;
 
 pub use generate::{Generator, Record};
 pub use ledger::{Ledger, StoredRow};

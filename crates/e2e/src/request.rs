@@ -33,8 +33,8 @@ pub struct Plan {
     pub number: u64,
     /// How its records are laid out.
     pub form: Form,
-    /// Made idempotent by a key instead of by ids.
-    pub keyed: bool,
+    /// Asks for the ids of the accepted messages.
+    pub wants_ids: bool,
     /// The numbers of its messages.
     pub messages: Range<u64>,
 }
@@ -133,11 +133,11 @@ impl Iterator for Planner {
         let messages = self.next_message..(self.next_message + count).min(self.last_message);
         self.next_request += 1;
         self.next_message = messages.end;
-        let keyed = form == Form::Plain || rng.u8(..10) == 0;
+        let wants_ids = rng.u8(..10) == 0;
         Some(Plan {
             number,
             form,
-            keyed,
+            wants_ids,
             messages,
         })
     }
@@ -180,10 +180,7 @@ impl Plan {
                 )
             }
             form => {
-                let lines: Vec<_> = records
-                    .iter()
-                    .map(|record| json(record, self.keyed, &mut rng))
-                    .collect();
+                let lines: Vec<_> = records.iter().map(|record| json(record, &mut rng)).collect();
                 let (content_type, body) = join(form, &lines, &mut rng);
                 ("/v1/messages".to_owned(), content_type, body.into_bytes())
             }
@@ -192,11 +189,7 @@ impl Plan {
         if let Some(content_type) = content_type {
             headers.push(("content-type", content_type.to_owned()));
         }
-        if self.keyed {
-            headers.push((
-                "idempotency-key",
-                format!("e2e-{:x}-{}", generator.seed(), self.number),
-            ));
+        if self.wants_ids {
             target.push_str(if target.contains('?') {
                 "&ids=true"
             } else {
@@ -217,18 +210,23 @@ impl Plan {
 }
 
 fn plain_target(record: &Record) -> String {
-    let mut query = Vec::new();
+    let mut target = format!("/v1/messages?id={}", record.id.hyphenated());
+    let mut add = |name: &str, value: &str| {
+        target.push('&');
+        target.push_str(name);
+        target.push('=');
+        target.push_str(&value.replace('+', "%2B").replace(':', "%3a"));
+    };
     if let Some(severity) = record.severity {
-        query.push(format!("severity={severity}"));
+        add("severity", severity);
     }
     if let Some(source) = &record.source {
-        query.push(format!("source={source}"));
+        add("source", source);
     }
-    if query.is_empty() {
-        "/v1/messages".to_owned()
-    } else {
-        format!("/v1/messages?{}", query.join("&"))
+    if let Some(moment) = &record.occurred_at {
+        add("occurred_at", &moment.text);
     }
+    target
 }
 
 fn join(form: Form, lines: &[String], rng: &mut Rng) -> (Option<&'static str>, String) {
@@ -292,7 +290,7 @@ fn encode(body: Vec<u8>, rng: &mut Rng) -> Result<(Option<&'static str>, Bytes)>
 }
 
 /// Writes a record as a JSON object: members in any order, with or without white space, absent or `null`.
-fn json(record: &Record, keyed: bool, rng: &mut Rng) -> String {
+fn json(record: &Record, rng: &mut Rng) -> String {
     let escapes = [
         Escapes::Needed,
         Escapes::Needed,
@@ -300,13 +298,9 @@ fn json(record: &Record, keyed: bool, rng: &mut Rng) -> String {
         Escapes::AsciiUpper,
     ][rng.usize(..4)];
     let mut members = vec![("body", quoted(&record.body, escapes))];
-    if !keyed {
-        let id = record.id.hyphenated().to_string();
-        members.push((
-            "id",
-            quoted(&if rng.u8(..8) == 0 { id.to_uppercase() } else { id }, escapes),
-        ));
-    }
+    let id = record.id.hyphenated().to_string();
+    let id = if rng.u8(..8) == 0 { id.to_uppercase() } else { id };
+    members.push(("id", quoted(&id, escapes)));
     let mut optional = |name, value: Option<String>| match value {
         Some(value) => members.push((name, value)),
         None if rng.u8(..4) == 0 => members.push((name, "null".to_owned())),
@@ -410,10 +404,11 @@ mod tests {
         let dealt: Vec<_> = plans.iter().flat_map(|plan| plan.messages.clone()).collect();
         assert_eq!(dealt, (0..20_000).collect::<Vec<_>>());
         for form in [Form::Object, Form::Array, Form::Ndjson, Form::Plain] {
-            for keyed in [true, form == Form::Plain] {
+            for wants_ids in [true, false] {
+                let wanted = (form, wants_ids);
                 assert!(
-                    plans.iter().any(|plan| (plan.form, plan.keyed) == (form, keyed)),
-                    "{form:?} {keyed}"
+                    plans.iter().any(|plan| (plan.form, plan.wants_ids) == wanted),
+                    "{wanted:?}"
                 );
             }
         }
@@ -452,7 +447,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         for number in 0..1_000 {
             let record = generator().record(number);
-            let read: Value = serde_json::from_str(&json(&record, false, &mut rng)).unwrap();
+            let read: Value = serde_json::from_str(&json(&record, &mut rng)).unwrap();
             assert_eq!(read["body"], Value::from(record.body));
             assert_eq!(
                 read.get("attributes").cloned().unwrap_or_default(),

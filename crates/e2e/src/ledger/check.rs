@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::MutexGuard;
 
+use uuid::Uuid;
+
 use super::{Ledger, State, StoredRow, now_micros};
 use crate::compare::same_value;
 use crate::generate::Record;
@@ -32,10 +34,17 @@ impl<'l> Check<'l> {
         }
     }
 
+    /// Returns the number of the message with this id, if one was sent.
+    fn number(&self, id: Uuid) -> Option<u64> {
+        let number = self.ledger.generator.number(id)?;
+        let entry = self.state.entries.get(usize::try_from(number).ok()?)?;
+        (entry.sent > 0).then_some(number)
+    }
+
     /// Compares one stored row.
     pub fn row(&mut self, row: &StoredRow) {
         self.report.stored += 1;
-        let Some(number) = self.ledger.number(&self.state, row.id) else {
+        let Some(number) = self.number(row.id) else {
             self.report.phantom.push(format!(
                 "{} from {:?}: {:?}",
                 row.id,
@@ -75,8 +84,7 @@ impl<'l> Check<'l> {
             self.report.accepted += u64::from(entry.accepted);
             self.report.unknown += u64::from(entry.sent > 0 && !entry.accepted && !entry.rejected);
             if entry.accepted && *seen == 0 {
-                let id = self.state.given_to.get(&(number as u64)).copied();
-                let id = id.unwrap_or_else(|| self.ledger.generator.id(number as u64));
+                let id = self.ledger.generator.id(number as u64);
                 self.report.lost.push(format!("message {number}, id {id}"));
             }
         }
