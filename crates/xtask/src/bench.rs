@@ -6,7 +6,6 @@ use anyhow::Result;
 use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find_or_start};
 
 use crate::cargo::{Workspace, run as run_command};
-use crate::test::BIN_DIR_VARIABLE;
 
 /// The packages whose binaries are measured, and the one that measures.
 const PACKAGES: &[&str] = &[
@@ -29,13 +28,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     run_command(workspace.cargo(["build", "--release", "--bins"]).args(packages))?;
     let servers = find_or_start(|line| eprintln!("{line}"))?;
-    let release = workspace.target.join("release");
-    let mut harness = Command::new(release.join("bench"));
+    let mut harness = Command::new(workspace.target.join("release/bench"));
     harness
         .current_dir(&workspace.root)
         .env(AMQP_VARIABLE, &servers.amqp_url)
         .env(POSTGRES_VARIABLE, &servers.postgres_url)
-        .env(BIN_DIR_VARIABLE, &release)
         .args(&options.arguments);
     run_command(&mut harness)?;
     Ok(true)

@@ -8,9 +8,6 @@ use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find_or_start};
 
 use crate::cargo::{Workspace, run as run_command, shown};
 
-/// Where end-to-end tests find the service binaries.
-pub(crate) const BIN_DIR_VARIABLE: &str = "WARREN_TEST_BIN_DIR";
-
 /// What to run.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
@@ -45,7 +42,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let mut child = command
         .env(AMQP_VARIABLE, &servers.amqp_url)
         .env(POSTGRES_VARIABLE, &servers.postgres_url)
-        .env(BIN_DIR_VARIABLE, workspace.target.join("debug"))
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo test")?;
