@@ -58,7 +58,9 @@ pub(crate) struct RecordError {
     #[schema(example = "unknown_severity")]
     code: &'static str,
     /// What is wrong, for people.
-    #[schema(example = "\"loud\" is not one of debug, info, warning, error, critical, nor one of their aliases")]
+    #[schema(
+        example = "\"loud\" is not one of debug, info, warning, error, critical, nor one of their aliases"
+    )]
     detail: String,
     /// How to mend it.
     #[schema(value_type = String, example = "use debug, info, warning, error or critical")]
@@ -157,7 +159,11 @@ fn outcome(receipt: Receipt, ids_wanted: bool) -> Outcome {
 
 /// Writes a number with its noun.
 pub(crate) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 #[cfg(test)]
@@ -178,8 +184,21 @@ mod tests {
         let id = MessageId::generate();
         let accepted = vec![(0, id)];
         let rejected = vec![(1, rejection())];
-        assert_eq!(status(Receipt { accepted, rejected: rejected.clone(), ..Receipt::default() }), 202);
-        assert_eq!(status(Receipt { rejected, ..Receipt::default() }), 422);
+        assert_eq!(
+            status(Receipt {
+                accepted,
+                rejected: rejected.clone(),
+                ..Receipt::default()
+            }),
+            202
+        );
+        assert_eq!(
+            status(Receipt {
+                rejected,
+                ..Receipt::default()
+            }),
+            422
+        );
     }
 
     #[test]
@@ -193,16 +212,23 @@ mod tests {
         let told = serde_json::to_value(outcome(receipt, false)).unwrap();
         assert_eq!(told["accepted"], 1);
         assert_eq!(told["rejected"], 1);
-        assert_eq!(told["unpublished"], serde_json::json!([{"index": 2, "id": id.to_string()}]));
+        assert_eq!(
+            told["unpublished"],
+            serde_json::json!([{"index": 2, "id": id.to_string()}])
+        );
         assert_eq!(told["errors"][1]["code"], "unavailable");
         assert!(told.get("ids").is_none());
     }
 
     #[test]
     fn a_refused_message_is_a_rejected_one() {
-        let refused = PublishError::Refused { reason: "too large".to_owned() };
-        let receipt =
-            Receipt { unpublished: vec![(0, MessageId::generate(), refused)], ..Receipt::default() };
+        let refused = PublishError::Refused {
+            reason: "too large".to_owned(),
+        };
+        let receipt = Receipt {
+            unpublished: vec![(0, MessageId::generate(), refused)],
+            ..Receipt::default()
+        };
         let response = answer(receipt, false);
         assert_eq!(response.status(), 422);
     }
@@ -212,7 +238,13 @@ mod tests {
         let receipt = Receipt {
             rejected: (0..150).map(|index| (index * 2, rejection())).collect(),
             unpublished: (0..150)
-                .map(|index| (index * 2 + 1, MessageId::generate(), PublishError::unavailable("away")))
+                .map(|index| {
+                    (
+                        index * 2 + 1,
+                        MessageId::generate(),
+                        PublishError::unavailable("away"),
+                    )
+                })
                 .collect(),
             ..Receipt::default()
         };

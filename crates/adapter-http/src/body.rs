@@ -54,7 +54,10 @@ impl Limits {
     }
 
     /// Waits for one of the few that may decompress at once.
-    pub(crate) async fn wait_for_decoder(&self, decoders: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) async fn wait_for_decoder(
+        &self,
+        decoders: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
         match timeout(self.request_timeout, Arc::clone(decoders).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => {
@@ -66,7 +69,8 @@ impl Limits {
 
     /// Checks the length of the wire bytes, known or so far.
     fn check_wire(&self, length: u64, coding: Coding) -> Result<(), Problem> {
-        if coding == Coding::Identity && self.max_request <= self.max_wire && length > self.max_request as u64 {
+        if coding == Coding::Identity && self.max_request <= self.max_wire && length > self.max_request as u64
+        {
             return Err(over("", "http.max_request", self.max_request));
         }
         if length > self.max_wire as u64 {
@@ -81,7 +85,11 @@ impl Limits {
 
 fn over(where_: &str, setting: &str, limit: usize) -> Problem {
     let size = ByteSize(limit as u64);
-    let where_ = if where_.is_empty() { String::new() } else { format!(" {where_}") };
+    let where_ = if where_.is_empty() {
+        String::new()
+    } else {
+        format!(" {where_}")
+    };
     Problem::new(
         Kind::TooLarge,
         format!("the body is over {limit} bytes ({size}){where_}, the limit {setting}"),
@@ -127,7 +135,9 @@ pub(crate) async fn read(
     permit: &mut Permit,
 ) -> Result<Bytes, Problem> {
     // hyper has checked the header already: it frames the body.
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(declared) = declared {
         limits.check_wire(declared, coding)?;
     }
@@ -163,7 +173,10 @@ pub(crate) async fn read(
             let length = read.len() + data.len();
             limits.check_wire(length as u64, coding)?;
             if length > expected {
-                permit.grow_to(length.next_multiple_of(STEP).min(limits.max_wire)).await.map_err(no_permit)?;
+                permit
+                    .grow_to(length.next_multiple_of(STEP).min(limits.max_wire))
+                    .await
+                    .map_err(no_permit)?;
             }
             read.push(data, expected);
             give_way(length, started, permit)?;
@@ -174,11 +187,21 @@ pub(crate) async fn read(
 fn too_slow(limits: &Limits, started: Instant) -> Problem {
     counter!(REFUSED, "reason" => "slow_body").increment(1);
     let limit = if started.elapsed() >= limits.body_timeout {
-        format!("the body took longer than {:?} (http.body_timeout)", limits.body_timeout)
+        format!(
+            "the body took longer than {:?} (http.body_timeout)",
+            limits.body_timeout
+        )
     } else {
-        format!("no byte of the body came for {:?} (http.body_chunk_timeout)", limits.chunk_timeout)
+        format!(
+            "no byte of the body came for {:?} (http.body_chunk_timeout)",
+            limits.chunk_timeout
+        )
     };
-    Problem::new(Kind::SlowBody, limit, "send the whole body at once; nothing of this request is stored")
+    Problem::new(
+        Kind::SlowBody,
+        limit,
+        "send the whole body at once; nothing of this request is stored",
+    )
 }
 
 /// Gives a slow body up when others go without the memory that is reserved for it.
@@ -188,7 +211,9 @@ fn give_way(read: usize, started: Instant, permit: &Permit) -> Result<(), Proble
         return Ok(());
     }
     counter!(REFUSED, "reason" => "slow_body").increment(1);
-    Err(overloaded("the body came slower than 64 KiB a second while others waited for memory"))
+    Err(overloaded(
+        "the body came slower than 64 KiB a second while others waited for memory",
+    ))
 }
 
 /// What was read so far: most bodies are one chunk, which is not copied.

@@ -95,11 +95,17 @@ impl HttpConfig {
             }
         }
         if !(1..=1_000_000).contains(&self.max_connections) {
-            problems.push(("max_connections", format!("is {}; use 1 to 1000000", self.max_connections)));
+            problems.push((
+                "max_connections",
+                format!("is {}; use 1 to 1000000", self.max_connections),
+            ));
         }
         let in_flight = self.max_in_flight_bytes;
         if !(MIN_IN_FLIGHT..=MAX_IN_FLIGHT).contains(&in_flight.as_u64()) {
-            problems.push(("max_in_flight_bytes", format!("is {in_flight}; use 1 MiB to 4 GiB")));
+            problems.push((
+                "max_in_flight_bytes",
+                format!("is {in_flight}; use 1 MiB to 4 GiB"),
+            ));
         }
         for (key, wait) in [
             ("first_request_timeout", self.first_request_timeout),
@@ -113,7 +119,10 @@ impl HttpConfig {
                 problems.push((key, format!("is {wait:?}; use 10ms to 1h")));
             }
         }
-        for (key, wait) in [("permit_wait", self.permit_wait), ("drain_timeout", self.drain_timeout)] {
+        for (key, wait) in [
+            ("permit_wait", self.permit_wait),
+            ("drain_timeout", self.drain_timeout),
+        ] {
             if wait > Duration::from_secs(3_600) {
                 problems.push((key, format!("is {wait:?}; use at most 1h")));
             }
@@ -123,7 +132,10 @@ impl HttpConfig {
 
     /// Splits `max_in_flight_bytes` into what small bodies have for themselves, and what the others share.
     pub(crate) fn pools(&self) -> (usize, usize) {
-        let all = self.max_in_flight_bytes.as_u64().clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT);
+        let all = self
+            .max_in_flight_bytes
+            .as_u64()
+            .clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT);
         let small = all / 5;
         (small as usize, (all - small) as usize)
     }
@@ -171,7 +183,14 @@ mod tests {
         let keys: Vec<_> = config.problems().into_iter().map(|(key, _)| key).collect();
         assert_eq!(
             keys,
-            ["listen", "max_request", "max_wire", "max_connections", "idle_timeout", "drain_timeout"]
+            [
+                "listen",
+                "max_request",
+                "max_wire",
+                "max_connections",
+                "idle_timeout",
+                "drain_timeout"
+            ]
         );
     }
 
@@ -184,7 +203,16 @@ mod tests {
         ] {
             assert_eq!(host_and_port(listen), expected);
         }
-        for listen in ["", ":80", "::1:80", "host", "host:", "host:port", "host:65536", "a b:1"] {
+        for listen in [
+            "",
+            ":80",
+            "::1:80",
+            "host",
+            "host:",
+            "host:port",
+            "host:65536",
+            "a b:1",
+        ] {
             assert!(host_and_port(listen).is_err(), "{listen:?}");
         }
     }

@@ -151,17 +151,24 @@ pub(crate) async fn serve(
     .await;
 
     match end {
-        End::Over if activity.may_linger() => linger(connection.into_parts().io.into_inner().into_stream()).await,
+        End::Over if activity.may_linger() => {
+            let last_words = if activity.is_unanswered() {
+                refusal::http2()
+            } else {
+                Vec::new()
+            };
+            linger(connection.into_parts().io.into_inner().into_stream(), &last_words).await;
+        }
         End::Over => {}
         End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
         End::Cut => counter!(CONNECTIONS_CUT, "reason" => "drain").increment(1),
     }
 }
 
-/// Reads and drops what the client still sends, so that the answer it got is not thrown away by a reset.
-async fn linger(mut stream: TcpStream) {
+/// Says what is left to say, then reads and drops what the client still sends, so that the answer it got is not thrown away by a reset.
+async fn linger(mut stream: TcpStream, last_words: &[u8]) {
     let reading = async {
-        if stream.shutdown().await.is_err() {
+        if stream.write_all(last_words).await.is_err() || stream.shutdown().await.is_err() {
             return;
         }
         let mut dropped = vec![0; 16 << 10];

@@ -39,7 +39,9 @@ pub(crate) enum Coding {
 pub(crate) fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
     let mut coding = Coding::Identity;
     for value in headers.get_all(CONTENT_ENCODING) {
-        let value = value.to_str().map_err(|_| unsupported("with bytes outside ASCII"))?;
+        let value = value
+            .to_str()
+            .map_err(|_| unsupported("with bytes outside ASCII"))?;
         for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let named = match name.to_ascii_lowercase().as_str() {
                 "identity" => continue,
@@ -51,7 +53,11 @@ pub(crate) fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
                     return Err(unsupported(&format!("{excerpt:?}")));
                 }
             };
-            coding = if coding == Coding::Identity { named } else { Coding::OneOf };
+            coding = if coding == Coding::Identity {
+                named
+            } else {
+                Coding::OneOf
+            };
         }
     }
     Ok(coding)
@@ -101,10 +107,15 @@ pub(crate) async fn decode(
             return Err(limits.over_decoded());
         }
         if decoded.len() - before < room {
-            stream.finish().map_err(|left| garbage(format!("{left} bytes behind the end of the stream")))?;
+            stream
+                .finish()
+                .map_err(|left| garbage(format!("{left} bytes behind the end of the stream")))?;
             return Ok(decoded.into());
         }
-        permit.grow_to((decoded.len() + STEP).min(limits.max_request)).await.map_err(no_permit)?;
+        permit
+            .grow_to((decoded.len() + STEP).min(limits.max_request))
+            .await
+            .map_err(no_permit)?;
         tokio::task::yield_now().await;
     }
 }
@@ -113,12 +124,20 @@ enum Stream<'w> {
     Gzip(flate2::bufread::MultiGzDecoder<&'w [u8]>),
     Zstd(zstd::stream::read::Decoder<'static, &'w [u8]>),
     /// By hand, because flate2's readers take a stream that is cut off for one that has ended.
-    Inflate { state: Decompress, input: &'w [u8], ended: bool },
+    Inflate {
+        state: Decompress,
+        input: &'w [u8],
+        ended: bool,
+    },
 }
 
 impl<'w> Stream<'w> {
     fn open(coding: Coding, wire: &'w [u8]) -> Result<Self, Problem> {
-        let coding = if coding == Coding::OneOf { by_first_bytes(wire) } else { coding };
+        let coding = if coding == Coding::OneOf {
+            by_first_bytes(wire)
+        } else {
+            coding
+        };
         Ok(match coding {
             Coding::Gzip => Self::Gzip(flate2::bufread::MultiGzDecoder::new(wire)),
             Coding::Zstd => {
@@ -128,7 +147,11 @@ impl<'w> Stream<'w> {
                 });
                 Self::Zstd(decoder.map_err(|error| garbage(format!("as zstd: {error}")))?)
             }
-            _ => Self::Inflate { state: Decompress::new(is_zlib(wire)), input: wire, ended: false },
+            _ => Self::Inflate {
+                state: Decompress::new(is_zlib(wire)),
+                input: wire,
+                ended: false,
+            },
         })
     }
 
@@ -156,7 +179,10 @@ impl<'w> Stream<'w> {
                     *input = &input[taken..];
                     *ended = status == Status::StreamEnd;
                     if !*ended && taken == 0 && decoded.len() == given {
-                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream is cut off"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "the stream is cut off",
+                        ));
                     }
                 }
                 Ok(())

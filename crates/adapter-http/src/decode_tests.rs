@@ -40,7 +40,10 @@ fn zstd_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 async fn decoded(coding: Coding, wire: Vec<u8>) -> Result<Vec<u8>, Kind> {
-    let config = HttpConfig { max_request: ByteSize::mib(1), ..HttpConfig::default() };
+    let config = HttpConfig {
+        max_request: ByteSize::mib(1),
+        ..HttpConfig::default()
+    };
     let mut permit = Budget::permit(Budget::new(&config));
     let decoders = Arc::new(Semaphore::new(1));
     decode(coding, wire.into(), &Limits::new(&config), &decoders, &mut permit)
@@ -83,7 +86,11 @@ async fn every_coding_decodes_at_every_size() {
             (Coding::OneOf, zlib(&bytes)),
             (Coding::OneOf, zstd_of(&bytes)),
         ] {
-            assert_eq!(decoded(coding, wire).await.as_ref(), Ok(&bytes), "{coding:?} of {size}");
+            assert_eq!(
+                decoded(coding, wire).await.as_ref(),
+                Ok(&bytes),
+                "{coding:?} of {size}"
+            );
         }
     }
 }
@@ -108,9 +115,17 @@ async fn a_stream_cut_off_anywhere_is_refused() {
         for length in 1..whole.len() {
             let cut = whole[..length].to_vec();
             // Raw deflate has no magic bytes: a few of it may look like a whole stream, but never like this text.
-            assert_ne!(decoded(coding, cut.clone()).await, Ok(bytes.clone()), "{coding:?} {length}");
+            assert_ne!(
+                decoded(coding, cut.clone()).await,
+                Ok(bytes.clone()),
+                "{coding:?} {length}"
+            );
             if coding != Coding::Deflate || length > 2 {
-                assert_eq!(decoded(coding, cut).await, Err(Kind::MalformedEncoding), "{coding:?} {length}");
+                assert_eq!(
+                    decoded(coding, cut).await,
+                    Err(Kind::MalformedEncoding),
+                    "{coding:?} {length}"
+                );
             }
         }
     }
@@ -129,7 +144,11 @@ async fn garbage_and_trailing_data_are_refused() {
         (Coding::Zstd, [zstd_of(b"a"), b"tail".to_vec()].concat()),
     ] {
         let shown = String::from_utf8_lossy(&wire).into_owned();
-        assert_eq!(decoded(coding, wire).await, Err(Kind::MalformedEncoding), "{coding:?} {shown}");
+        assert_eq!(
+            decoded(coding, wire).await,
+            Err(Kind::MalformedEncoding),
+            "{coding:?} {shown}"
+        );
     }
 }
 
@@ -152,5 +171,8 @@ async fn a_zstd_frame_with_a_huge_window_is_refused() {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&vec![7; 300_000]).unwrap();
-    assert_eq!(decoded(Coding::Zstd, encoder.finish().unwrap()).await, Err(Kind::MalformedEncoding));
+    assert_eq!(
+        decoded(Coding::Zstd, encoder.finish().unwrap()).await,
+        Err(Kind::MalformedEncoding)
+    );
 }

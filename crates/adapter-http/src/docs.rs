@@ -21,7 +21,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 pub(crate) fn router(version: &str) -> Router {
     let document = Bytes::from(document(version));
     // Without "none" the page would ask a validator on the internet about the document.
-    let config = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true);
+    let config = Config::from("/openapi.json")
+        .validator_url("none")
+        .try_it_out_enabled(true);
     let config = Arc::new(config);
     let page = get(page).with_state(Arc::clone(&config));
     Router::new()
@@ -60,7 +62,11 @@ async fn file(Path(file): Path<String>, State(config): State<Arc<Config<'static>
 fn serve_file(path: &str, config: Arc<Config<'static>>) -> Response {
     let missing = || {
         let path: String = path.chars().take(80).collect();
-        Problem::new(Kind::NotFound, format!("nothing is at /docs/{path}"), "the page is at /docs/")
+        Problem::new(
+            Kind::NotFound,
+            format!("nothing is at /docs/{path}"),
+            "the page is at /docs/",
+        )
     };
     match serve(path, config) {
         Ok(Some(file)) => {
@@ -69,7 +75,10 @@ fn serve_file(path: &str, config: Arc<Config<'static>>) -> Response {
             };
             let headers: [(HeaderName, HeaderValue); 4] = [
                 (header::CONTENT_TYPE, content_type),
-                (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
+                (
+                    header::CONTENT_SECURITY_POLICY,
+                    HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+                ),
                 (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             ];

@@ -6,13 +6,13 @@ use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use axum::body::HttpBody as _;
 use metrics::{counter, histogram};
 use tower::{Layer, Service};
 use tracing::{Instrument, debug_span, error, field};
@@ -60,7 +60,10 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let started = Instant::now();
         let method = method_name(request.method());
-        let route = request.extensions().get::<MatchedPath>().map_or("none", |path| route_name(path.as_str()));
+        let route = request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or("none", |path| route_name(path.as_str()));
         let id = request_id(request.headers());
         let has_body = !request.body().is_end_stream();
         // Nothing is made of the span unless somebody listens at this level.
@@ -72,7 +75,9 @@ where
             trace_id = field::Empty,
             span_id = field::Empty,
         );
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind().instrument(span);
+        let answer = AssertUnwindSafe(self.inner.call(request))
+            .catch_unwind()
+            .instrument(span);
         Box::pin(async move {
             let mut response = match answer.await {
                 Ok(response) => response?,
@@ -101,7 +106,12 @@ fn panicked(panic: &(dyn Any + Send), route: &'static str, id: &HeaderValue) -> 
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a text");
     counter!(PANICS).increment(1);
-    error!(route, request_id = id.to_str().unwrap_or_default(), panic = said, "a request handler panicked");
+    error!(
+        route,
+        request_id = id.to_str().unwrap_or_default(),
+        panic = said,
+        "a request handler panicked"
+    );
     Problem::new(
         Kind::Internal,
         "the program met a fault of its own while it answered",

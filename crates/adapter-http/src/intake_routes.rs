@@ -167,7 +167,12 @@ fn ask(parts: &Parts) -> Result<Asked, Problem> {
     let query = Query::parse(parts.uri.query())?;
     let form = Form::of(&parts.headers)?;
     let coding = decode::coding(&parts.headers)?;
-    Ok(Asked { query, form, coding, trace: trace_of(&parts.headers) })
+    Ok(Asked {
+        query,
+        form,
+        coding,
+        trace: trace_of(&parts.headers),
+    })
 }
 
 /// Makes a span of the caller's trace; a `traceparent` that is none is ignored, as its specification asks.
@@ -188,7 +193,12 @@ fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
 
 impl Shared {
     async fn take(&self, asked: Asked, wire: bytes::Bytes, mut permit: Permit) -> Result<Response, Problem> {
-        let Asked { query, form, coding, trace } = asked;
+        let Asked {
+            query,
+            form,
+            coding,
+            trace,
+        } = asked;
         histogram!(REQUEST_BYTES, "stage" => "wire").record(wire.len() as f64);
         let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
         histogram!(REQUEST_BYTES, "stage" => "decoded").record(body.len() as f64);
@@ -287,4 +297,3 @@ impl<T: Send + 'static> Drop for Unabandoned<T> {
         }
     }
 }
-

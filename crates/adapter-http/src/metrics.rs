@@ -13,8 +13,16 @@ pub(crate) const PANICS: &str = "warren_http_panics_total";
 
 /// Registers the help texts and units of everything this crate counts.
 pub fn describe_metrics() {
-    describe_counter!(REQUESTS, Unit::Count, "Requests answered, by method, route and status");
-    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time from a request's head to its answer, by route");
+    describe_counter!(
+        REQUESTS,
+        Unit::Count,
+        "Requests answered, by method, route and status"
+    );
+    describe_histogram!(
+        REQUEST_SECONDS,
+        Unit::Seconds,
+        "Time from a request's head to its answer, by route"
+    );
     describe_histogram!(
         REQUEST_BYTES,
         Unit::Bytes,
@@ -25,7 +33,11 @@ pub fn describe_metrics() {
         Unit::Bytes,
         "Bytes of request bodies held now, of http.max_in_flight_bytes; the process holds up to four copies"
     );
-    describe_gauge!(CONNECTIONS, Unit::Count, "Connections open now, of http.max_connections");
+    describe_gauge!(
+        CONNECTIONS,
+        Unit::Count,
+        "Connections open now, of http.max_connections"
+    );
     describe_counter!(
         CONNECTIONS_CUT,
         Unit::Count,

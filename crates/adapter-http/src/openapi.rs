@@ -33,8 +33,12 @@ pub(crate) struct MessageForm {
     #[schema(default = "info", example = "error")]
     severity: Option<String>,
     /// Who says it: segments of letters, digits, `_` and `-` joined by dots, at most 200 bytes.
-    #[schema(default = "default", max_length = 200, pattern = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
-        example = "billing.api")]
+    #[schema(
+        default = "default",
+        max_length = 200,
+        pattern = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
+        example = "billing.api"
+    )]
     source: Option<String>,
     /// Structured data, at most `intake.max_attributes` (64 KiB) as compact JSON and `intake.max_attribute_levels`
     /// (32) levels deep.

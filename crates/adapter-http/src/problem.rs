@@ -131,7 +131,12 @@ impl Problem {
         detail: impl Into<Cow<'static, str>>,
         hint: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { kind, detail: detail.into(), hint: hint.into(), outcome: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            hint: hint.into(),
+            outcome: None,
+        }
     }
 
     /// Adds what became of each record.
@@ -220,7 +225,9 @@ pub(crate) fn json(status: StatusCode, content_type: &'static str, document: &im
     };
     let mut response = Response::new(bytes.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

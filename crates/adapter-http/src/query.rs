@@ -20,14 +20,23 @@ impl Query {
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut parsed = Self::default();
         let mut ids_given = false;
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (decode(key)?, decode(value)?);
             let twice = if key == "ids" {
                 parsed.ids = match value.to_ascii_lowercase().as_str() {
                     "" | "true" | "1" => true,
                     "false" | "0" => false,
-                    _ => return Err(invalid(format!("ids={:?} is neither true nor false", excerpt(&value)))),
+                    _ => {
+                        return Err(invalid(format!(
+                            "ids={:?} is neither true nor false",
+                            excerpt(&value)
+                        )));
+                    }
                 };
                 std::mem::replace(&mut ids_given, true)
             } else if let Some(field) = FIELDS.into_iter().find(|field| *field == key) {
@@ -111,15 +120,29 @@ mod tests {
             ]
         );
         assert!(query.without_fields().is_err());
-        assert_eq!(Query::parse(Some("&ids&")).map(|query| query.ids).ok(), Some(true));
+        assert_eq!(
+            Query::parse(Some("&ids&")).map(|query| query.ids).ok(),
+            Some(true)
+        );
         assert_eq!(Query::parse(None).ok(), Some(Query::default()));
     }
 
     #[test]
     fn everything_else_is_refused() {
         for query in [
-            "idz=true", "ids=maybe", "ids=1&ids=1", "source=a&source=b", "severity=%", "severity=%4", "source=%zz",
-            "source=%ff", "=", "%00=1", "body=x", "ids=true&drop", "source=%+1",
+            "idz=true",
+            "ids=maybe",
+            "ids=1&ids=1",
+            "source=a&source=b",
+            "severity=%",
+            "severity=%4",
+            "source=%zz",
+            "source=%ff",
+            "=",
+            "%00=1",
+            "body=x",
+            "ids=true&drop",
+            "source=%+1",
         ] {
             assert!(Query::parse(Some(query)).is_err(), "{query}");
         }

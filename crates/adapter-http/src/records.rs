@@ -30,7 +30,9 @@ impl Form {
         let Some(value) = headers.get(CONTENT_TYPE) else {
             return Ok(Self::Json);
         };
-        let value = value.to_str().map_err(|_| unsupported("with bytes outside ASCII"))?;
+        let value = value
+            .to_str()
+            .map_err(|_| unsupported("with bytes outside ASCII"))?;
         let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
         let media_type = media_type.trim().to_ascii_lowercase();
         let form = match media_type.as_str() {
@@ -38,10 +40,19 @@ impl Form {
             // What clients say when nobody told them what to say.
             "application/x-www-form-urlencoded" | "application/octet-stream" => Self::Json,
             "text/plain" => Self::Text,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonl"
-            | "application/jsonlines" | "application/x-jsonlines" | "application/json-lines"
-            | "application/json-l" | "application/x-json-stream" | "application/stream+json"
-            | "application/jsonlines+json" | "text/x-ndjson" | "text/ndjson" => Self::Lines,
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/jsonlines"
+            | "application/x-jsonlines"
+            | "application/json-lines"
+            | "application/json-l"
+            | "application/x-json-stream"
+            | "application/stream+json"
+            | "application/jsonlines+json"
+            | "text/x-ndjson"
+            | "text/ndjson" => Self::Lines,
             other if other.starts_with("application/") && other.ends_with("+x-ndjson") => Self::Lines,
             other if other.starts_with("application/") && other.ends_with("+json") => Self::Json,
             other => {
@@ -77,7 +88,11 @@ fn unsupported(what: &str) -> Problem {
 #[derive(Debug)]
 pub(crate) enum Records {
     /// Places of JSON records within the body.
-    Json { body: Bytes, places: Vec<Range<usize>>, weight: Weight },
+    Json {
+        body: Bytes,
+        places: Vec<Range<usize>>,
+        weight: Weight,
+    },
     /// One message of plain text.
     Text(Box<Result<Draft, Rejection>>),
 }
@@ -86,7 +101,11 @@ impl Records {
     /// Splits `body`; nothing in the records is looked at yet.
     pub(crate) fn split(form: Form, body: Bytes, query: &Query, most: usize) -> Result<Self, Problem> {
         if form == Form::Text {
-            return if body.is_empty() { Err(empty("the body is empty")) } else { Ok(text(&body, query)) };
+            return if body.is_empty() {
+                Err(empty("the body is empty"))
+            } else {
+                Ok(text(&body, query))
+            };
         }
         query.without_fields()?;
         let mut weight = Weight::default();
@@ -94,7 +113,11 @@ impl Records {
         let after_mark = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let start = skip_space(&body, after_mark);
         if start == body.len() {
-            let what = if body.is_empty() { "the body is empty" } else { "the body is only white space" };
+            let what = if body.is_empty() {
+                "the body is empty"
+            } else {
+                "the body is only white space"
+            };
             return Err(empty(what));
         }
         let places = match form {
@@ -107,7 +130,10 @@ impl Records {
         if places.len() > most {
             return Err(Problem::new(
                 Kind::TooLarge,
-                format!("the request holds more than {}, the limit intake.max_messages", count(most, "message")),
+                format!(
+                    "the request holds more than {}, the limit intake.max_messages",
+                    count(most, "message")
+                ),
                 "send them in several requests; nothing of this one is stored",
             ));
         }
@@ -129,7 +155,10 @@ impl Records {
             Self::Json { body, places, .. } => (body, places, None),
             Self::Text(draft) => (Bytes::new(), Vec::new(), Some(*draft)),
         };
-        places.into_iter().map(move |place| Draft::from_json(&body[place])).chain(text)
+        places
+            .into_iter()
+            .map(move |place| Draft::from_json(&body[place]))
+            .chain(text)
     }
 
     /// Returns the size of the body, in bytes.
@@ -142,7 +171,11 @@ impl Records {
 }
 
 fn empty(what: &'static str) -> Problem {
-    Problem::new(Kind::EmptyRequest, what, "send at least one message: {\"body\":\"…\"}")
+    Problem::new(
+        Kind::EmptyRequest,
+        what,
+        "send at least one message: {\"body\":\"…\"}",
+    )
 }
 
 fn malformed(detail: String, hint: &'static str) -> Problem {
@@ -197,8 +230,15 @@ fn not_json(body: &[u8], start: usize, first: u8) -> Problem {
     } else {
         "send JSON, or say Content-Type: text/plain for one message of plain text"
     };
-    let first = if first.is_ascii_graphic() { format!("{:?}", first as char) } else { format!("0x{first:02x}") };
-    malformed(format!("neither JSON nor NDJSON: at byte {start} stands {first}"), hint)
+    let first = if first.is_ascii_graphic() {
+        format!("{:?}", first as char)
+    } else {
+        format!("0x{first:02x}")
+    };
+    malformed(
+        format!("neither JSON nor NDJSON: at byte {start} stands {first}"),
+        hint,
+    )
 }
 
 /// Finds the lines that are not blank; stops behind `most + 1` of them.
@@ -206,7 +246,10 @@ fn lines(body: &[u8], start: usize, most: usize, weight: &mut Weight) -> Vec<Ran
     let mut places = Vec::new();
     let mut at = start;
     while at < body.len() && places.len() <= most {
-        let end = body[at..].iter().position(|byte| *byte == b'\n').map_or(body.len(), |offset| at + offset);
+        let end = body[at..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(body.len(), |offset| at + offset);
         let place = trim(body, at..end);
         if !place.is_empty() {
             weight.add_line(&body[place.clone()]);
@@ -222,10 +265,16 @@ fn text(body: &[u8], query: &Query) -> Records {
     let draft = match std::str::from_utf8(body) {
         Ok(text) => {
             // Read as JSON, so that a fault in the query is told in the words it has in a record.
-            let fields: serde_json::Map<_, _> =
-                query.fields.iter().map(|(field, value)| ((*field).to_owned(), value.as_str().into())).collect();
+            let fields: serde_json::Map<_, _> = query
+                .fields
+                .iter()
+                .map(|(field, value)| ((*field).to_owned(), value.as_str().into()))
+                .collect();
             let fields = serde_json::Value::Object(fields).to_string();
-            Draft::from_json(fields.as_bytes()).map(|draft| Draft { body: Some(text.to_owned()), ..draft })
+            Draft::from_json(fields.as_bytes()).map(|draft| Draft {
+                body: Some(text.to_owned()),
+                ..draft
+            })
         }
         Err(error) => Err(Rejection::new(
             RejectionCode::InvalidJson,

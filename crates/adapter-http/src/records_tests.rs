@@ -15,7 +15,9 @@ fn records(form: Form, body: impl AsRef<[u8]>) -> Result<Vec<String>, Kind> {
         Ok(draft) => draft.body.unwrap_or_default(),
         Err(rejection) => format!("{} {}", rejection.code, rejection.pointer),
     };
-    records.map(|records| records.into_drafts().map(told).collect()).map_err(|problem| problem.kind())
+    records
+        .map(|records| records.into_drafts().map(told).collect())
+        .map_err(|problem| problem.kind())
 }
 
 fn taken(form: Form, body: impl AsRef<[u8]>) -> Vec<String> {
@@ -33,7 +35,10 @@ fn content_types_name_the_form() {
         ("", Some(Form::Json)),
         ("application/x-ndjson", Some(Form::Lines)),
         ("application/jsonl", Some(Form::Lines)),
-        ("application/vnd.elasticsearch+x-ndjson; compatible-with=9", Some(Form::Lines)),
+        (
+            "application/vnd.elasticsearch+x-ndjson; compatible-with=9",
+            Some(Form::Lines),
+        ),
         ("text/plain;charset=us-ascii", Some(Form::Text)),
         ("text/plain; charset=utf-16", None),
         ("application/json; charset=latin1", None),
@@ -51,21 +56,44 @@ fn the_forms_are_told_apart_by_looking_at_the_body() {
     assert_eq!(taken(Form::Json, r#"{"body":"a"}"#), ["a"]);
     assert_eq!(taken(Form::Json, "\u{feff} \r\n{\n \"body\": \"a\"\n}\n"), ["a"]);
     assert_eq!(taken(Form::Json, r#"[{"body":"a"},{"body":"b"}]"#), ["a", "b"]);
-    assert_eq!(taken(Form::Json, "{\"body\":\"a\"}\r\n\r\n  \n{\"body\":\"b\"}"), ["a", "b"]);
-    assert_eq!(taken(Form::Lines, "\n{\"body\":\"a\"}\n\n\n{\"body\":\"b\"}\n"), ["a", "b"]);
+    assert_eq!(
+        taken(Form::Json, "{\"body\":\"a\"}\r\n\r\n  \n{\"body\":\"b\"}"),
+        ["a", "b"]
+    );
+    assert_eq!(
+        taken(Form::Lines, "\n{\"body\":\"a\"}\n\n\n{\"body\":\"b\"}\n"),
+        ["a", "b"]
+    );
     assert_eq!(taken(Form::Text, "{\"body\":\"a\"}\n"), ["{\"body\":\"a\"}\n"]);
 }
 
 #[test]
 fn one_bad_record_never_spoils_its_neighbours() {
-    let bad: [&[u8]; 6] =
-        [br#"{"body":"\ud800"}"#, b"{\"body\":\"\xff\"}", br#"{"body":NaN}"#, br#"{"body":1e999}"#, b"7", b"nul"];
+    let bad: [&[u8]; 6] = [
+        br#"{"body":"\ud800"}"#,
+        b"{\"body\":\"\xff\"}",
+        br#"{"body":NaN}"#,
+        br#"{"body":1e999}"#,
+        b"7",
+        b"nul",
+    ];
     for record in bad {
         let array = [b"[{\"body\":\"a\"},", record, b",{\"body\":\"b\"}]"].concat();
         let lines = [b"{\"body\":\"a\"}\n", record, b"\n{\"body\":\"b\"}"].concat();
-        for told in [taken(Form::Json, &array), taken(Form::Lines, &lines), taken(Form::Json, &lines)] {
-            assert_eq!((told.len(), told[0].as_str(), told[2].as_str()), (3, "a", "b"), "{record:?}");
-            assert!(told[1].contains("_json ") || told[1].contains("not_an_object"), "{told:?}");
+        for told in [
+            taken(Form::Json, &array),
+            taken(Form::Lines, &lines),
+            taken(Form::Json, &lines),
+        ] {
+            assert_eq!(
+                (told.len(), told[0].as_str(), told[2].as_str()),
+                (3, "a", "b"),
+                "{record:?}"
+            );
+            assert!(
+                told[1].contains("_json ") || told[1].contains("not_an_object"),
+                "{told:?}"
+            );
         }
     }
 }
@@ -89,8 +117,19 @@ fn nothing_to_take_is_an_empty_request() {
 #[test]
 fn what_is_no_json_at_all_is_malformed() {
     for body in [
-        "hello", "<a/>", "body=a&source=b", "[{\"body\":\"a\"}", "{\"body\":\"a\"", "{\"body\":\"a}", "[{]}",
-        "[1] x", "[1][2]", "}", "]", "\u{1f}\u{8b}", "{\"a\":]}",
+        "hello",
+        "<a/>",
+        "body=a&source=b",
+        "[{\"body\":\"a\"}",
+        "{\"body\":\"a\"",
+        "{\"body\":\"a}",
+        "[{]}",
+        "[1] x",
+        "[1][2]",
+        "}",
+        "]",
+        "\u{1f}\u{8b}",
+        "{\"a\":]}",
     ] {
         assert_eq!(records(Form::Json, body), Err(Kind::MalformedBody), "{body:?}");
     }
@@ -100,7 +139,10 @@ fn what_is_no_json_at_all_is_malformed() {
 fn too_many_records_are_refused_before_they_are_read() {
     let many = |count: usize| vec!["{\"body\":\"\"}"; count];
     assert!(records(Form::Json, format!("[{}]", many(5).join(","))).is_ok());
-    assert_eq!(records(Form::Json, format!("[{}]", many(6).join(","))), Err(Kind::TooLarge));
+    assert_eq!(
+        records(Form::Json, format!("[{}]", many(6).join(","))),
+        Err(Kind::TooLarge)
+    );
     assert!(records(Form::Lines, many(5).join("\n")).is_ok());
     assert_eq!(records(Form::Lines, many(6).join("\n")), Err(Kind::TooLarge));
     assert_eq!(records(Form::Json, many(600).join("\n")), Err(Kind::TooLarge));
@@ -117,14 +159,23 @@ fn plain_text_takes_its_fields_from_the_query() {
 
     let query = Query::parse(Some("severity=loud")).unwrap();
     let records = Records::split(Form::Text, Bytes::from_static(b"x"), &query, 5).unwrap();
-    assert_eq!(records.into_drafts().next().unwrap().unwrap_err().pointer, "/severity");
+    assert_eq!(
+        records.into_drafts().next().unwrap().unwrap_err().pointer,
+        "/severity"
+    );
     let records = Records::split(Form::Text, Bytes::from_static(b"x\xff"), &Query::default(), 5).unwrap();
-    assert_eq!(records.into_drafts().next().unwrap().unwrap_err().pointer, "/body");
+    assert_eq!(
+        records.into_drafts().next().unwrap().unwrap_err().pointer,
+        "/body"
+    );
 }
 
 #[test]
 fn many_small_values_are_charged_for_their_memory() {
-    let small = format!(r#"{{"body":"a","attributes":{{"a":[{}]}}}}"#, vec!["{}"; 10_000].join(","));
+    let small = format!(
+        r#"{{"body":"a","attributes":{{"a":[{}]}}}}"#,
+        vec!["{}"; 10_000].join(",")
+    );
     let records = Records::split(Form::Json, small.clone().into(), &Query::default(), 5).unwrap();
     assert!(records.charge() > 50 * small.len());
     let prose = format!(r#"{{"body":"{}"}}"#, "a, b, [c], {d}; ".repeat(10_000));

@@ -33,19 +33,33 @@ pub struct Routes {
 }
 
 /// Every route of an intake server, as the router knows it.
-pub(crate) const INTAKE_ROUTES: [&str; 5] = ["/v1/messages", "/openapi.json", "/docs", "/docs/", "/docs/{*file}"];
+pub(crate) const INTAKE_ROUTES: [&str; 5] = [
+    "/v1/messages",
+    "/openapi.json",
+    "/docs",
+    "/docs/",
+    "/docs/{*file}",
+];
 /// Every route of any server, as the router knows it.
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
 /// Returns a route's name for a metric.
 pub(crate) fn route_name(path: &str) -> &'static str {
-    INTAKE_ROUTES.into_iter().chain(COMMON_ROUTES).find(|route| *route == path).unwrap_or("other")
+    INTAKE_ROUTES
+        .into_iter()
+        .chain(COMMON_ROUTES)
+        .find(|route| *route == path)
+        .unwrap_or("other")
 }
 
 impl Routes {
     /// Makes the router, to be served by [`Server`](crate::Server).
     pub fn router(self) -> Router {
-        let about = About { service: self.service, version: self.version, intake: self.intake.is_some() };
+        let about = About {
+            service: self.service,
+            version: self.version,
+            intake: self.intake.is_some(),
+        };
         let mut router = Router::new()
             .route("/", get(root).with_state(about))
             .route("/version", get(version).with_state(about))
@@ -55,7 +69,10 @@ impl Routes {
         let mut paths = COMMON_ROUTES.to_vec();
         if let Some(intake) = self.intake {
             router = router
-                .route("/v1/messages", post(post_messages).with_state(intake.into_shared()))
+                .route(
+                    "/v1/messages",
+                    post(post_messages).with_state(intake.into_shared()),
+                )
                 .merge(docs::router(self.version));
             paths.extend(INTAKE_ROUTES);
         }
@@ -80,13 +97,24 @@ pub(crate) struct About {
     responses((status = 200, description = "A few lines for people.", body = String)),
 )]
 pub(crate) async fn root(State(about): State<About>, request: Request) -> String {
-    let About { service, version, intake } = about;
+    let About {
+        service,
+        version,
+        intake,
+    } = about;
     let mut text = format!("{service} {version}\n\n");
     if intake {
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| {
-            // Shown as it was sent, so only what can be a host.
-            host.len() <= 255 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
-        });
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .filter(|host| {
+                // Shown as it was sent, so only what can be a host.
+                host.len() <= 255
+                    && host
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
+            });
         let host = host.unwrap_or("127.0.0.1:8080");
         text.push_str(&format!(
             "Send a message:    curl http://{host}/v1/messages -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n\
@@ -114,7 +142,14 @@ pub(crate) struct Version {
     responses((status = 200, description = "Name and version.", body = Version)),
 )]
 pub(crate) async fn version(State(about): State<About>) -> Response {
-    json(StatusCode::OK, "application/json", &Version { service: about.service, version: about.version })
+    json(
+        StatusCode::OK,
+        "application/json",
+        &Version {
+            service: about.service,
+            version: about.version,
+        },
+    )
 }
 
 /// Shows the numbers in the text format of Prometheus.
@@ -136,7 +171,11 @@ async fn method_not_allowed(request: Request) -> Response {
     }
     Problem::new(
         Kind::MethodNotAllowed,
-        format!("{} does not take {}", excerpt(request.uri().path()), excerpt(request.method().as_str())),
+        format!(
+            "{} does not take {}",
+            excerpt(request.uri().path()),
+            excerpt(request.method().as_str())
+        ),
         "use one of the methods that Allow names",
     )
     .into_response()

@@ -88,7 +88,11 @@ impl Open {
     const fn push(&mut self, bracket: u8) {
         if self.depth < 128 {
             let bit = 1_u128 << self.depth;
-            self.objects = if bracket == b'{' { self.objects | bit } else { self.objects & !bit };
+            self.objects = if bracket == b'{' {
+                self.objects | bit
+            } else {
+                self.objects & !bit
+            };
         }
         self.depth += 1;
     }
@@ -118,7 +122,10 @@ fn scan(json: &[u8], start: usize, stop: Stop, weight: &mut Weight) -> Result<us
     while let Some(&byte) = json.get(at) {
         match byte {
             b'"' => {
-                at = string_end(json, at).ok_or(Unbalanced { at, what: "a string that does not end" })?;
+                at = string_end(json, at).ok_or(Unbalanced {
+                    at,
+                    what: "a string that does not end",
+                })?;
             }
             b'{' | b'[' => {
                 weight.opened(byte, open.depth);
@@ -127,7 +134,10 @@ fn scan(json: &[u8], start: usize, stop: Stop, weight: &mut Weight) -> Result<us
             b']' if open.depth == 0 && stop == Stop::AtElementEnd => return Ok(at),
             b'}' | b']' => {
                 if !open.pop(byte) {
-                    return Err(Unbalanced { at, what: "a closing bracket without its opening one" });
+                    return Err(Unbalanced {
+                        at,
+                        what: "a closing bracket without its opening one",
+                    });
                 }
                 if open.depth == 0 && stop == Stop::BehindValue {
                     return Ok(at + 1);
@@ -139,7 +149,10 @@ fn scan(json: &[u8], start: usize, stop: Stop, weight: &mut Weight) -> Result<us
         }
         at += 1;
     }
-    Err(Unbalanced { at: json.len(), what: "the end, with brackets still open" })
+    Err(Unbalanced {
+        at: json.len(),
+        what: "the end, with brackets still open",
+    })
 }
 
 /// Returns where the object or array that begins at `start` ends.
@@ -201,7 +214,9 @@ mod tests {
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
-        let text = proptest::string::string_regex("[\\PC\"\\\\\\[\\]{},: \n]{0,12}").unwrap();
+        let text = proptest::string::string_regex("[\\PC\"\\\\\\[\\]{},: \n]{0,12}")
+            .unwrap()
+            .boxed();
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -262,7 +277,12 @@ mod tests {
             (b"[{\"a\":\"b\\\"}]", 6),
             (b"[[[", 3),
         ] {
-            assert_eq!(split(json).map_err(|fault| fault.at), Err(at), "{}", String::from_utf8_lossy(json));
+            assert_eq!(
+                split(json).map_err(|fault| fault.at),
+                Err(at),
+                "{}",
+                String::from_utf8_lossy(json)
+            );
         }
     }
 
@@ -277,7 +297,11 @@ mod tests {
     #[test]
     fn only_what_lies_inside_a_record_has_weight() {
         let record = br#"{"body":"a,b,{[","attributes":{"a":1,"b":[1,2]},"id":null}"#;
-        let expected = Weight { objects: 1, arrays: 1, commas: 2 };
+        let expected = Weight {
+            objects: 1,
+            arrays: 1,
+            commas: 2,
+        };
         let mut weight = Weight::default();
         assert_eq!(value_end(record, 0, &mut weight), Ok(record.len()));
         assert_eq!(weight, expected);

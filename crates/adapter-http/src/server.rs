@@ -26,7 +26,7 @@ use crate::metrics::CONNECTIONS;
 
 /// How many connections the kernel keeps ready to be accepted; it may cap this (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
-/// The largest head of a request, in bytes; also the most that hyper reads at a time.
+/// The largest head of a request, in bytes; hyper's buffer for it, and for what it reads at a time, is twice that.
 const HEAD_BYTES: usize = 64 << 10;
 /// How long connections that are cut have to notice.
 const CUT_TIME: Duration = Duration::from_secs(1);
@@ -55,11 +55,19 @@ impl BindError {
             }
             _ => "the address cannot be used; check http.listen",
         };
-        Self { listen: listen.to_owned(), reason, source: Some(source) }
+        Self {
+            listen: listen.to_owned(),
+            reason,
+            source: Some(source),
+        }
     }
 
     fn unknown(listen: &str, reason: &'static str, source: Option<io::Error>) -> Self {
-        Self { listen: listen.to_owned(), reason, source }
+        Self {
+            listen: listen.to_owned(),
+            reason,
+            source,
+        }
     }
 }
 
@@ -86,22 +94,40 @@ impl Server {
     pub async fn bind(config: &HttpConfig) -> Result<Self, BindError> {
         let listen = config.listen.as_str();
         let Ok((host, port)) = host_and_port(listen) else {
-            return Err(BindError::unknown(listen, "write http.listen as address:port", None));
+            return Err(BindError::unknown(
+                listen,
+                "write http.listen as address:port",
+                None,
+            ));
         };
         let addresses = lookup_host((host, port)).await.map_err(|error| {
-            BindError::unknown(listen, "the name cannot be resolved; set http.listen to an address", Some(error))
+            BindError::unknown(
+                listen,
+                "the name cannot be resolved; set http.listen to an address",
+                Some(error),
+            )
         })?;
         let mut failed = None;
         for address in addresses {
             match listen_on(address) {
                 Ok((listener, local_addr)) => {
-                    return Ok(Self { listener, local_addr, config: config.clone() });
+                    return Ok(Self {
+                        listener,
+                        local_addr,
+                        config: config.clone(),
+                    });
                 }
                 Err(error) => failed = Some(error),
             }
         }
         Err(failed.map_or_else(
-            || BindError::unknown(listen, "the name has no address; set http.listen to an address", None),
+            || {
+                BindError::unknown(
+                    listen,
+                    "the name has no address; set http.listen to an address",
+                    None,
+                )
+            },
             |error| BindError::new(listen, error),
         ))
     }
@@ -130,7 +156,10 @@ impl Server {
             return Drained { cut: 0 };
         }
         let cut = connections.len();
-        warn!(connections = cut, "http.drain_timeout is over; cutting what is left");
+        warn!(
+            connections = cut,
+            "http.drain_timeout is over; cutting what is left"
+        );
         stop.cut();
         if timeout(CUT_TIME, connections.wait()).await.is_err() {
             info!(connections = connections.len(), "connections outlive the server");
@@ -140,7 +169,11 @@ impl Server {
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A restarted server must not wait for the old one's last connections to time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -169,7 +202,9 @@ async fn accept(
     let mut failing = false;
     loop {
         // Nobody closes the semaphore.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             // The peer has gone while it waited; that is its own matter.
@@ -241,8 +276,8 @@ fn http() -> http1::Builder {
         .header_read_timeout(None)
         // A client that has sent all it has and shuts its side still gets its answer.
         .half_close(true)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(100)
-        .pipeline_flush(true);
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(2 * HEAD_BYTES)
+        .max_headers(100);
     builder
 }

@@ -46,7 +46,8 @@ impl Activity {
 
     fn enter(&self, state: u8) {
         self.state.store(state, Ordering::Relaxed);
-        self.since.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.since
+            .store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 
     fn state(&self) -> u8 {
@@ -67,7 +68,8 @@ impl Activity {
 
     /// Bytes have gone out.
     pub(super) fn sent(&self) {
-        if self.state() == IDLE {
+        // In the head of a request only a refusal goes out, and it is the last thing that does.
+        if matches!(self.state(), HEAD | IDLE) {
             self.enter(IDLE);
         }
     }
@@ -80,6 +82,11 @@ impl Activity {
     /// An answer is ready to be sent.
     pub(super) fn end(&self) {
         self.enter(IDLE);
+    }
+
+    /// Tells whether a request has begun to come and nothing was said to it.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.state() == HEAD
     }
 
     /// Tells whether somebody may still be sending.
@@ -110,24 +117,39 @@ mod tests {
         idle: Duration::from_secs(60),
     };
 
-    #[tokio::test(start_paused = true)]
-    async fn a_head_is_timed_from_its_first_byte_and_an_answer_ends_it() {
+    fn due(activity: &Activity) -> Option<(Duration, &'static str)> {
+        activity
+            .deadline(&TIMEOUTS)
+            .map(|(at, reason)| (at - activity.opened, reason))
+    }
+
+    #[test]
+    fn a_head_is_timed_from_its_first_byte_and_an_answer_ends_it() {
         let activity = Activity::new();
-        let due = |activity: &Activity| {
-            activity.deadline(&TIMEOUTS).map(|(at, reason)| ((at - Instant::now()).as_secs(), reason))
-        };
-        assert_eq!(due(&activity), Some((10, "first_request")));
-        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(due(&activity), Some((TIMEOUTS.first_request, "first_request")));
         activity.received();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        activity.received();
-        assert_eq!(due(&activity), Some((3, "header")));
+        let first = due(&activity);
+        assert!(first.is_some_and(|(at, reason)| at >= TIMEOUTS.header && reason == "header"));
+        // Further bytes buy no time.
+        while activity.opened.elapsed() < Duration::from_millis(2) {
+            activity.received();
+        }
+        assert_eq!(due(&activity), first);
         activity.begin();
         activity.received();
         assert_eq!(due(&activity), None);
         activity.end();
-        tokio::time::advance(Duration::from_secs(50)).await;
-        activity.sent();
-        assert_eq!(due(&activity), Some((60, "idle")));
+        assert!(due(&activity).is_some_and(|(at, reason)| at >= TIMEOUTS.idle && reason == "idle"));
+    }
+
+    #[test]
+    fn a_client_that_still_takes_its_answer_is_not_idle() {
+        let activity = Activity::new();
+        activity.end();
+        let first = due(&activity);
+        while activity.opened.elapsed() < Duration::from_millis(2) {
+            activity.sent();
+        }
+        assert!(due(&activity) > first);
     }
 }

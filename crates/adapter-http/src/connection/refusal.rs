@@ -53,21 +53,37 @@ pub(super) fn explain(written: &[u8]) -> Option<Vec<u8>> {
         ),
         _ => return None,
     };
-    let document = serde_json::to_vec(&problem.document()).ok()?;
     counter!(REQUESTS, "method" => "none", "route" => "none", "status" => label).increment(1);
     let (status_line, _) = head.split_once("\r\n")?;
-    let date = head.lines().find(|line| line.starts_with("date: ")).unwrap_or("date: Thu, 01 Jan 1970 00:00:00 GMT");
+    let date = head
+        .lines()
+        .find(|line| line.starts_with("date: "))
+        .unwrap_or("date: Thu, 01 Jan 1970 00:00:00 GMT");
     let mut explained = written[..tail_start + begin].to_vec();
-    explained.extend_from_slice(
-        format!(
-            "{status_line}\r\ncontent-type: {PROBLEM_JSON}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\
-             content-length: {}\r\n{date}\r\n\r\n",
-            document.len()
-        )
-        .as_bytes(),
-    );
-    explained.extend_from_slice(&document);
+    explained.extend_from_slice(&write(&format!("{status_line}\r\n{date}"), &problem));
     Some(explained)
+}
+
+/// Returns the answer to a client that begins with HTTP/2, which hyper does not answer at all.
+pub(super) fn http2() -> Vec<u8> {
+    counter!(REQUESTS, "method" => "none", "route" => "none", "status" => "400").increment(1);
+    let problem = Problem::new(
+        Kind::MalformedRequest,
+        "the connection begins with HTTP/2",
+        "speak HTTP/1.1; a proxy in front of this server may speak HTTP/2 for it",
+    );
+    write("HTTP/1.1 400 Bad Request", &problem)
+}
+
+fn write(head: &str, problem: &Problem) -> Vec<u8> {
+    // A document has string keys and finite numbers only, so writing it cannot fail.
+    let document = serde_json::to_string(&problem.document()).unwrap_or_default();
+    format!(
+        "{head}\r\ncontent-type: {PROBLEM_JSON}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{document}",
+        document.len()
+    )
+    .into_bytes()
 }
 
 #[cfg(test)]

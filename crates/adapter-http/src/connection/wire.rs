@@ -22,7 +22,11 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) const fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, refusal: Vec::new() }
+        Self {
+            stream,
+            activity,
+            refusal: Vec::new(),
+        }
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
@@ -42,7 +46,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         if read.is_ok() && buffer.filled().len() > before {
@@ -59,6 +67,7 @@ impl AsyncWrite for Wire {
         ready!(self.poll_refusal(cx))?;
         if let Some(explained) = refusal::explain(bytes) {
             self.refusal = explained;
+            self.activity.sent();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));

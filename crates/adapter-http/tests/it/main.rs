@@ -1,0 +1,13 @@
+//! The HTTP server over real connections, with a scripted publisher behind it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod documentation;
+mod drain;
+mod health;
+mod hostile;
+mod hostile_requests;
+mod intake;
+mod overload;
+mod server;
+mod slow;
+mod wire;

@@ -1,0 +1,218 @@
+//! Memory is bounded: who finds no room is told so before its body is read, and nothing is lost on the way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytesize::ByteSize;
+use tokio::sync::{Semaphore, mpsc};
+use warren_adapter_http::HttpConfig;
+use warren_domain::ports::{MessagePublisher, Unpublished};
+use warren_domain::{Message, TraceContext};
+
+use crate::hostile_requests::post;
+use crate::server::{TestServer, config, metrics, serve};
+use crate::wire::{Wire, exchange};
+
+/// A publisher that says when it was called and answers when it is let.
+#[derive(Debug)]
+struct Gate {
+    called: mpsc::Sender<usize>,
+    open: Semaphore,
+    panics: bool,
+}
+
+impl Gate {
+    fn new() -> (Arc<Self>, mpsc::Receiver<usize>) {
+        let (called, calls) = mpsc::channel(1_000);
+        (
+            Arc::new(Self {
+                called,
+                open: Semaphore::new(0),
+                panics: false,
+            }),
+            calls,
+        )
+    }
+}
+
+#[async_trait]
+impl MessagePublisher for Gate {
+    async fn publish(&self, messages: Vec<Message>, _: Option<TraceContext>) -> Result<(), Unpublished> {
+        self.called.send(messages.len()).await.unwrap();
+        assert!(!self.panics, "as scripted");
+        self.open.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+fn tight() -> HttpConfig {
+    HttpConfig {
+        max_in_flight_bytes: ByteSize::mib(5),
+        max_request: ByteSize::mib(4),
+        max_wire: ByteSize::mib(4),
+        ..config()
+    }
+}
+
+fn large() -> Vec<u8> {
+    let record = format!("{{\"body\":\"{}\"}}\n", "x".repeat(200_000));
+    post("/v1/messages", &[], record.repeat(15).as_bytes())
+}
+
+fn in_flight() -> u64 {
+    // All tests of this binary share the gauge, so it is only looked at for its being there.
+    let page = metrics().render();
+    u64::from(page.contains("warren_http_in_flight_bytes"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_ones_go_on() {
+    let (gate, mut calls) = Gate::new();
+    let (address, ..) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
+    let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
+    assert_eq!(calls.recv().await, Some(15));
+
+    let mut wire = Wire::connect(address).await;
+    wire.send(
+        b"POST /v1/messages HTTP/1.1\r\nhost: w\r\nexpect: 100-continue\r\ncontent-length: 3000000\r\n\r\n",
+    )
+    .await;
+    let started = Instant::now();
+    // Not 100: the body is not even asked for.
+    let answer = wire.answer().await.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+    assert!(answer.header("retry-after").is_some() && answer.text().contains("http.max_in_flight_bytes"));
+    assert!(started.elapsed() < Duration::from_secs(2));
+
+    let second = exchange(address, &large(), false).await.unwrap();
+    assert_eq!(
+        second.status, 503,
+        "the answer comes through although three MiB were on their way"
+    );
+
+    gate.open.add_permits(2);
+    let small = exchange(address, &post("/v1/messages", &[], br#"{"body":"small"}"#), false)
+        .await
+        .unwrap();
+    assert_eq!((small.status, first.await.unwrap().status), (202, 202));
+    gate.open.add_permits(1);
+    assert_eq!(
+        exchange(address, &large(), false).await.unwrap().status,
+        202,
+        "there is room again"
+    );
+    assert_eq!(in_flight(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_gives_its_room_to_those_who_wait() {
+    let server = TestServer::with(tight(), []).await;
+    let mut slow = Wire::connect(server.address).await;
+    slow.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 4000000\r\n\r\n{")
+        .await;
+    let started = Instant::now();
+    while server.send(&large()).await.status != 202 {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "the slow body keeps its room"
+        );
+    }
+    let answer = slow.answer().await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("slower than"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_gave_before_it_went_away_is_published_and_keeps_its_room_until_then() {
+    let (gate, mut calls) = Gate::new();
+    let config = HttpConfig {
+        drain_timeout: Duration::ZERO,
+        ..tight()
+    };
+    let (address, _, shutdown, serving) = serve(config, Arc::clone(&gate) as _, Vec::new()).await;
+    let (leaving, _, _, _) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
+
+    // Goes away for good: no answer can reach it.
+    let mut wire = Wire::connect(leaving).await;
+    wire.send(&large()).await;
+    assert_eq!(calls.recv().await, Some(15));
+    wire.stream.set_zero_linger().unwrap();
+    drop(wire);
+    assert_eq!(
+        exchange(leaving, &large(), false).await.unwrap().status,
+        503,
+        "its room is still taken"
+    );
+    gate.open.add_permits(1);
+    let started = Instant::now();
+    gate.open.add_permits(1);
+    while exchange(leaving, &large(), false).await.unwrap().status != 202 {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "its room does not come back"
+        );
+    }
+    assert_eq!(calls.recv().await, Some(15));
+
+    // Is cut off by a server that stops: what it handed over is finished all the same.
+    let mut wire = Wire::connect(address).await;
+    wire.send(&large()).await;
+    assert_eq!(calls.recv().await, Some(15));
+    shutdown.cancel();
+    assert_eq!(serving.await.unwrap().cut, 1);
+    assert_eq!(gate.open.available_permits(), 0);
+    gate.open.add_permits(1);
+    let started = Instant::now();
+    while gate.open.available_permits() > 0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "the publisher was dropped with the connection"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_panics_or_never_answers_makes_503() {
+    let (called, _calls) = mpsc::channel(10);
+    let gate = Arc::new(Gate {
+        called,
+        open: Semaphore::new(0),
+        panics: true,
+    });
+    let (address, ..) = serve(config(), gate, Vec::new()).await;
+    let good = post("/v1/messages", &[], br#"{"body":"x"}"#);
+    assert_eq!(exchange(address, &good, false).await.unwrap().status, 503);
+
+    let (gate, _calls) = Gate::new();
+    let config = HttpConfig {
+        request_timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let (address, ..) = serve(config, gate, Vec::new()).await;
+    let answer = exchange(address, &good, false).await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("http.request_timeout") && answer.text().contains("same ids"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_connections_are_served_at_once_than_the_setting_says() {
+    let config = HttpConfig {
+        max_connections: 2,
+        ..config()
+    };
+    let server = TestServer::with(config, []).await;
+    let mut first = Wire::connect(server.address).await;
+    let mut second = Wire::connect(server.address).await;
+    for wire in [&mut first, &mut second] {
+        wire.send(b"GET /livez HTTP/1.1\r\nhost: w\r\n\r\n").await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    let mut third = Wire::connect(server.address).await;
+    third.send(b"GET /livez HTTP/1.1\r\nhost: w\r\n\r\n").await;
+    let unanswered = tokio::time::timeout(Duration::from_millis(200), third.answer()).await;
+    assert!(unanswered.is_err(), "a third connection is served");
+    drop(first);
+    assert_eq!(third.answer().await.unwrap().status, 200);
+}

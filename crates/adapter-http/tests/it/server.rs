@@ -1,0 +1,98 @@
+//! A server on a free port, with whatever publisher a test needs.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
+use warren_adapter_http::{Drained, Health, HttpConfig, IntakeRoutes, Routes, Server, describe_metrics};
+use warren_domain::MessageLimits;
+use warren_domain::ports::{HealthCheck, MessagePublisher};
+use warren_pipeline::{Intake, IntakeConfig};
+
+use crate::hostile_requests::post;
+use crate::wire::{Answer, exchange};
+
+/// Installs the one recorder of this process.
+pub(crate) fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let handle = PrometheusBuilder::new().install_recorder().unwrap();
+            describe_metrics();
+            handle
+        })
+        .clone()
+}
+
+#[derive(Debug)]
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) publisher: Arc<ScriptedPublisher>,
+    pub(crate) health: Health,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinHandle<Drained>,
+}
+
+pub(crate) fn config() -> HttpConfig {
+    HttpConfig {
+        listen: "127.0.0.1:0".to_owned(),
+        ..HttpConfig::default()
+    }
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::with(config(), []).await
+    }
+
+    pub(crate) async fn with(config: HttpConfig, script: impl IntoIterator<Item = PublishStep>) -> Self {
+        let publisher = ScriptedPublisher::new(script);
+        let behind = Arc::clone(&publisher);
+        let (address, health, shutdown, serving) = serve(config, behind, Vec::new()).await;
+        Self {
+            address,
+            publisher,
+            health,
+            shutdown,
+            serving,
+        }
+    }
+
+    pub(crate) async fn send(&self, request: &[u8]) -> Answer {
+        exchange(self.address, request, false).await.expect("an answer")
+    }
+
+    pub(crate) async fn post(&self, body: impl AsRef<[u8]>) -> Answer {
+        self.send(&post("/v1/messages", &[], body.as_ref())).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: warren\r\n\r\n").as_bytes())
+            .await
+    }
+}
+
+pub(crate) async fn serve(
+    config: HttpConfig,
+    publisher: Arc<dyn MessagePublisher>,
+    checks: Vec<Arc<dyn HealthCheck>>,
+) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
+    let metrics = metrics();
+    let health = Health::new(checks);
+    let intake = Intake::new(publisher, MessageLimits::default());
+    let routes = Routes {
+        service: "test",
+        version: "1.2.3",
+        health: health.clone(),
+        metrics,
+        intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
+    };
+    let server = Server::bind(&config).await.unwrap();
+    let address = server.local_addr();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(routes.router(), shutdown.clone()));
+    (address, health, shutdown, serving)
+}
