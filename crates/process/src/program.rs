@@ -53,7 +53,9 @@ impl Command {
     /// Does what the subcommand says.
     pub async fn run<S: ServiceSettings>(self, sources: &Sources) -> Exit {
         match self {
-            Self::Config { command: ConfigCommand::Check { json } } => settings::check::<S>(sources, json),
+            Self::Config {
+                command: ConfigCommand::Check { json },
+            } => settings::check::<S>(sources, json),
             Self::Healthcheck { timeout } => match settings::load::<S>(sources) {
                 Ok(loaded) => ask(loaded.settings.listen(), timeout).await,
                 Err(problems) => {
@@ -66,7 +68,10 @@ impl Command {
 }
 
 async fn ask(listen: &str, timeout: Duration) -> Exit {
-    match tokio::net::lookup_host(listen).await.map(|mut addresses| addresses.next()) {
+    match tokio::net::lookup_host(listen)
+        .await
+        .map(|mut addresses| addresses.next())
+    {
         Ok(Some(address)) => healthcheck::run(address, timeout).await,
         Ok(None) => {
             eprintln!("http.listen is {listen}, which has no address");
@@ -123,7 +128,10 @@ pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
 
 fn begin(config: &TelemetryConfig, version: &'static str) -> Result<Frame, Box<dyn Error + Send + Sync>> {
     telemetry::logging::init(config)?;
-    Ok(Frame { metrics: telemetry::metrics::install(version)?, stop: shutdown::on_signals()? })
+    Ok(Frame {
+        metrics: telemetry::metrics::install(version)?,
+        stop: shutdown::on_signals()?,
+    })
 }
 
 /// Writes an error with everything behind it on one line.

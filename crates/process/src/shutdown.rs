@@ -4,42 +4,8 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// The section `shutdown`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ShutdownConfig {
-    /// How long work in progress may take after SIGTERM; what is left is given back. Default `10s`. Keep it below
-    /// the time after which the supervisor kills (30 s in Kubernetes, 10 s with `docker stop`).
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-}
-
-impl Default for ShutdownConfig {
-    fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(10),
-        }
-    }
-}
-
-impl ShutdownConfig {
-    /// Lists what the types cannot express: field and problem.
-    #[must_use]
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        if self.deadline.is_zero() {
-            vec![(
-                "deadline",
-                "leaves no time to finish anything; give at least 1s".to_owned(),
-            )]
-        } else {
-            Vec::new()
-        }
-    }
-}
 
 /// Cancels the returned token at the first SIGTERM or SIGINT. The second one ends the process at once, with the
 /// code a shell would show: 143 or 130.
@@ -116,18 +82,5 @@ mod tests {
             drain("endless", Duration::from_millis(5), std::future::pending::<()>()).await,
             None
         );
-    }
-
-    #[test]
-    fn a_deadline_of_nothing_is_a_problem() {
-        assert_eq!(
-            ShutdownConfig {
-                deadline: Duration::ZERO
-            }
-            .problems()
-            .len(),
-            1
-        );
-        assert!(ShutdownConfig::default().problems().is_empty());
     }
 }

@@ -130,6 +130,11 @@ where
         |settings: &T| flatten(settings).map_err(|error| SettingsErrors::new(vec![not_listable(&error)]));
     let known: BTreeMap<String, String> = listed(&T::default())?.into_iter().collect();
 
+    debug_assert!(
+        known.keys().all(|key| sources.sections.contains(first(key))),
+        "a section of this program is missing from SECTIONS: the other programs would refuse a shared file"
+    );
+
     let (file, read) = sources::file(sources.file.as_deref(), &mut problems);
     let own = |key: &str| known.keys().any(|known| first(known) == first(key));
     let foreign = |key: &str| !own(key) && sources.sections.contains(first(key));

@@ -23,9 +23,9 @@ pub const SECTIONS: &[&str] = &[
     "embedded",
     "http",
     "intake",
+    "maintenance",
     "postgres",
     "retention_days",
-    "shutdown",
     "telemetry",
     "worker",
 ];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, describe_counter, describe_gauge, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,8 @@ pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
     let handle = builder()?.install_recorder()?;
     describe_metrics();
     gauge!("warren_build_info", "version" => version).set(1.0);
+    // Present from the start: an alert on a number that is not there yet cannot fire.
+    counter!("warren_panics_total").increment(0);
     process::record();
     Ok(Metrics { handle })
 }
