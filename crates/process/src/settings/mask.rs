@@ -5,7 +5,7 @@ pub(super) const MASK: &str = "***";
 
 /// Returns `value` of the setting `key` as it may be shown.
 ///
-/// A key that speaks of a password, secret or token shows [`MASK`] alone; the passwords inside a `…url` are
+/// A key that speaks of a password, secret or token shows `***` alone; the passwords inside a `…url` are
 /// replaced, and the rest of it stays readable, because host and user are what an operator looks for. Every other
 /// value is treated as a possible URL too: a URL pasted into the wrong setting is still a secret.
 #[must_use]

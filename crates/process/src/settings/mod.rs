@@ -120,7 +120,7 @@ impl<T> Loaded<T> {
 ///
 /// # Errors
 /// [`SettingsErrors`] with everything that is wrong. Nothing but files has been opened; end with
-/// [`Exit::Configuration`](crate::exit::Exit::Configuration).
+/// [`Exit::Configuration`].
 pub fn load<T>(sources: &Sources) -> Result<Loaded<T>, SettingsErrors>
 where
     T: Default + Serialize + DeserializeOwned + CheckSettings,
