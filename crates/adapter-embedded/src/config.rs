@@ -72,7 +72,10 @@ impl EmbeddedConfig {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.path.as_os_str().is_empty() {
-            problems.push(("path", "is empty; name a directory, such as ./warren-data".to_owned()));
+            problems.push((
+                "path",
+                "is empty; name a directory, such as ./warren-data".to_owned(),
+            ));
         } else if self.path.to_str().is_none() {
             problems.push((
                 "path",

@@ -69,6 +69,11 @@ impl Database {
         })
     }
 
+    /// Makes the error of a file that does not open.
+    pub(crate) fn refusal(&self, error: sqlx::Error) -> OpenError {
+        open_error(&self.path, error)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -89,7 +94,10 @@ impl Database {
     }
 
     /// Measures what the file takes on the disk.
-    pub(crate) async fn footprint(&self, connection: &mut SqliteConnection) -> Result<Footprint, sqlx::Error> {
+    pub(crate) async fn footprint(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Footprint, sqlx::Error> {
         let row = sqlx::query(
             "select page_count, freelist_count, page_size \
              from pragma_page_count, pragma_freelist_count, pragma_page_size",
@@ -140,7 +148,10 @@ fn options(path: &Path, wal_bytes: u64) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
-        .pragma("wal_autocheckpoint", (wal_bytes / u64::from(PAGE_BYTES)).to_string())
+        .pragma(
+            "wal_autocheckpoint",
+            (wal_bytes / u64::from(PAGE_BYTES)).to_string(),
+        )
         .pragma("journal_size_limit", (2 * wal_bytes).to_string())
         .pragma("cache_size", "-8192")
         .pragma("trusted_schema", "off")
@@ -162,12 +173,11 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
 /// Makes an empty file ours; refuses one of another program.
 async fn claim(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
     let fail = |error| open_error(path, error);
-    let row = sqlx::query(
-        "select application_id, (select count(*) from sqlite_schema) from pragma_application_id",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(fail)?;
+    let row =
+        sqlx::query("select application_id, (select count(*) from sqlite_schema) from pragma_application_id")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(fail)?;
     let id: i64 = row.try_get(0).map_err(fail)?;
     let tables: i64 = row.try_get(1).map_err(fail)?;
     match (id, tables) {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sea_orm::sqlx;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -77,7 +76,7 @@ impl Embedded {
             stop.clone(),
         )
         .await
-        .map_err(|error| cannot_open(&queue_file, error))?;
+        .map_err(|error| queue_file.refusal(error))?;
         let store = Arc::new(Store::new(
             Arc::clone(&store_file),
             Arc::clone(&queue),
@@ -86,10 +85,7 @@ impl Embedded {
             retention_days,
             directory,
         ));
-        store
-            .measure()
-            .await
-            .map_err(|error| cannot_open(&store_file, error))?;
+        store.measure().await.map_err(|error| store_file.refusal(error))?;
         let keeper = tokio::spawn(keep(Arc::clone(&queue), Arc::clone(&store), space, stop.clone()));
         Ok(Self {
             queue,
@@ -168,13 +164,6 @@ impl Embedded {
         if timeout(CLOSE_TIMEOUT, ending).await.is_err() {
             tracing::warn!("the disk did not answer within {CLOSE_TIMEOUT:?}; closing without it");
         }
-    }
-}
-
-fn cannot_open(file: &Database, error: sqlx::Error) -> OpenError {
-    OpenError::Database {
-        path: file.path().to_owned(),
-        source: Arc::new(error),
     }
 }
 

@@ -166,3 +166,63 @@ pub(crate) fn store_error(error: sqlx::Error, path: &std::path::Path) -> StoreEr
         Fault::Value => StoreError::Rejected { reason, cause },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sea_orm::sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+
+    async fn run(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+        connection.execute(AssertSqlSafe(sql)).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn what_sqlite_answers_is_sorted_by_its_code() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new()
+            .filename(directory.path().join("a.db"))
+            .busy_timeout(std::time::Duration::ZERO)
+            .create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        for sql in [
+            "pragma max_page_count = 8",
+            "create table t (a integer primary key, b blob not null) strict",
+        ] {
+            run(&mut connection, sql).await.unwrap();
+        }
+        for (sql, expected) in [
+            ("insert into t values (1, zeroblob(1000000))", Fault::DiskFull),
+            ("insert into t values (1, zeroblob(2000000000))", Fault::Value),
+            ("insert into t values (1, null)", Fault::Value),
+            ("insert into t values ('a', x'00')", Fault::Value),
+            ("insert into elsewhere values (1)", Fault::Broken),
+            (
+                "pragma query_only = on; insert into t values (1, x'00')",
+                Fault::Broken,
+            ),
+        ] {
+            let error = run(&mut connection, sql).await.unwrap_err();
+            assert_eq!(fault(&error), expected, "{sql}: {error}");
+        }
+        let mut other = options.connect().await.unwrap();
+        run(&mut other, "begin immediate").await.unwrap();
+        let error = run(&mut connection, "pragma query_only = off; begin immediate")
+            .await
+            .unwrap_err();
+        assert_eq!(fault(&error), Fault::Passing, "{error}");
+    }
+
+    #[test]
+    fn every_fault_is_explained_with_the_file() {
+        for fault in [
+            Fault::DiskFull,
+            Fault::DiskBroken,
+            Fault::Passing,
+            Fault::Broken,
+            Fault::Value,
+        ] {
+            assert!(explain(fault, std::path::Path::new("/data/queue.db")).contains("/data/queue.db"));
+        }
+    }
+}

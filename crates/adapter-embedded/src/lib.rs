@@ -23,8 +23,8 @@ mod space;
 mod store;
 mod sync;
 
+pub use self::metrics::describe_metrics;
 pub use config::EmbeddedConfig;
 pub use embedded::Embedded;
 pub use error::OpenError;
-pub use self::metrics::describe_metrics;
 pub use store::read::{DeadLetter, EmbeddedReader};

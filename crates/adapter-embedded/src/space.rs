@@ -107,15 +107,19 @@ mod tests {
     }
 
     const fn used(used: u64) -> Footprint {
-        Footprint { used, free: 0, wal: 0 }
+        Footprint {
+            used,
+            free: 0,
+            wal: 0,
+        }
     }
 
     #[test]
     fn a_queued_message_reserves_its_room_in_the_store() {
         let space = space(used(300), used(200));
         // 300 + 100 queued, 200 + 300 + 100 once stored.
-        assert!(space.admit(100, 300).is_err());
-        assert!(space.admit(100, 200).is_ok());
+        assert!(space.admit(100, 301).is_err());
+        assert!(space.admit(100, 300).is_ok());
     }
 
     #[test]
@@ -136,9 +140,6 @@ mod tests {
     fn the_reason_names_the_setting_and_the_figures() {
         let reason = space(used(600), used(390)).admit(100, 0).unwrap_err();
         assert!(reason.contains("embedded.max_bytes of 1000 B"), "{reason}");
-        assert!(
-            reason.contains("queue takes 600 B, the store 390 B"),
-            "{reason}"
-        );
+        assert!(reason.contains("queue takes 600 B, the store 390 B"), "{reason}");
     }
 }

@@ -290,7 +290,9 @@ impl Claim {
                 cause: Some(error),
             }),
             Ok(Err(_)) => Err(SettleError::ConnectionLost),
-            Err(_) => Err(unavailable(format!("they were not on the disk within {patience:?}"))),
+            Err(_) => Err(unavailable(format!(
+                "they were not on the disk within {patience:?}"
+            ))),
         }
     }
 }
@@ -342,9 +344,15 @@ struct Backoff {
 impl Backoff {
     async fn wait(&mut self, group: &str, error: &sqlx::Error) {
         if self.failures == 0 {
-            tracing::warn!(group, error = chain(error), "the queue cannot be read; trying again");
+            tracing::warn!(
+                group,
+                error = chain(error),
+                "the queue cannot be read; trying again"
+            );
         }
-        let longest = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
+        let longest = FIRST_BACKOFF
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST_BACKOFF);
         self.failures += 1;
         sleep(jittered(longest)).await;
     }

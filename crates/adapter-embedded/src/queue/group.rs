@@ -260,12 +260,9 @@ impl Group {
                 }
                 Ok(state.scanned)
             } else {
-                Err(within_bounds(
-                    state
-                        .returned
-                        .iter()
-                        .map(|seq| (*seq, state.open.get(seq).map_or(0, |open| open.bytes))),
-                ))
+                Err(within_bounds(state.returned.iter().map(|seq| {
+                    (*seq, state.open.get(seq).map_or(0, |open| open.bytes))
+                })))
             }
         };
         match after {

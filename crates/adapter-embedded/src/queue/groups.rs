@@ -69,10 +69,11 @@ pub(crate) async fn load(database: &Database) -> Result<(Head, Groups), sqlx::Er
         }
     }
     // The log may be empty, but rows are dropped only once the way into the store has passed them.
-    let last: i64 = sqlx::query("select max(ifnull((select max(seq) from log), 0), (select max(cursor) from groups))")
-        .fetch_one(database.read_pool())
-        .await?
-        .try_get(0)?;
+    let last: i64 =
+        sqlx::query("select max(ifnull((select max(seq) from log), 0), (select max(cursor) from groups))")
+            .fetch_one(database.read_pool())
+            .await?
+            .try_get(0)?;
     let head = Head::at(last, offered);
 
     let mut store = None;
@@ -85,7 +86,11 @@ pub(crate) async fn load(database: &Database) -> Result<(Head, Groups), sqlx::Er
                 bytes: row.passed_bytes.unsigned_abs(),
             },
             // Unknown after a crash: then any row may have been out.
-            delivered_to: if row.delivered_to < 0 { last } else { row.delivered_to },
+            delivered_to: if row.delivered_to < 0 {
+                last
+            } else {
+                row.delivered_to
+            },
         };
         let group = Group::new(
             row.name.clone(),
@@ -109,5 +114,7 @@ pub(crate) fn write_severities(severities: SeveritySet) -> String {
 }
 
 fn read_severities(text: &str) -> SeveritySet {
-    text.split(',').filter_map(|name| name.parse::<Severity>().ok()).collect()
+    text.split(',')
+        .filter_map(|name| name.parse::<Severity>().ok())
+        .collect()
 }

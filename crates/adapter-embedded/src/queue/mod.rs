@@ -14,6 +14,8 @@ mod head;
 mod packet;
 pub(crate) mod publisher;
 mod script;
+mod statements;
+mod trim;
 mod upkeep;
 mod writer;
 

@@ -39,11 +39,7 @@ impl Packet {
 }
 
 /// Writes messages into packets within `limits`; one message over them has a packet of its own.
-pub(crate) fn pack(
-    messages: Vec<Message>,
-    trace: Option<TraceContext>,
-    limits: PacketLimits,
-) -> Vec<Packet> {
+pub(crate) fn pack(messages: Vec<Message>, trace: Option<TraceContext>, limits: PacketLimits) -> Vec<Packet> {
     let mut packets: Vec<Packet> = Vec::new();
     let mut open: [Option<usize>; 5] = [None; 5];
     let mut line = Vec::new();
@@ -183,10 +179,7 @@ mod tests {
             }
         }
         let rows = rows.into_inner();
-        assert_eq!(
-            rows.iter().map(|row| row.messages).collect::<Vec<_>>(),
-            [3, 1]
-        );
+        assert_eq!(rows.iter().map(|row| row.messages).collect::<Vec<_>>(), [3, 1]);
         assert_eq!(rows[0].traces, [trace(1), trace(2), trace(3)]);
         assert_eq!(read_traces(&write_traces(&rows[0].traces)), rows[0].traces);
         assert_eq!(read(&rows).len(), 4);

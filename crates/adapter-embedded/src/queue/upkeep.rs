@@ -90,11 +90,17 @@ impl Writer {
     /// Drops named groups that nobody attends and what lags too far behind; gives free pages back.
     pub(super) async fn tend(&mut self) {
         if let Err(error) = self.tend_groups().await {
-            tracing::warn!(error = chain(&error), "the queue's consumer groups cannot be tended");
+            tracing::warn!(
+                error = chain(&error),
+                "the queue's consumer groups cannot be tended"
+            );
         }
         self.measure_or_log().await;
         if let Err(error) = self.shrink().await {
-            tracing::warn!(error = chain(&error), "free pages of the queue cannot be given back");
+            tracing::warn!(
+                error = chain(&error),
+                "free pages of the queue cannot be given back"
+            );
         }
         self.report();
     }

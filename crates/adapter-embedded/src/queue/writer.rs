@@ -16,12 +16,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::PublishError;
-use warren_domain::{Severity, Timestamp};
+use warren_domain::{SeveritySet, Timestamp};
 
 use super::group::{Group, Position};
-use super::head::{Amount, Head};
-use super::packet::{Packet, Rows, write_traces};
+use super::head::Head;
+use super::packet::{Packet, Rows};
 use super::script::Script;
+use super::statements::{append, write_position, write_totals};
+use super::trim::Trim;
 use super::{Burial, Command, Groups, Limits, Publication, dead_letter, groups};
 use crate::database::Database;
 use crate::directory::Directory;
@@ -32,8 +34,8 @@ use crate::space::Space;
 
 /// How long acknowledgements gather when nothing is published; after a crash they are forgotten.
 const ACK_LINGER: Duration = Duration::from_millis(20);
-/// How many rows one commit may drop, so that publishing never waits long for it.
-const TRIM_ROWS: i64 = 2_048;
+/// How long positions wait at most while commits fail.
+const LONGEST_LINGER: Duration = Duration::from_secs(2);
 /// How much may be written before the file is measured again.
 const MEASURE_EVERY: u64 = 1 << 20;
 
@@ -54,10 +56,11 @@ pub(super) struct Writer {
     pub(super) connection: PoolConnection<Sqlite>,
     pub(super) groups: Groups,
     pub(super) head: watch::Sender<Head>,
-    /// For each severity: rows of it up to here are dropped.
-    trimmed: [i64; 5],
+    trim: Trim,
     /// Written since the file was measured.
     unmeasured: u64,
+    /// Grows while commits fail.
+    linger: Duration,
 }
 
 /// What one commit holds.
@@ -66,6 +69,19 @@ struct Batch {
     bytes: u64,
     publications: Vec<Publication>,
     burials: Vec<Burial>,
+}
+
+/// Where a group stands, and whether the file says otherwise.
+struct Standing {
+    group: Arc<Group>,
+    position: Position,
+    dirty: bool,
+}
+
+fn cursors(positions: &[Standing]) -> impl Iterator<Item = (SeveritySet, i64)> {
+    positions
+        .iter()
+        .map(|standing| (standing.group.severities(), standing.position.cursor))
 }
 
 impl Writer {
@@ -81,8 +97,9 @@ impl Writer {
             connection,
             groups,
             head: watch::Sender::new(head),
-            trimmed: [0; 5],
+            trim: Trim::default(),
             unmeasured: 0,
+            linger: ACK_LINGER,
         };
         writer.measure().await?;
         Ok(writer)
@@ -103,7 +120,7 @@ impl Writer {
                     Some(command) => Some(command),
                     None => break,
                 },
-                () = linger(&self.parts.settled, more_to_trim) => None,
+                () = linger(&self.parts.settled, more_to_trim, self.linger) => None,
             };
             let mut batch = self.batch();
             let mut next = first;
@@ -116,7 +133,11 @@ impl Writer {
             }
             self.commit(batch).await;
             match apart {
-                Some(Command::Join { name, severities, reply }) => {
+                Some(Command::Join {
+                    name,
+                    severities,
+                    reply,
+                }) => {
                     let group = self.join(&name, severities).await.map_err(Arc::new);
                     answer(reply, group);
                 }
@@ -154,7 +175,11 @@ impl Writer {
                 batch.publications.push(publication);
             }
             Command::Bury(burial) => {
-                batch.bytes += burial.lines.iter().map(|dead| dead.line.len() as u64).sum::<u64>();
+                batch.bytes += burial
+                    .lines
+                    .iter()
+                    .map(|dead| dead.line.len() as u64)
+                    .sum::<u64>();
                 batch.burials.push(burial);
             }
             apart => return Some(apart),
@@ -184,11 +209,16 @@ impl Writer {
             publications,
             burials,
         } = batch;
-        let rows = rows.into_inner();
+        if let Some(reason) = self.parts.condition.broken() {
+            // Publications were not admitted; what was acknowledged is delivered again by the next start.
+            let error = Arc::new(sqlx::Error::Protocol(reason));
+            burials.into_iter().for_each(|burial| burial.failed(&error));
+            return;
+        }
         let mut head = *self.head.borrow();
         let positions = self.positions(&burials);
         let began = Instant::now();
-        let outcome = match self.script(&mut head, rows, &positions, &burials) {
+        let outcome = match self.script(&mut head, rows.into_inner(), &positions, &burials) {
             Ok(script) if script.is_empty() => return,
             Ok(script) => {
                 self.parts.condition.commit_begins();
@@ -198,48 +228,60 @@ impl Writer {
         };
         match outcome {
             Ok(()) => {
-                self.parts.condition.commit_succeeded();
                 histogram!(COMMIT_SECONDS, "file" => "queue").record(began.elapsed());
-                let messages = head.total().messages - self.head.borrow().total().messages;
-                self.trim_done(&positions);
-                self.head.send_replace(head);
-                if !publications.is_empty() {
-                    histogram!(COMMIT_MESSAGES, "file" => "queue").record(messages as f64);
-                    self.parts.condition.set_full(None);
+                self.committed(head, &positions, &publications);
+                for publication in publications {
+                    publication.answer(Ok(()));
                 }
-                publications
-                    .into_iter()
-                    .for_each(|publication| publication.answer(Ok(())));
                 burials.into_iter().for_each(Burial::succeeded);
                 self.unmeasured += bytes;
                 if self.unmeasured > MEASURE_EVERY {
                     self.measure_or_log().await;
                 }
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                let path = self.parts.database.path().to_owned();
-                let answer = self
-                    .parts
-                    .condition
-                    .commit_failed(fault(&error), Arc::clone(&error), path);
-                for (group, _, dirty) in &positions {
-                    if *dirty {
-                        group.set_dirty();
-                    }
-                }
-                for publication in publications {
-                    publication.answer(Err(answer.clone()));
-                }
-                for burial in burials {
-                    burial.failed(&error);
-                }
-            }
+            Err(error) => self.failed(error, &positions, publications, burials),
+        }
+    }
+
+    fn committed(&mut self, head: Head, positions: &[Standing], publications: &[Publication]) {
+        self.parts.condition.commit_succeeded();
+        self.linger = ACK_LINGER;
+        self.trim.committed(cursors(positions));
+        let before = self.head.send_replace(head);
+        if !publications.is_empty() {
+            let messages = head.total().messages - before.total().messages;
+            histogram!(COMMIT_MESSAGES, "file" => "queue").record(messages as f64);
+            self.parts.condition.set_full(None);
+        }
+    }
+
+    fn failed(
+        &mut self,
+        error: sqlx::Error,
+        positions: &[Standing],
+        publications: Vec<Publication>,
+        burials: Vec<Burial>,
+    ) {
+        let error = Arc::new(error);
+        let path = self.parts.database.path().to_owned();
+        let refusal = self
+            .parts
+            .condition
+            .commit_failed(fault(&error), Arc::clone(&error), path);
+        self.linger = (self.linger * 2).min(LONGEST_LINGER);
+        for standing in positions.iter().filter(|standing| standing.dirty) {
+            standing.group.set_dirty();
+        }
+        for publication in publications {
+            publication.answer(Err(refusal.clone()));
+        }
+        for burial in burials {
+            burial.failed(&error);
         }
     }
 
     /// Returns where every group stands once `burials` are settled, and whether the file says otherwise.
-    fn positions(&self, burials: &[Burial]) -> Vec<(Arc<Group>, Position, bool)> {
+    fn positions(&self, burials: &[Burial]) -> Vec<Standing> {
         self.groups
             .iter()
             .map(|group| {
@@ -249,7 +291,11 @@ impl Writer {
                     .map(|burial| burial.origin.seq)
                     .collect();
                 let (position, dirty) = group.take_position(&settled);
-                (Arc::clone(group), position, dirty || !settled.is_empty())
+                Standing {
+                    group: Arc::clone(group),
+                    position,
+                    dirty: dirty || !settled.is_empty(),
+                }
             })
             .collect()
     }
@@ -258,7 +304,7 @@ impl Writer {
         &self,
         head: &mut Head,
         rows: Vec<Packet>,
-        positions: &[(Arc<Group>, Position, bool)],
+        positions: &[Standing],
         burials: &[Burial],
     ) -> Result<Script, sqlx::Error> {
         let mut script = Script::begin();
@@ -275,67 +321,18 @@ impl Writer {
                 dead_letter::keep(&mut script, &burial.origin, dead)?;
             }
         }
-        for (group, position, dirty) in positions {
-            if *dirty {
-                write_position(&mut script, group, position, now)?;
-            }
+        for standing in positions.iter().filter(|standing| standing.dirty) {
+            write_position(&mut script, &standing.group, &standing.position, now)?;
         }
-        self.trim(&mut script, positions)?;
+        self.trim.write(&mut script, cursors(positions))?;
         Ok(script)
     }
 
-    /// Drops rows that every group that hears their severity has passed.
-    fn trim(
-        &self,
-        script: &mut Script,
-        positions: &[(Arc<Group>, Position, bool)],
-    ) -> Result<(), sqlx::Error> {
-        let passed = passed_by_all(positions);
-        let Some((after, to)) = self.trim_range(&passed) else {
-            return Ok(());
-        };
-        script
-            .statement(
-                "delete from log where seq > ? and seq <= ? and seq <= case severity \
-                 when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end",
-            )
-            .bind(after)?
-            .bind(to)?;
-        for passed in passed {
-            script.bind(passed)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the rows to look at: the next ones that somebody has passed and that are still there.
-    fn trim_range(&self, passed: &[i64; 5]) -> Option<(i64, i64)> {
-        let behind = self
-            .trimmed
-            .iter()
-            .zip(passed)
-            .filter(|(trimmed, passed)| trimmed < passed);
-        let after = *behind.clone().map(|(trimmed, _)| trimmed).min()?;
-        let to = *behind.map(|(_, passed)| passed).max()?;
-        Some((after, to.min(after + TRIM_ROWS)))
-    }
-
-    fn trim_done(&mut self, positions: &[(Arc<Group>, Position, bool)]) {
-        let passed = passed_by_all(positions);
-        if let Some((_, to)) = self.trim_range(&passed) {
-            for (trimmed, passed) in self.trimmed.iter_mut().zip(passed) {
-                *trimmed = (*trimmed).max(passed.min(to));
-            }
-        }
-    }
-
+    /// Tells whether dropping rows is worth a commit of its own.
     fn has_more_to_trim(&self) -> bool {
-        let positions: Vec<_> = self
-            .groups
-            .iter()
-            .map(|group| (Arc::clone(group), group.position(), false))
-            .collect();
-        self.trim_range(&passed_by_all(&positions))
-            .is_some_and(|(after, to)| to - after >= TRIM_ROWS)
+        let groups = self.groups.iter();
+        self.trim
+            .is_behind(groups.map(|group| (group.severities(), group.position().cursor)))
     }
 
     /// Measures what the queue takes on the disk.
@@ -360,7 +357,7 @@ impl Writer {
         let outcome = self
             .positions(&[])
             .iter()
-            .try_for_each(|(group, position, _)| {
+            .try_for_each(|Standing { group, position, .. }| {
                 write_position(&mut script, group, position, now)?;
                 script
                     .statement("update groups set delivered_to = ? where name = ?")
@@ -385,74 +382,11 @@ impl Writer {
 }
 
 /// Waits until positions are worth a commit of their own.
-async fn linger(settled: &Notify, more_to_trim: bool) {
+async fn linger(settled: &Notify, more_to_trim: bool, patience: Duration) {
     if !more_to_trim {
         settled.notified().await;
     }
-    sleep(ACK_LINGER).await;
-}
-
-fn append(script: &mut Script, head: &mut Head, row: Packet, now: i64) -> Result<(), sqlx::Error> {
-    let amount = Amount {
-        messages: row.messages as u64,
-        bytes: row.lines.len() as u64,
-    };
-    head.append(row.severity, amount);
-    script
-        .statement("insert into log values (?,?,?,?,?,?)")
-        .bind(head.seq)?
-        .bind(i64::from(row.severity.number()))?
-        .bind(amount.messages as i64)?
-        .bind(now)?
-        .bind(write_traces(&row.traces))?
-        .bind(row.lines)?;
-    Ok(())
-}
-
-/// Writes all totals in one statement, whichever changed: its text is then always the same.
-fn write_totals(script: &mut Script, head: &Head) -> Result<(), sqlx::Error> {
-    script.statement(
-        "update log_totals set \
-         messages = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end, \
-         bytes = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end",
-    );
-    for severity in Severity::ALL {
-        script.bind(head.offered(severity).messages as i64)?;
-    }
-    for severity in Severity::ALL {
-        script.bind(head.offered(severity).bytes as i64)?;
-    }
-    Ok(())
-}
-
-fn write_position(
-    script: &mut Script,
-    group: &Group,
-    position: &Position,
-    now: i64,
-) -> Result<(), sqlx::Error> {
-    script
-        .statement(
-            "update groups set cursor = ?, passed_messages = ?, passed_bytes = ?, attended_at = ? where name = ?",
-        )
-        .bind(position.cursor)?
-        .bind(position.passed.messages as i64)?
-        .bind(position.passed.bytes as i64)?
-        .bind(group.attended_at(now))?
-        .bind(group.name())?;
-    Ok(())
-}
-
-/// For each severity, returns the row that every group that hears it has passed.
-fn passed_by_all(positions: &[(Arc<Group>, Position, bool)]) -> [i64; 5] {
-    Severity::ALL.map(|severity| {
-        positions
-            .iter()
-            .filter(|(group, _, _)| group.severities().contains(severity))
-            .map(|(_, position, _)| position.cursor)
-            .min()
-            .unwrap_or(0)
-    })
+    sleep(patience).await;
 }
 
 /// Tells a caller what became of its request; one that is gone does not want to know.

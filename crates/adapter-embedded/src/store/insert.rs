@@ -77,7 +77,8 @@ impl Store {
         histogram!(COMMIT_SECONDS, "file" => "store").record(began.elapsed());
         histogram!(COMMIT_MESSAGES, "file" => "store").record(new.len() as f64);
 
-        self.space.add_store(new.iter().map(|message| size(message)).sum());
+        self.space
+            .add_store(new.iter().map(|message| size(message)).sum());
         let inserted: SeverityCounts = new.iter().map(|message| message.severity).collect();
         let all: SeverityCounts = batch.iter().map(|message| message.severity).collect();
         let mut duplicates = SeverityCounts::default();
@@ -91,10 +92,7 @@ impl Store {
 /// Returns the first message under each id, sorted by id: neighbours in the index are then written together.
 fn first_of_each_id(batch: &[Message]) -> Vec<&Message> {
     let mut seen = HashSet::with_capacity(batch.len());
-    let mut first: Vec<_> = batch
-        .iter()
-        .filter(|message| seen.insert(message.id))
-        .collect();
+    let mut first: Vec<_> = batch.iter().filter(|message| seen.insert(message.id)).collect();
     first.sort_unstable_by_key(|message| message.id);
     first
 }
@@ -181,11 +179,7 @@ async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Resu
     for (piece, sql) in pieces(&counts(messages), &COUNTS) {
         let mut upsert = sqlx::query(sql);
         for ((minute, severity, source), messages) in piece {
-            upsert = upsert
-                .bind(minute)
-                .bind(severity)
-                .bind(*source)
-                .bind(messages);
+            upsert = upsert.bind(minute).bind(severity).bind(*source).bind(messages);
         }
         upsert.execute(&mut *connection).await?;
     }

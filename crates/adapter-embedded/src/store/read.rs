@@ -109,7 +109,8 @@ impl EmbeddedReader {
             .map_err(|error| failed(error, &self.queue))?;
         rows.into_iter()
             .map(|row| {
-                DeadLetter::try_from(row).map_err(|field| unreadable(message::NotAMessage::Field(field), &self.queue))
+                DeadLetter::try_from(row)
+                    .map_err(|field| unreadable(message::NotAMessage::Field(field), &self.queue))
             })
             .collect()
     }
@@ -150,7 +151,10 @@ fn failed(error: sea_orm::DbErr, database: &Database) -> StoreError {
 fn unreadable(error: message::NotAMessage, database: &Database) -> StoreError {
     let cause: Cause = Arc::new(error);
     StoreError::Misconfigured {
-        reason: format!("{} holds a row that this program has not written", database.path().display()),
+        reason: format!(
+            "{} holds a row that this program has not written",
+            database.path().display()
+        ),
         cause: Some(cause),
     }
 }

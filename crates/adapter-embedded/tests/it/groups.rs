@@ -22,7 +22,11 @@ async fn each_group_goes_at_its_own_pace_and_goes_on_after_a_restart() {
     let embedded = open(directory.path()).await;
     let mut critical = embedded.consumer(named("critical", [Severity::Critical]));
     // A group hears what is published once it has asked for the first time.
-    assert!(timeout(Duration::from_millis(300), critical.next()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), critical.next())
+            .await
+            .is_err()
+    );
     let (first, second) = (messages(50), messages(50));
     publish(&embedded, &first).await;
     assert_same_messages(&take(&mut *critical, 10).await, &of(Severity::Critical, &first));
@@ -102,7 +106,11 @@ async fn no_more_than_the_prefetch_is_out() {
     for _ in 0..3 {
         out.push(next(&mut *consumer).await);
     }
-    assert!(timeout(Duration::from_millis(300), consumer.next()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), consumer.next())
+            .await
+            .is_err()
+    );
     out.pop().unwrap().ack().await.unwrap();
     out.push(next(&mut *consumer).await);
     assert_eq!(out.last().unwrap().attempt, 1, "waiting for room is no delivery");
@@ -123,7 +131,11 @@ async fn a_delivery_over_the_prefetched_bytes_is_let_through_alone() {
     let mut consumer = embedded.consumer(ConsumerGroup::Store);
     let first = next(&mut *consumer).await;
     assert_same_messages(&first.messages, &[large]);
-    assert!(timeout(Duration::from_millis(300), consumer.next()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), consumer.next())
+            .await
+            .is_err()
+    );
     first.ack().await.unwrap();
     next(&mut *consumer).await.ack().await.unwrap();
     embedded.close().await;
@@ -138,14 +150,16 @@ async fn a_forgotten_group_loses_its_oldest_messages_and_holds_up_nobody() {
     };
     let embedded = Embedded::open(limits, None).await.unwrap();
     let mut forgotten = embedded.consumer(named("forgotten", Severity::ALL));
-    assert!(timeout(Duration::from_millis(300), forgotten.next()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), forgotten.next())
+            .await
+            .is_err()
+    );
     forgotten.close().await;
     let body = "x".repeat(10_000);
     let mut last = Vec::new();
     for _ in 0..50 {
-        last = (0..20)
-            .map(|_| message(Severity::Info, "a", &body))
-            .collect();
+        last = (0..20).map(|_| message(Severity::Info, "a", &body)).collect();
         publish(&embedded, &last).await;
     }
     assert_eq!(drain(&embedded).await, 1_000);

@@ -109,7 +109,10 @@ fn nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_stored_twice() {
             directory.path().join("data/queue.db"),
             directory.path().join("data/store.db"),
         );
-        assert_eq!(count(&store, "select count(*) from messages").await as u64, counted);
+        assert_eq!(
+            count(&store, "select count(*) from messages").await as u64,
+            counted
+        );
         assert_eq!(count(&queue, "select count(*) from log").await, 0);
         for file in [queue, store] {
             let sound = "select count(*) from pragma_integrity_check where integrity_check = 'ok'";

@@ -20,9 +20,7 @@ fn small(directory: &std::path::Path) -> EmbeddedConfig {
 
 fn bulk() -> Vec<Message> {
     let body = "x".repeat(20_000);
-    (0..20)
-        .map(|_| message(Severity::Info, "bulk", &body))
-        .collect()
+    (0..20).map(|_| message(Severity::Info, "bulk", &body)).collect()
 }
 
 async fn publish_until_full(embedded: &Embedded) -> (usize, String) {
@@ -109,9 +107,8 @@ async fn retention_removes_what_is_older_and_nothing_else() {
     let embedded = Embedded::open(config(directory.path()), Some(7)).await.unwrap();
     let now = Timestamp::now();
     let day = 86_400_000_000;
-    let at = |days: i64| {
-        message_made_at(Timestamp::from_unix_micros(now.unix_micros() - days * day).unwrap())
-    };
+    let at =
+        |days: i64| message_made_at(Timestamp::from_unix_micros(now.unix_micros() - days * day).unwrap());
     let (old, young) = ([at(8), at(400)], [at(0), at(6)]);
     let store = embedded.store();
     store.store(&[old.as_slice(), &young].concat()).await.unwrap();

@@ -86,7 +86,10 @@ async fn a_database_of_another_program_is_refused() {
     let file = directory.path().join("data/store.db");
     run_sql(&file, &["create table diary (day text)"]).await;
     let text = refusal(directory.path()).await.to_string();
-    assert!(text.contains("store.db is a database of another program"), "{text}");
+    assert!(
+        text.contains("store.db is a database of another program"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -29,11 +29,7 @@ async fn a_closed_adapter_says_so_everywhere() {
     let mut consumer = embedded.consumer(ConsumerGroup::Store);
     let out = next(&mut *consumer).await;
     embedded.close().await;
-    let error = embedded
-        .publisher()
-        .publish(messages(2), None)
-        .await
-        .unwrap_err();
+    let error = embedded.publisher().publish(messages(2), None).await.unwrap_err();
     assert_eq!(error.errors.len(), 2);
     assert!(matches!(error.errors[0].1, PublishError::Unavailable { .. }));
     assert!(consumer.next().await.is_none());
@@ -52,7 +48,8 @@ async fn an_undecodable_line_becomes_a_dead_letter_and_its_neighbours_arrive() {
     drop(embedded);
     let file = directory.path().join("data/queue.db");
     let damage = [
-        "update log set lines = cast('{\"body\":\"no id\"}' || char(10) || 'no json' || char(10) as blob) || lines",
+        "update log set lines = \
+         cast('{\"body\":\"no id\"}' || char(10) || 'no json' || char(10) || cast(lines as text) as blob)",
         "insert into log values (77, 9, 1, 1, 'no trace', cast('nothing here' as blob))",
         "update log_totals set messages = messages + 1, bytes = bytes + 12 where severity = 9",
     ];
