@@ -38,6 +38,14 @@ const SEVERITIES: [(&str, i16); 20] = [
     ("Crit", 21),
 ];
 
+/// Returns the number that a database keeps for a severity, however it is written.
+pub fn severity_number(text: &str) -> Option<i16> {
+    SEVERITIES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text))
+        .map(|(_, number)| *number)
+}
+
 /// Makes the message of every number; equal seeds make equal messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Generator {
@@ -193,7 +201,8 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-fn stored_value(value: Value) -> Value {
+/// Returns a JSON value as it is stored: U+0000 as U+FFFD, in keys and texts.
+pub fn stored_value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(without_nul(&text)),
         Value::Array(items) => items.into_iter().map(stored_value).collect(),

@@ -75,6 +75,7 @@ impl Load {
                 return Ok(());
             };
             if self.patience.is_zero() {
+                sleep(wait).await;
                 return Ok(());
             }
             if Instant::now() > deadline {

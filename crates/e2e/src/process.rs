@@ -269,13 +269,19 @@ impl Service {
     /// Asks the program to stop and waits until it has.
     ///
     /// # Errors
-    /// It runs on, or did not end with success.
+    /// It runs on, or did not end with success, or panicked at any time before.
     pub async fn stop(&mut self, within: Duration) -> Result<()> {
         self.terminate().await?;
         let status = self.wait(within).await?;
         ensure!(
             status.success(),
             "{} ended with {status} after SIGTERM\n{}",
+            self.name,
+            self.log_end()
+        );
+        ensure!(
+            !self.log()?.contains("panicked at"),
+            "{} panicked\n{}",
             self.name,
             self.log_end()
         );

@@ -11,6 +11,8 @@ use warren_e2e::request::Planner;
 use warren_e2e::sqlite::DataFolder;
 use warren_e2e::{Generator, Ledger};
 
+use crate::alone;
+
 const MESSAGES: u64 = 100_000;
 
 /// Sends everything twice with the same ids; returns after both times are stored.
@@ -46,6 +48,7 @@ async fn send_twice(intake: &Service, store: &Service) -> Arc<Ledger> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_in_postgresql_once_as_it_was_sent_however_often_it_is_sent() {
+    let _alone = alone().await;
     on_shared_servers(async |bed| {
         bed.migrate().await.unwrap();
         let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
@@ -61,6 +64,7 @@ async fn every_message_is_in_postgresql_once_as_it_was_sent_however_often_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_in_sqlite_once_as_it_was_sent_however_often_it_is_sent() {
+    let _alone = alone().await;
     let folder = DataFolder::create().unwrap();
     let mut warren = folder.warren().unwrap();
     warren.start_ready().await.unwrap();

@@ -1,4 +1,23 @@
 //! The promises, proved from outside: the real programs, real servers, and a ledger.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod benchmark;
 mod complete;
+mod hostile;
+#[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
+#[allow(dead_code)]
+mod hostile_requests;
+mod kill;
+mod memory;
+mod operator;
+mod restart;
+mod stop;
+mod trace;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Waits until no other test with a heavy load runs: two at once would only wait for each other's processor time.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}

@@ -1,0 +1,44 @@
+//! The benchmark runs and says what it should; its figures mean nothing here.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use warren_e2e::environment;
+use warren_e2e::process::Service;
+
+use crate::alone;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_benchmark_prints_every_row_and_every_goal() {
+    let _alone = alone().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bench.json");
+    let mut bench = Service::new("bench")
+        .unwrap()
+        .argument("--json")
+        .argument(file.to_str().unwrap())
+        .argument("smoke")
+        .setting("WARREN_TEST_AMQP_URL", environment::amqp_url())
+        .setting("WARREN_TEST_POSTGRES_URL", environment::postgres_url());
+    bench.spawn().unwrap();
+    let status = bench.wait(Duration::from_secs(240)).await.unwrap();
+    let said = bench.log().unwrap();
+    assert!(status.success(), "{status}: {said}");
+    for text in [
+        "requests of 1,",
+        "NDJSON requests of 100",
+        "NDJSON requests of 1,000",
+        "one worker, full queue",
+        "HTTP to SQLite, one process",
+        "AMQP confirmed, window 128",
+        "binary COPY",
+        "Goals",
+    ] {
+        assert!(said.contains(text), "no {text:?} in: {said}");
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert!(
+        report["repetitions"]["singles"][0]["accepted_per_second"].as_f64() > Some(0.0),
+        "{report}"
+    );
+}
