@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 use warren_adapter_amqp::AmqpPublisher;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
@@ -13,6 +14,7 @@ use warren_pipeline::Intake;
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Command, Frame};
 use warren_process::settings::Sources;
+use warren_process::shutdown::drain;
 
 use settings::Settings;
 
@@ -62,10 +64,19 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "listening");
-    server.serve(routes.router(), frame.stop).await;
+    let serving = CancellationToken::new();
+    tokio::spawn(stop_serving(frame.stop, health, serving.clone()));
+    server.serve(routes.router(), serving).await;
 
     // Clients have gone or have their answers; what was handed over is still awaited, then the connection ends.
-    intake.drain().await;
+    drain("publishing", settings.http.drain_timeout, intake.drain()).await;
     publisher.close().await;
     Ok(())
+}
+
+/// Says that the service is not ready before it stops accepting, so that balancers need not find out by errors.
+async fn stop_serving(stop: CancellationToken, health: Health, serving: CancellationToken) {
+    stop.cancelled().await;
+    health.start_draining();
+    serving.cancel();
 }

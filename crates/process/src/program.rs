@@ -114,7 +114,8 @@ pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
         }
     };
     tokio::spawn(frame.metrics.clone().keep_up(frame.stop.clone()));
-    match work(settings, frame).await {
+    // Boxed: the future of a whole program is too large for a stack frame.
+    match Box::pin(work(settings, frame)).await {
         Ok(()) => {
             tracing::info!("stopped");
             Exit::Clean

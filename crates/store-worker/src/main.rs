@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
 }
 
 async fn migrate(settings: Settings, frame: Frame) -> anyhow::Result<()> {
-    let migration = warren_adapter_postgres::migrate(&settings.postgres);
+    let migration = Box::pin(warren_adapter_postgres::migrate(&settings.postgres));
     match frame.stop.run_until_cancelled(migration).await {
         Some(report) => {
             let report = report?;

@@ -16,6 +16,7 @@ use warren_pipeline::{Intake, StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
+use warren_process::shutdown::drain;
 
 use settings::Settings;
 
@@ -85,17 +86,20 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         storing.clone(),
     ));
-    let serving = frame.stop.clone();
-    let stopping = tokio::spawn(async move {
-        frame.stop.cancelled().await;
-        health.start_draining();
-    });
+    let serving = CancellationToken::new();
+    tokio::spawn(stop_serving(frame.stop, health, serving.clone()));
     server.serve(routes.router(), serving).await;
-    stopping.await?;
-    intake.drain().await;
+    drain("publishing", settings.http.drain_timeout, intake.drain()).await;
     storing.cancel();
     store_loop.await?;
     maintenance.await?;
     embedded.close().await;
     Ok(())
+}
+
+/// Says that the service is not ready before it stops accepting, so that balancers need not find out by errors.
+async fn stop_serving(stop: CancellationToken, health: Health, serving: CancellationToken) {
+    stop.cancelled().await;
+    health.start_draining();
+    serving.cancel();
 }
