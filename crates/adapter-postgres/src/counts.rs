@@ -4,8 +4,10 @@
 //! over the same time agree to the message.
 //!
 //! Each transaction appends what it adds to `message_count_deltas`, and the maintenance folds that into
-//! `message_counts_folded`; the view `message_counts` is the sum of both. Writers that update shared rows instead wait
-//! for each other's flush: every one of them counts the same severities and sources in the same minute.
+//! `message_counts_folded`; the view `message_counts` is the sum of both. Updating the shared rows in each transaction was
+//! tried: all writers count the same severities and sources in the same minute, so each waits for the other's flush,
+//! which takes most of the gain of a second connection and, with four writers and a disk that flushes in 10 ms, more
+//! than half of the rate; and one writer that hangs in its transaction holds up all others. Appending costs some 5 %.
 
 use std::collections::HashMap;
 

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use warren_domain::ports::StoreError;
 
 use crate::config::{ConfigError, PostgresConfig, SessionLimits};
-use crate::error::{Failure, unavailable};
+use crate::error::{Failure, misconfigured, unavailable};
 use crate::migration;
 use crate::target::Target;
 use crate::tls::Tls;
@@ -135,8 +135,17 @@ impl Connector {
             limit: limits.client_side(),
             _open: metrics::OpenConnection::count(),
         };
-        session.client.batch_execute(&settings(limits)).await?;
-        Ok(session)
+        let told = session.texts(&settings(limits)).await?;
+        match told.first().map(String::as_str) {
+            Some("UTF8") => Ok(session),
+            other => {
+                let fault = format!(
+                    "the database is encoded as {}, which cannot hold every text; create one with encoding 'UTF8'",
+                    other.unwrap_or("something unknown")
+                );
+                Err(misconfigured(self.place(), &fault, None).into())
+            }
+        }
     }
 }
 
@@ -149,13 +158,13 @@ impl std::fmt::Debug for Connector {
 const COPY: &str =
     "copy messages (id, severity, source, body, attributes, occurred_at, received_at) from stdin binary";
 
-/// Returns what every session begins with.
+/// Returns what every session begins with; the first answer is the database's encoding.
 ///
 /// Not startup options, because connection poolers refuse those. A server or role whose `synchronous_commit` is off
 /// would make `Ok` mean "probably"; any of its other values flushes before the answer, and is left as it is.
 fn settings(limits: SessionLimits) -> String {
     format!(
-        "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
+        "show server_encoding; set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
          select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
         limits.statement.as_millis(),
         limits.lock.as_millis(),

@@ -3,25 +3,26 @@
 //! # The write path
 //!
 //! Three things decide how fast rows get in: how many of them share a statement and a flush, what PostgreSQL has to do
-//! for each, and what the client has to. Measured beforehand over one connection with batches of 2,000 (`cargo xtask
-//! bench` prints what this machine does):
+//! for each, and what this program has to. Of the ways there are,
 //!
-//! | Way | Rows/s | Idempotent |
-//! | --- | --- | --- |
-//! | sea-orm `insert_many`, its socket patched to send at once | 39 k | yes |
-//! | `insert … select from unnest(…) on conflict do nothing` | 50 k | yes |
-//! | binary COPY into a temporary table, then `insert … on conflict` | 50 k | yes |
-//! | binary COPY straight into the table | 67 k | no |
+//! - `insert_many` of sea-orm binds a parameter a value: it spends ten times this program's CPU, and is bounded by
+//!   65,535 parameters a statement;
+//! - `insert … select from unnest(…) on conflict (id) do nothing` binds an array a column, and takes what is
+//!   stored already for what it is;
+//! - binary COPY into a temporary table, and from there into the table, is no faster than unnest: every row is
+//!   written twice;
+//! - binary COPY straight into the table is the fastest, half as fast again as unnest, but fails as a whole on the first
+//!   message that is stored already.
 //!
-//! So a batch is copied straight into the table, in the hope that all of it is new: with `COPY` a message that is stored
-//! already fails the whole batch, which is then repeated by unnest. Only a redelivery brings stored messages, and
-//! redeliveries come in a row; so after a batch that held one, the next goes by unnest at once, until one is
-//! all new again. A batch of a few rows goes by unnest as well: that is one statement, which is its own transaction, and
-//! so one round trip where COPY needs three.
+//! So a batch is copied straight into the table, in the hope that all of it is new, and repeated by unnest when it is not.
+//! Only redeliveries bring stored messages, and they come in a row: after a batch that held one, the next goes by
+//! unnest at once, until one is all new again. A batch of a few rows goes by unnest as well: that is one statement, which
+//! is its own transaction, and so one round trip where COPY needs three. `cargo xtask bench` prints what comes of it beside
+//! COPY by a client that does nothing else.
 //!
 //! Both ways go over tokio-postgres. sqlx, below sea-orm, does not set `TCP_NODELAY` (as of 0.9.0): a statement longer than
-//! a segment waits some 40 ms for the server's delayed acknowledgement, which limits batches of 50 to 1,100 rows/s.
-//! sea-orm has what fits a segment: migrations, entities, queries.
+//! a segment waits some 40 ms for the server's delayed acknowledgement, each time. sea-orm has what fits a segment:
+//! migrations, entities, queries.
 //!
 //! # What a transaction holds
 //!
@@ -178,15 +179,17 @@ impl PostgresStore {
             else 'forbidden' end";
         let place = self.connector.place();
         let lease = self.pool.acquire().await?;
-        let found = match lease.texts(LOOK_AT).await {
-            Ok(found) => found,
-            Err(failure) => return Err(failure.into_store_error(place)),
+        let looked = async {
+            lease.check_schema(place).await?;
+            lease.texts(LOOK_AT).await
         };
-        let schema = lease.check_schema(place).await;
-        lease.give_back();
-        schema.map_err(|failure| failure.into_store_error(place))?;
+        let found = looked.await.map_err(|failure| failure.into_store_error(place))?;
         match found.first().map(String::as_str) {
-            Some("well") => Ok(()),
+            // Given back only now: what a session was told about writing when it began may be over for the next one.
+            Some("well") => {
+                lease.give_back();
+                Ok(())
+            }
             Some("read only") => Err(unavailable(
                 place,
                 "it takes no writes, as a standby does; postgres.url must lead to the primary",

@@ -24,8 +24,9 @@ pub(crate) const STORE: &str = "\
     )
     select severity, count(*) from fresh group by severity";
 
-/// How many bytes of text one statement takes; PostgreSQL ends the connection at a message of 1 GiB.
-const MOST_BYTES: usize = 256 << 20;
+/// How many bytes of text one statement takes. PostgreSQL ends the connection at a message of 1 GiB; this is far less,
+/// because a statement's parameters lie in memory twice.
+const MOST_BYTES: usize = 16 << 20;
 
 /// A row and its attributes in the binary format of `jsonb`.
 struct Row<'a> {

@@ -2,4 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod conformance;
+mod days;
+mod outages;
+mod proxy;
+mod rights;
+mod schema;
+mod storing;
 mod support;
+mod tls;

@@ -44,11 +44,15 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn empty() -> Self {
+        Self::encoded_as("utf8").await
+    }
+
+    pub(crate) async fn encoded_as(encoding: &str) -> Self {
         let name = format!("warren_test_{}", Uuid::now_v7().simple());
         let server = connect(&server_url()).await;
         server
             .batch_execute(&format!(
-                "create database {name} template template0 encoding 'utf8'"
+                "create database {name} template template0 encoding '{encoding}' locale 'C'"
             ))
             .await
             .unwrap();
@@ -99,13 +103,9 @@ impl Database {
         let rows = self.admin.query(query, &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
-
-    /// Drops the database, whoever is still connected.
-    pub(crate) async fn drop(self) {
-        drop_database(&self.name).await;
-    }
 }
 
+/// Drops a database, whoever is still connected.
 pub(crate) async fn drop_database(name: &str) {
     let server = connect(&server_url()).await;
     server

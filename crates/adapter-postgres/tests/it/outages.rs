@@ -1,0 +1,301 @@
+//! What a store says, and how soon, when PostgreSQL does not do its part; and that it recovers by itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use warren_adapter_conformance::samples::{message, messages};
+use warren_adapter_postgres::{PostgresConfig, PostgresStore, migrate};
+use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+use warren_domain::{Severity, Timestamp};
+
+use crate::proxy::{Network, Proxy};
+use crate::support::{Database, eventually, with_database};
+
+/// Limits short enough for a test.
+fn impatient(config: PostgresConfig) -> PostgresConfig {
+    PostgresConfig {
+        connect_timeout: Duration::from_millis(700),
+        acquire_timeout: Duration::from_millis(700),
+        statement_timeout: Duration::from_millis(600),
+        lock_timeout: Duration::from_millis(300),
+        ..config
+    }
+}
+
+fn through(proxy: &Proxy, database: &Database) -> PostgresStore {
+    let config = PostgresConfig {
+        url: proxy.url(database),
+        ..database.config()
+    };
+    PostgresStore::new(impatient(config), None).unwrap()
+}
+
+fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}
+
+async fn rows(database: &Database) -> i64 {
+    database.number("select count(*) from messages").await
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable_at_once_and_found_when_it_comes() {
+    with_database(|database| async move {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = PostgresConfig {
+            url: format!("postgres://warren:hunter2@127.0.0.1:{port}/warren"),
+            ..PostgresConfig::default()
+        };
+        let store = PostgresStore::new(config.clone(), None).unwrap();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let error = store.store(&messages(3)).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&format!("127.0.0.1:{port}")),
+                "{error}"
+            );
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+            assert!(begun.elapsed() < Duration::from_secs(2));
+        }
+        assert!(store.check().await.is_err());
+        assert_unavailable(store.maintain(Timestamp::now()).await);
+        assert_unavailable(migrate(&config).await);
+
+        let proxy = Proxy::start().await;
+        proxy.set(Network::Down);
+        let store = through(&proxy, &database);
+        assert_unavailable(store.store(&messages(3)).await);
+        proxy.set(Network::Up);
+        store.store(&messages(3)).await.unwrap();
+        store.check().await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_cut_between_batches_is_replaced() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let store = through(&proxy, &database);
+        store.store(&messages(500)).await.unwrap();
+        proxy.set(Network::Down);
+        assert_unavailable(store.store(&messages(500)).await);
+        proxy.set(Network::Up);
+        store.store(&messages(500)).await.unwrap();
+        assert_eq!(rows(&database).await, 1_000);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_everything_is_unavailable_in_time_and_left_behind() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let store = through(&proxy, &database);
+        store.store(&messages(500)).await.unwrap();
+        proxy.set(Network::Silent);
+        for size in [5, 500] {
+            let begun = Instant::now();
+            assert_unavailable(store.store(&messages(size)).await);
+            // The client's own limit is a second over the statement's.
+            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        }
+        let begun = Instant::now();
+        assert!(store.check().await.is_err());
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        proxy.set(Network::Up);
+        store.store(&messages(500)).await.unwrap();
+        store.check().await.unwrap();
+        assert_eq!(rows(&database).await, 1_000);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_was_lost_is_stored_once_when_it_is_repeated() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let store = through(&proxy, &database);
+        store.store(&messages(1)).await.unwrap();
+        proxy.set(Network::Mute);
+        // One statement that is its own transaction: it commits, and nobody hears of it.
+        let batch = messages(50);
+        assert_unavailable(store.store(&batch).await);
+        eventually("the batch is stored", || async { rows(&database).await == 51 }).await;
+        proxy.set(Network::Up);
+        let stored = store.store(&batch).await.unwrap();
+        assert_eq!((stored.inserted.total(), stored.duplicates.total()), (0, 50));
+        assert_eq!(rows(&database).await, 51);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn waiting_batches_do_not_run_over_a_server_that_is_away() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        proxy.set(Network::Down);
+        let store = through(&proxy, &database);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            assert_unavailable(store.store(&messages(3)).await);
+        }
+        // Up to 50 ms, 100, 200, 400, 800, then a second; each at least half of it.
+        assert!((2..=12).contains(&proxy.connections()), "{}", proxy.connections());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_locked_table_is_unavailable_in_time_and_the_connections_stay() {
+    with_database(|database| async move {
+        let store = PostgresStore::new(impatient(database.config()), None).unwrap();
+        store.store(&messages(3)).await.unwrap();
+        database.run("begin; lock table messages").await;
+        for size in [3, 500] {
+            let begun = Instant::now();
+            assert_unavailable(store.store(&messages(size)).await);
+            assert!(begun.elapsed() < Duration::from_secs(3));
+        }
+        database.run("rollback").await;
+        store.store(&messages(500)).await.unwrap();
+        assert_eq!(rows(&database).await, 503);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_unavailable() {
+    with_database(|database| async move {
+        database
+            .run(
+                "create function slow() returns trigger language plpgsql as
+                 $$ begin perform pg_sleep(30); return new; end $$;
+                 create trigger slow before insert on messages
+                     for each row when (new.body = 'slow') execute function slow()",
+            )
+            .await;
+        let store = PostgresStore::new(impatient(database.config()), None).unwrap();
+        let begun = Instant::now();
+        assert_unavailable(store.store(&[message(Severity::Info, "a", "slow")]).await);
+        assert!(begun.elapsed() < Duration::from_secs(3));
+        store.store(&messages(3)).await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_unavailable_until_it_does() {
+    with_database(|database| async move {
+        let read_only = |on: &str| {
+            format!(
+                "alter database {} set default_transaction_read_only = {on}",
+                database.name
+            )
+        };
+        database.run(&read_only("on")).await;
+        let store = database.store();
+        for size in [3, 500] {
+            assert_unavailable(store.store(&messages(size)).await);
+        }
+        let unhealthy = store.check().await.unwrap_err().to_string();
+        assert!(unhealthy.contains("standby"), "{unhealthy}");
+        database
+            .run(&format!(
+                "set default_transaction_read_only = off; {}",
+                read_only("off")
+            ))
+            .await;
+        store.store(&messages(500)).await.unwrap();
+        store.check().await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_that_an_operator_ends_are_replaced() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(3)).await.unwrap();
+        database
+            .run(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where datname = current_database() and application_name = 'warren'",
+            )
+            .await;
+        // The first may meet the corpse; the one after it must not.
+        if store.store(&messages(3)).await.is_err() {
+            store.store(&messages(3)).await.unwrap();
+        }
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_caller_gave_up_is_stored_whole_or_not_at_all() {
+    with_database(|database| async move {
+        let store = Arc::new(database.store());
+        store.store(&messages(500)).await.unwrap();
+        for patience in 0..40 {
+            let batch = messages(500);
+            let given_up = tokio::time::timeout(Duration::from_millis(patience), store.store(&batch)).await;
+            let all = rows(&database).await;
+            if given_up.is_ok() {
+                assert_eq!(all % 500, 0);
+            }
+        }
+        eventually("every session is idle or gone", || async {
+            let busy = "select count(*) from pg_stat_activity where datname = current_database() \
+                        and application_name = 'warren' and state <> 'idle'";
+            database.number(busy).await == 0
+        })
+        .await;
+        assert_eq!(rows(&database).await % 500, 0, "no part of a batch");
+        let counted = database
+            .number("select sum(count)::bigint from message_counts")
+            .await;
+        assert_eq!(counted, rows(&database).await);
+        // The connections that were left in the middle of something are gone, and others take their place.
+        store.store(&messages(500)).await.unwrap();
+        store.close().await;
+        eventually("no session is left", || async {
+            let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
+                            and application_name = 'warren'";
+            database.number(sessions).await == 0
+        })
+        .await;
+        assert_unavailable(store.store(&messages(3)).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_batches_than_connections_wait_their_turn() {
+    with_database(|database| async move {
+        let store = Arc::new(database.store());
+        let batches = (0..12).map(|_| {
+            let store = Arc::clone(&store);
+            async move { store.store(&messages(300)).await.unwrap() }
+        });
+        futures_util::future::join_all(batches).await;
+        assert_eq!(rows(&database).await, 12 * 300);
+        let sessions = "select count(*) from pg_stat_activity where datname = current_database() \
+                        and application_name = 'warren'";
+        assert_eq!(database.number(sessions).await, 2);
+        store.close().await;
+    })
+    .await;
+}

@@ -1,0 +1,122 @@
+//! Roles, logins and databases that are not what they should be.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use uuid::Uuid;
+use warren_adapter_conformance::samples::messages;
+use warren_adapter_postgres::{PostgresConfig, PostgresStore, migrate};
+use warren_domain::Timestamp;
+use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+
+use crate::support::{Database, with_database};
+
+fn assert_misconfigured<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, StoreError::Misconfigured { .. }), "{error}");
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    error.to_string()
+}
+
+/// Runs a test as a role that may log in and nothing else.
+async fn as_stranger(database: &Database, test: impl AsyncFnOnce(&str, PostgresConfig)) {
+    let role = format!("warren_test_{}", Uuid::now_v7().simple());
+    database
+        .run(&format!("create role {role} login password 'hunter2'"))
+        .await;
+    let (_, place) = database.url.rsplit_once('@').unwrap();
+    let config = PostgresConfig {
+        url: format!("postgres://{role}:hunter2@{place}"),
+        ..database.config()
+    };
+    let outcome = AssertUnwindSafe(test(&role, config)).catch_unwind().await;
+    database
+        .run(&format!("drop owned by {role} cascade; drop role {role}"))
+        .await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[tokio::test]
+async fn a_role_without_rights_is_told_so_and_the_documented_ones_suffice() {
+    with_database(|database| async move {
+        as_stranger(&database, async |role, config| {
+            let store = PostgresStore::new(config.clone(), None).unwrap();
+            assert_misconfigured(store.store(&messages(3)).await);
+            database.run(&format!("grant select on warren_migrations to {role}")).await;
+            for size in [3, 500] {
+                let told = assert_misconfigured(store.store(&messages(size)).await);
+                assert!(told.contains("42501") && told.contains("grant"), "{told}");
+            }
+            let told = store.check().await.unwrap_err().to_string();
+            assert!(told.contains("grant"), "{told}");
+
+            database
+                .run(&format!(
+                    "grant select, insert on messages to {role}; grant insert on message_count_deltas to {role}"
+                ))
+                .await;
+            for size in [3, 500] {
+                let batch = messages(size);
+                store.store(&batch).await.unwrap();
+                store.store(&batch).await.unwrap();
+            }
+            store.check().await.unwrap();
+            // Tables are made and dropped by who owns them: `store-worker migrate`, or a worker with more rights.
+            let later = Timestamp::from_unix_micros(Timestamp::now().unix_micros() + 86_400_000_000 * 100).unwrap();
+            assert_misconfigured(store.maintain(later).await);
+            assert_misconfigured(migrate(&PostgresConfig { partitions_ahead_days: 20, ..config }).await);
+            store.close().await;
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_or_a_role_that_does_not_exist_is_named() {
+    with_database(|database| async move {
+        let (before, _) = database.url.rsplit_once('/').unwrap();
+        let (_, place) = database.url.rsplit_once('@').unwrap();
+        for (url, state) in [
+            (format!("{before}/warren_test_nowhere?sslmode=disable"), "3D000"),
+            (
+                format!("postgres://warren_test_nobody:hunter2@{place}?sslmode=disable"),
+                "28",
+            ),
+        ] {
+            let config = PostgresConfig {
+                url,
+                ..PostgresConfig::default()
+            };
+            let store = PostgresStore::new(config.clone(), None).unwrap();
+            let told = assert_misconfigured(store.store(&messages(3)).await);
+            assert!(told.contains(&format!("SQLSTATE {state}")), "{told}");
+            assert!(told.contains("postgres.url"), "{told}");
+            assert_misconfigured(migrate(&config).await);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_column_is_no_fault_of_the_message() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(3)).await.unwrap();
+        database
+            .run("alter table messages rename column body to text")
+            .await;
+        for size in [3, 500] {
+            let told = assert_misconfigured(store.store(&messages(size)).await);
+            assert!(told.contains("store-worker migrate"), "{told}");
+        }
+        database
+            .run("alter table messages rename column text to body")
+            .await;
+        store.store(&messages(3)).await.unwrap();
+        store.close().await;
+    })
+    .await;
+}

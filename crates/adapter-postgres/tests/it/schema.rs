@@ -1,0 +1,138 @@
+//! Migrations, and what is said to a program of another version.
+
+use std::time::{Duration, Instant};
+
+use warren_adapter_conformance::samples::messages;
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, migrate};
+use warren_domain::Timestamp;
+use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+
+use crate::support::{Database, drop_database, with_database, with_empty_database};
+
+async fn assert_misconfigured(database: &Database, said: &str) {
+    let store = database.store();
+    let told = [
+        store.store(&messages(3)).await.unwrap_err(),
+        store.maintain(Timestamp::now()).await.unwrap_err(),
+        PostgresReader::connect(&database.config()).await.unwrap_err(),
+    ];
+    for error in told {
+        assert!(matches!(error, StoreError::Misconfigured { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(said) && text.contains("store-worker migrate"),
+            "{text}"
+        );
+    }
+    let unhealthy = store.check().await.unwrap_err().to_string();
+    assert!(unhealthy.contains(said), "{unhealthy}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_database_without_a_schema_is_refused_with_the_command_to_run() {
+    with_empty_database(|database| async move {
+        assert_misconfigured(&database, "no schema").await;
+        // Running it is all there is to do.
+        let report = migrate(&database.config()).await.unwrap();
+        assert_eq!(
+            (report.before, report.applied.len(), report.partitions.len()),
+            (None, 1, 9)
+        );
+        let store = database.store();
+        store.store(&messages(3)).await.unwrap();
+        store.check().await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_schema_that_lacks_a_migration_is_refused_with_the_version_that_is_needed() {
+    with_database(|database| async move {
+        // What a program finds that knows one migration more than the database.
+        database.run("delete from warren_migrations").await;
+        assert_misconfigured(&database, "m0001_messages").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_by_the_store_and_by_migrate() {
+    with_database(|database| async move {
+        database
+            .run("insert into warren_migrations (version, applied_at) values ('m9999_later', 0)")
+            .await;
+        assert_misconfigured(&database, "m9999_later").await;
+        let error = migrate(&database.config()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Misconfigured { .. }), "{error}");
+        assert!(error.to_string().contains("m9999_later"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_hold_every_text_is_refused() {
+    let database = Database::encoded_as("latin1").await;
+    let name = database.name.clone();
+    let outcomes = [
+        migrate(&database.config()).await.map(|_| ()),
+        database.store().store(&messages(3)).await.map(|_| ()),
+    ];
+    drop_database(&name).await;
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, StoreError::Misconfigured { .. }), "{error}");
+        assert!(error.to_string().contains("UTF8"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(5)).await.unwrap();
+        let report = migrate(&database.config()).await.unwrap();
+        assert_eq!(report.before.as_deref(), Some("m0001_messages"));
+        assert_eq!((report.applied, report.partitions), (Vec::new(), Vec::new()));
+        assert_eq!(database.number("select count(*) from messages").await, 5);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_migrations_at_once_one_works_and_the_others_wait() {
+    with_empty_database(|database| async move {
+        let config = database.config();
+        let reports = futures_util::future::join_all((0..5).map(|_| migrate(&config))).await;
+        let applied: usize = reports
+            .into_iter()
+            .map(|report| report.unwrap().applied.len())
+            .sum();
+        assert_eq!(applied, 1);
+        assert_eq!(database.number("select count(*) from warren_migrations").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_another_one_no_longer_than_it_is_told() {
+    with_empty_database(|database| async move {
+        // The lock of a migration that hangs.
+        let lock = i64::from_be_bytes([0, b'w', b'a', b'r', b'r', b'e', b'n', 1]);
+        database.run(&format!("select pg_advisory_lock({lock})")).await;
+        let config = PostgresConfig {
+            migrate_timeout: Duration::from_millis(300),
+            ..database.config()
+        };
+        let begun = Instant::now();
+        let error = migrate(&config).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains("another migration"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        database.run(&format!("select pg_advisory_unlock({lock})")).await;
+        migrate(&config).await.unwrap();
+    })
+    .await;
+}
