@@ -127,10 +127,18 @@ fn records(hostile: &Hostile) -> Vec<Value> {
     match serde_json::from_slice(&body) {
         Ok(Value::Array(items)) => items,
         Ok(record) => vec![record],
-        Err(_) => body
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect(),
+        // Lines, or an array one record of which is no JSON: every object that can be read where it begins.
+        Err(_) => {
+            let begins = body.iter().enumerate().filter(|(_, byte)| **byte == b'{');
+            begins
+                .filter_map(|(at, _)| {
+                    serde_json::Deserializer::from_slice(&body[at..])
+                        .into_iter()
+                        .next()?
+                        .ok()
+                })
+                .collect()
+        }
     }
 }
 
