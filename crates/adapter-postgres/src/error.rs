@@ -66,14 +66,14 @@ fn explain(state: &str) -> &'static str {
         "P0001" => "a trigger refuses it",
         _ => match state.get(..2).unwrap_or(state) {
             "08" => "the connection failed",
-            "22" => "it cannot hold a value of it",
+            "22" => "a value is beyond what its column can hold",
             "23" => "a constraint refuses it",
             "28" => "it refuses the login; correct postgres.url",
             "42" | "0A" => {
                 "it does not know the statement; run `store-worker migrate`, or see which server this is"
             }
             "53" => "it lacks memory, disk or connections",
-            "54" => "it is over a limit of PostgreSQL's",
+            "54" => "the row is over a limit of PostgreSQL's",
             "57" => "an operator stepped in",
             "XX" => "it reports an error within itself; see its log",
             _ => "it reports an error; see its log",

@@ -81,8 +81,9 @@ async fn round_on(
     if !lock(session).await? {
         return Ok(Maintained::default());
     }
-    let prepared = prepare(session, config, now).await?;
+    // First what needs no lock on the tables: a dump that runs for hours must not keep the counts from being folded.
     fold_counts(session).await?;
+    let prepared = prepare(session, config, now).await?;
     let removed = match retention_days {
         Some(days) if days > 0 => remove_before(session, Day::of(now).before(days)).await?,
         _ => Vec::new(),

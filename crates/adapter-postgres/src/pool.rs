@@ -34,6 +34,7 @@ pub(crate) struct Pool {
 struct Attempts {
     failures: u32,
     not_before: Instant,
+    fault: Option<StoreError>,
 }
 
 impl Pool {
@@ -50,6 +51,7 @@ impl Pool {
             attempts: Mutex::new(Attempts {
                 failures: 0,
                 not_before: Instant::now(),
+                fault: None,
             }),
         }
     }
@@ -74,27 +76,36 @@ impl Pool {
             }
             Err(_) => return Err(too_late()),
         };
-        if let Some(session) = self.idle_session() {
-            return Ok(self.lease(session, permit));
+        loop {
+            if let Some(session) = self.idle_session() {
+                return Ok(self.lease(session, permit));
+            }
+            let (not_before, fault) = {
+                let attempts = locked(&self.attempts);
+                (attempts.not_before, attempts.fault.clone())
+            };
+            if not_before <= Instant::now() {
+                break;
+            }
+            sleep_until(not_before.min(deadline)).await;
+            if not_before > deadline {
+                return Err(fault.unwrap_or_else(too_late));
+            }
         }
-        let not_before = locked(&self.attempts).not_before;
-        sleep_until(not_before.min(deadline)).await;
-        if not_before > deadline {
-            return Err(too_late());
-        }
-        let opened = self.connector.open_writing(self.limits).await;
-        let mut attempts = locked(&self.attempts);
-        match opened {
+        match self.connector.open_writing(self.limits).await {
             Ok(session) => {
-                attempts.failures = 0;
+                let mut attempts = locked(&self.attempts);
+                (attempts.failures, attempts.fault) = (0, None);
                 drop(attempts);
                 Ok(self.lease(session, permit))
             }
             Err(error) => {
+                let mut attempts = locked(&self.attempts);
                 let doubled = FIRST_PAUSE.saturating_mul(1 << attempts.failures.min(8));
-                attempts.failures = attempts.failures.saturating_add(1);
                 let pause = doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0);
+                attempts.failures = attempts.failures.saturating_add(1);
                 attempts.not_before = Instant::now() + pause;
+                attempts.fault = Some(error.clone());
                 Err(error)
             }
         }

@@ -164,7 +164,7 @@ const COPY: &str =
 /// would make `Ok` mean "probably"; any of its other values flushes before the answer, and is left as it is.
 fn settings(limits: SessionLimits) -> String {
     format!(
-        "show server_encoding; set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
+        "show server_encoding; set client_min_messages = error; set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
          select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
         limits.statement.as_millis(),
         limits.lock.as_millis(),

@@ -58,7 +58,8 @@ const LOOK: Duration = Duration::from_millis(1_500);
 /// Stores messages in PostgreSQL.
 ///
 /// `store` takes at most `acquire_timeout` + `connect_timeout` + 4 × (`statement_timeout` + 1 s): 30 s with the default
-/// settings, and far less when the server answers at all.
+/// settings, and far less when the server answers at all. A batch of more than 16 MiB that goes by unnest is several
+/// statements, each with its own limit.
 #[derive(Debug)]
 pub struct PostgresStore {
     connector: Connector,
