@@ -115,9 +115,8 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
         NoPermit::OverAll(bytes) => Problem::new(
             Kind::TooLarge,
             format!(
-                "the request needs more memory than {} bytes of text would, the limit set by \
-                 http.max_in_flight_bytes: it has very many small values in its attributes",
-                bytes
+                "the request needs more memory than {bytes} bytes of text would, the limit set by \
+                 http.max_in_flight_bytes: it has very many small values in its attributes"
             ),
             "send it in several smaller requests; nothing of this one is stored",
         ),

@@ -70,7 +70,7 @@ impl Default for HttpConfig {
             body_chunk_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
-            max_in_flight_bytes: ByteSize::mib(40),
+            max_in_flight_bytes: ByteSize::mib(32),
             permit_wait: Duration::from_millis(100),
             drain_timeout: Duration::from_secs(10),
         }
@@ -173,7 +173,7 @@ mod tests {
     fn every_impossible_setting_is_named() {
         let config = HttpConfig {
             listen: "localhost".to_owned(),
-            max_request: ByteSize::mib(33),
+            max_request: ByteSize::mib(26),
             max_wire: ByteSize(0),
             max_connections: 0,
             idle_timeout: Duration::ZERO,

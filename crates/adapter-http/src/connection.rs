@@ -9,8 +9,10 @@ mod activity;
 mod refusal;
 mod wire;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -24,7 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use metrics::counter;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -157,7 +159,9 @@ pub(crate) async fn serve(
             } else {
                 Vec::new()
             };
-            linger(connection.into_parts().io.into_inner().into_stream(), &last_words).await;
+            // Frees hyper's buffers first: many may linger at once.
+            let stream = connection.into_parts().io.into_inner().into_stream();
+            linger(stream, &last_words).await;
         }
         End::Over => {}
         End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
@@ -165,22 +169,29 @@ pub(crate) async fn serve(
     }
 }
 
-/// Says what is left to say, then reads and drops what the client still sends, so that the answer it got is not thrown away by a reset.
+/// Says what is left to say, then drops what the client still sends, so that the answer it got is not thrown away by
+/// a reset.
 async fn linger(mut stream: TcpStream, last_words: &[u8]) {
-    let reading = async {
+    let dropping = async {
         if stream.write_all(last_words).await.is_err() || stream.shutdown().await.is_err() {
             return;
         }
-        let mut dropped = vec![0; 16 << 10];
         let mut total = 0;
         // An error means that the peer is gone, which is what is waited for.
-        while let Ok(length @ 1..) = stream.read(&mut dropped).await {
-            total += length;
-            if total > LINGER_BYTES {
-                break;
+        while total < LINGER_BYTES && stream.readable().await.is_ok() {
+            match DROPPED.with_borrow_mut(|bytes| stream.try_read(bytes)) {
+                Ok(0) => break,
+                Ok(length) => total += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
             }
         }
     };
     // Whoever sends longer than this may see a reset.
-    drop(timeout(LINGER_TIME, reading).await);
+    drop(timeout(LINGER_TIME, dropping).await);
+}
+
+thread_local! {
+    /// Where bytes that nobody wants are read into: one for all connections of a thread, as thousands may linger.
+    static DROPPED: RefCell<Vec<u8>> = RefCell::new(vec![0; 128 << 10]);
 }

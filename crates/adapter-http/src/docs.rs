@@ -10,7 +10,6 @@ use axum::routing::get;
 use bytes::Bytes;
 use utoipa_swagger_ui::{Config, serve};
 
-use crate::openapi::document;
 use crate::problem::{Kind, Problem};
 
 /// Scripts and data from this server only. Swagger UI writes style attributes and inline images.
@@ -18,8 +17,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
     img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-pub(crate) fn router(version: &str) -> Router {
-    let document = Bytes::from(document(version));
+/// Makes the routes that show `document`, OpenAPI as JSON.
+pub(crate) fn router(document: String) -> Router {
+    let document = Bytes::from(document);
     // Without "none" the page would ask a validator on the internet about the document.
     let config = Config::from("/openapi.json")
         .validator_url("none")

@@ -186,4 +186,25 @@ mod tests {
         }
         assert_eq!(request_id(&HeaderMap::new()).len(), 32);
     }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_problem_and_the_next_request_is_served() {
+        use axum::body::{Body, to_bytes};
+        use tower::ServiceExt;
+
+        async fn handler(request: Request) -> &'static str {
+            assert!(request.uri().query().is_none(), "as told");
+            "fine"
+        }
+        let router = axum::Router::new()
+            .route("/", axum::routing::get(handler))
+            .layer(EdgeLayer);
+        let get = |uri| Request::get(uri).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(get("/?panic")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key(&X_REQUEST_ID));
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("urn:warren:problem:internal"));
+        assert_eq!(router.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    }
 }

@@ -25,8 +25,8 @@ use crate::config::HttpConfig;
 use crate::decode::{self, Coding, DECODERS};
 use crate::edge::BodyRead;
 use crate::metrics::{REFUSED, REQUEST_BYTES};
-use crate::openapi::MessagesForm;
-use crate::problem::{Kind, Problem, ProblemDetails};
+use crate::openapi::{MessagesForm, ProblemForm, document};
+use crate::problem::{Kind, Problem};
 use crate::query::Query;
 use crate::records::{Form, Records};
 
@@ -37,7 +37,11 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The intake over HTTP: what `POST /v1/messages` needs.
 #[derive(Clone, Debug)]
-pub struct IntakeRoutes(Arc<Shared>);
+pub struct IntakeRoutes {
+    shared: Arc<Shared>,
+    http: HttpConfig,
+    config: IntakeConfig,
+}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -54,18 +58,28 @@ impl IntakeRoutes {
     ///
     /// Make it after the metrics recorder is installed: it keeps a handle of a gauge.
     pub fn new(intake: Intake, http: &HttpConfig, config: &IntakeConfig) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             intake,
             limits: Limits::new(http),
             max_messages: config.max_messages,
             budget: Budget::new(http),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             request_timeout: http.request_timeout,
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            http: http.clone(),
+            config: config.clone(),
+        }
+    }
+
+    /// Describes the whole interface, with the limits of this intake.
+    pub(crate) fn describe(&self, version: &str) -> String {
+        document(version, &self.http, &self.config)
     }
 
     pub(crate) fn into_shared(self) -> Arc<Shared> {
-        self.0
+        self.shared
     }
 }
 
@@ -117,20 +131,20 @@ struct Asked {
     ),
     responses(
         (status = 202, description = "At least one message is durable, and none may be lost.", body = Outcome),
-        (status = 400, description = "Not a request that can be read, or nothing in it.", body = ProblemDetails,
+        (status = 400, description = "Not a request that can be read, or nothing in it.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 408, description = "The body came too slowly.", body = ProblemDetails,
+        (status = 408, description = "The body came too slowly.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 413, description = "Over a limit, which is named.", body = ProblemDetails,
+        (status = 413, description = "Over a limit, which is named.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 415, description = "An unknown content type or content encoding.", body = ProblemDetails,
+        (status = 415, description = "An unknown content type or content encoding.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 422, description = "Every message is invalid; `errors` says why.", body = ProblemDetails,
+        (status = 422, description = "Every message is invalid; `errors` says why.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 500, description = "A fault of the server.", body = ProblemDetails,
+        (status = 500, description = "A fault of the server.", body = ProblemForm,
             content_type = "application/problem+json"),
         (status = 503, description = "Overload, or the broker cannot take messages now; `unpublished` names the \
-            messages to send again.", body = ProblemDetails, content_type = "application/problem+json",
+            messages to send again.", body = ProblemForm, content_type = "application/problem+json",
             headers(("retry-after" = u16, description = "How many seconds to wait."))),
     ),
 )]

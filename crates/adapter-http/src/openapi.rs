@@ -1,10 +1,11 @@
 //! The description of the HTTP interface, OpenAPI 3.1.
 
 use utoipa::{OpenApi, ToSchema};
+use warren_pipeline::IntakeConfig;
 
+use crate::HttpConfig;
 use crate::answer::{Outcome, RecordError, UnpublishedRecord};
 use crate::health::{self, Readiness};
-use crate::problem::ProblemDetails;
 use crate::routes::{self, Version};
 use crate::{docs, intake_routes};
 
@@ -51,15 +52,46 @@ pub(crate) struct MessageForm {
     id: Option<String>,
 }
 
+/// Problem details as RFC 9457 defines them, with a `hint` that says how to mend the fault.
+///
+/// Where records were looked at, the members of the ordinary answer say what became of each.
+#[derive(Debug, ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "describes what Problem writes by itself")]
+pub(crate) struct ProblemForm {
+    /// What kind of problem, for programs.
+    #[schema(example = "urn:warren:problem:malformed-body")]
+    r#type: String,
+    /// The kind, for people.
+    #[schema(example = "The body cannot be read")]
+    title: String,
+    /// The HTTP status.
+    #[schema(example = 400)]
+    status: u16,
+    /// What is wrong with this request, and where.
+    #[schema(example = "neither JSON nor NDJSON: at byte 0 stands 'h'")]
+    detail: String,
+    /// How to mend it.
+    #[schema(example = "send JSON, or say Content-Type: text/plain for one message of plain text")]
+    hint: String,
+    /// How many messages are durable now.
+    accepted: Option<usize>,
+    /// How many records are surely not stored.
+    rejected: Option<usize>,
+    /// The ids of the accepted messages, as in an ordinary answer.
+    ids: Option<Vec<String>>,
+    /// What is wrong with each record that was not accepted; at most 100 of them.
+    errors: Option<Vec<RecordError>>,
+    /// How many faults are left out of `errors`.
+    errors_omitted: Option<usize>,
+    /// Every message that is valid but not known to be durable: send it again under this id.
+    unpublished: Option<Vec<UnpublishedRecord>>,
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Warren",
-        description = "Takes messages in over HTTP and stores each exactly once.\n\n\
-            Limits, all settings: 20 MiB a request after decompression (`http.max_request`) and on the wire \
-            (`http.max_wire`), 10,000 messages a request, 256 KiB a body, 64 KiB and 32 levels of attributes. \
-            Every error is a problem document (RFC 9457) that says what is wrong and how to mend it. \
-            Every answer carries `x-request-id`.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -78,7 +110,7 @@ pub(crate) struct MessageForm {
         Outcome,
         RecordError,
         UnpublishedRecord,
-        ProblemDetails<'static>,
+        ProblemForm,
         Readiness,
         Version,
     )),
@@ -90,10 +122,24 @@ pub(crate) struct MessageForm {
 )]
 struct Description;
 
-/// Returns the description as JSON, for a server of this version.
-pub(crate) fn document(version: &str) -> String {
+/// Returns the description as JSON, for a server of this version and these limits.
+pub(crate) fn document(version: &str, http: &HttpConfig, intake: &IntakeConfig) -> String {
     let mut description = Description::openapi();
     version.clone_into(&mut description.info.version);
+    description.info.description = Some(format!(
+        "Takes messages in over HTTP and stores each exactly once.\n\n\
+         The limits of this server: a request of {} after decompression (`http.max_request`) and {} on the wire \
+         (`http.max_wire`), {} messages a request (`intake.max_messages`), a body of {} (`intake.max_body`), attributes \
+         of {} (`intake.max_attributes`) and {} levels (`intake.max_attribute_levels`).\n\n\
+         Every error is a problem document (RFC 9457) that says what is wrong and how to mend it. Every answer of a \
+         route carries `x-request-id`.",
+        http.max_request,
+        http.max_wire,
+        intake.max_messages,
+        intake.max_body,
+        intake.max_attributes,
+        intake.max_attribute_levels,
+    ));
     // A description has string keys and finite numbers only, so writing it cannot fail.
     description.to_json().unwrap_or_default()
 }

@@ -6,7 +6,6 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::answer::Outcome;
 
@@ -163,29 +162,15 @@ impl Problem {
     }
 }
 
-/// Problem details as RFC 9457 defines them, with a `hint` that says how to mend the fault.
-///
-/// Where records were looked at, the members of the ordinary answer say what became of each.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
+/// A problem as the client sees it; `openapi::ProblemForm` describes it.
+#[derive(Debug, Serialize)]
 pub(crate) struct ProblemDetails<'p> {
-    /// What kind of problem, for programs.
-    #[schema(example = "urn:warren:problem:malformed-body")]
     r#type: &'static str,
-    /// The kind, for people.
-    #[schema(example = "The body cannot be read")]
     title: &'static str,
-    /// The HTTP status.
-    #[schema(example = 400)]
     status: u16,
-    /// What is wrong with this request, and where.
-    #[schema(example = "neither JSON nor NDJSON: the first byte is 'h'")]
     detail: &'p str,
-    /// How to mend it.
-    #[schema(example = "send JSON, or say Content-Type: text/plain for one message of plain text")]
     hint: &'p str,
     #[serde(flatten)]
-    #[schema(inline)]
     outcome: Option<&'p Outcome>,
 }
 

@@ -207,7 +207,7 @@ fn json(body: &Bytes, start: usize, most: usize, weight: &mut Weight) -> Result<
         b'{' => {
             let end = value_end(body, start, weight)?;
             if skip_space(body, end) == body.len() {
-                return Ok(vec![start..end]);
+                return Ok(std::iter::once(start..end).collect());
             }
             *weight = Weight::default();
             Ok(lines(body, start, most, weight))

@@ -68,12 +68,13 @@ impl Routes {
             .route("/metrics", get(metrics).with_state(self.metrics));
         let mut paths = COMMON_ROUTES.to_vec();
         if let Some(intake) = self.intake {
+            let document = intake.describe(self.version);
             router = router
                 .route(
                     "/v1/messages",
                     post(post_messages).with_state(intake.into_shared()),
                 )
-                .merge(docs::router(self.version));
+                .merge(docs::router(document));
             paths.extend(INTAKE_ROUTES);
         }
         let paths: Arc<[&'static str]> = paths.into();

@@ -71,11 +71,44 @@ async fn the_description_of_the_intake_is_complete() {
     references(&description, &description, &mut unresolved);
     assert!(unresolved.is_empty(), "{unresolved:?}");
     let limits = description["info"]["description"].as_str().unwrap();
-    assert!(limits.contains("20 MiB") && limits.contains("10,000") && limits.contains("256 KiB"));
+    assert!(limits.contains("20.0 MiB") && limits.contains("10000") && limits.contains("256.0 KiB"));
     assert_eq!(
         description["components"]["schemas"]["Message"]["required"],
         serde_json::json!(["body"])
     );
+}
+
+#[tokio::test]
+async fn every_answer_has_the_members_that_are_described() {
+    use warren_adapter_conformance::scripted::PublishStep;
+    use warren_domain::ports::PublishError;
+
+    let script = [
+        PublishStep::Take,
+        PublishStep::Fail(PublishError::unavailable("away")),
+    ];
+    let server = TestServer::with(crate::server::config(), script).await;
+    let description = server.get("/openapi.json").await.json();
+    for (body, status, name) in [
+        (r#"{"body":"x"}"#, 202, "Accepted"),
+        (r#"{"body":"x"}"#, 503, "Problem"),
+        ("{}", 422, "Problem"),
+        ("nothing", 400, "Problem"),
+    ] {
+        let answer = server.post(body).await;
+        assert_eq!(answer.status, status);
+        let schema = &description["components"]["schemas"][name];
+        let (told, described) = (answer.json(), schema["properties"].as_object().unwrap());
+        for member in told.as_object().unwrap().keys() {
+            assert!(described.contains_key(member), "{name} has no {member}");
+        }
+        for required in schema["required"].as_array().unwrap() {
+            assert!(
+                told.get(required.as_str().unwrap()).is_some(),
+                "{required} is missing in {status}"
+            );
+        }
+    }
 }
 
 fn references(part: &Value, whole: &Value, unresolved: &mut Vec<String>) {

@@ -113,20 +113,13 @@ async fn hundreds_of_slow_clients_do_not_keep_others_from_being_served() {
     let mut slow = Vec::new();
     for number in 0..400 {
         let mut wire = Wire::connect(server.address).await;
-        match number % 4 {
-            0 => {}
-            1 => wire.send(b"POST /v1/messages HTTP/1.1\r\nhos").await,
-            2 => {
-                wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 1000000\r\n\r\n{")
-                    .await
-            }
-            _ => {
-                wire.send(
-                    b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
-                )
-                .await
-            }
-        }
+        let begun: &[u8] = match number % 4 {
+            0 => b"",
+            1 => b"POST /v1/messages HTTP/1.1\r\nhos",
+            2 => b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 1000000\r\n\r\n{",
+            _ => b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
+        };
+        wire.send(begun).await;
         slow.push(wire);
     }
     let mut slowest = Duration::ZERO;
