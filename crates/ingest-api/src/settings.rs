@@ -37,3 +37,23 @@ impl ServiceSettings for Settings {
         &self.http.listen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_has_every_setting_with_its_default() {
+        let reference = include_str!("../../../docs/configuration.md");
+        let settings = warren_process::settings::flatten(&Settings::default()).unwrap();
+        assert_eq!(
+            warren_process::docs::compare(reference, &settings),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn the_defaults_are_without_problems() {
+        assert_eq!(Settings::default().problems(), []);
+    }
+}

@@ -1,12 +1,13 @@
 //! Keeps the written configuration reference equal to the code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares the tables of `markdown` with `settings`, the keys and defaults of the code, and returns what differs.
 ///
 /// A row counts when its first cell is a key in backticks. Its default stands in the column headed `Default`
 /// (the second, if no column is), in backticks or not; a dash or `none` says that nothing is set. Any other cell is
-/// the meaning, and one of them must not be empty.
+/// the meaning, and one of them must not be empty. Rows of sections that `settings` has nothing of belong to another
+/// program and are passed over, so that one reference serves all programs.
 #[must_use]
 pub fn compare(markdown: &str, settings: &[(String, String)]) -> Vec<String> {
     let mut differences = Vec::new();
@@ -55,7 +56,12 @@ pub fn compare(markdown: &str, settings: &[(String, String)]) -> Vec<String> {
             Some(_) => {}
         }
     }
-    for (key, (number, _)) in documented {
+    let section = |key: &str| key.split('.').next().map(str::to_owned);
+    let own: BTreeSet<_> = settings.iter().map(|(key, _)| section(key)).collect();
+    for (key, (number, _)) in documented
+        .into_iter()
+        .filter(|(key, _)| own.contains(&section(key)))
+    {
         differences.push(format!("line {number}: `{key}` is documented but is no setting"));
     }
     differences
@@ -143,5 +149,12 @@ Words with a `code.word` in them.
         let markdown =
             "| Key | Default | Meaning |\n|---|---|---|\n| `a.b` | `1` | one |\n| `a.c` | none | two |\n";
         assert!(compare(markdown, &settings(&[("a.b", "1"), ("a.c", "")])).is_empty());
+    }
+
+    #[test]
+    fn the_settings_of_another_program_are_passed_over() {
+        let markdown =
+            "| Key | Default | Meaning |\n|---|---|---|\n| `a.b` | `1` | one |\n| `z.y` | `2` | two |\n";
+        assert!(compare(markdown, &settings(&[("a.b", "1")])).is_empty());
     }
 }

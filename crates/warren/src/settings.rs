@@ -50,3 +50,23 @@ impl Settings {
         (self.retention_days > 0).then_some(self.retention_days)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_has_every_setting_with_its_default() {
+        let reference = include_str!("../../../docs/configuration.md");
+        let settings = warren_process::settings::flatten(&Settings::default()).unwrap();
+        assert_eq!(
+            warren_process::docs::compare(reference, &settings),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn the_defaults_are_without_problems() {
+        assert_eq!(Settings::default().problems(), []);
+    }
+}
