@@ -3,6 +3,7 @@
 
 mod documentation;
 mod drain;
+mod gate;
 mod health;
 mod hostile;
 mod hostile_requests;

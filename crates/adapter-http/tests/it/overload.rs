@@ -3,48 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bytesize::ByteSize;
-use tokio::sync::{Semaphore, mpsc};
 use warren_adapter_http::HttpConfig;
-use warren_domain::ports::{MessagePublisher, Unpublished};
-use warren_domain::{Message, TraceContext};
 
+use crate::gate::Gate;
 use crate::hostile_requests::post;
 use crate::server::{TestServer, config, metrics, serve};
 use crate::wire::{Wire, exchange};
-
-/// A publisher that says when it was called and answers when it is let.
-#[derive(Debug)]
-struct Gate {
-    called: mpsc::Sender<usize>,
-    open: Semaphore,
-    panics: bool,
-}
-
-impl Gate {
-    fn new() -> (Arc<Self>, mpsc::Receiver<usize>) {
-        let (called, calls) = mpsc::channel(1_000);
-        (
-            Arc::new(Self {
-                called,
-                open: Semaphore::new(0),
-                panics: false,
-            }),
-            calls,
-        )
-    }
-}
-
-#[async_trait]
-impl MessagePublisher for Gate {
-    async fn publish(&self, messages: Vec<Message>, _: Option<TraceContext>) -> Result<(), Unpublished> {
-        self.called.send(messages.len()).await.unwrap();
-        assert!(!self.panics, "as scripted");
-        self.open.acquire().await.unwrap().forget();
-        Ok(())
-    }
-}
 
 fn tight() -> HttpConfig {
     HttpConfig {
@@ -175,12 +140,7 @@ async fn what_a_client_gave_before_it_went_away_is_published_and_keeps_its_room_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_panics_or_never_answers_makes_503() {
-    let (called, _calls) = mpsc::channel(10);
-    let gate = Arc::new(Gate {
-        called,
-        open: Semaphore::new(0),
-        panics: true,
-    });
+    let (gate, _calls) = Gate::that_panics();
     let (address, ..) = serve(config(), gate, Vec::new()).await;
     let good = post("/v1/messages", &[], br#"{"body":"x"}"#);
     assert_eq!(exchange(address, &good, false).await.unwrap().status, 503);

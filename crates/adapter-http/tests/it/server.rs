@@ -32,8 +32,6 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Arc<ScriptedPublisher>,
     pub(crate) health: Health,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) serving: JoinHandle<Drained>,
 }
 
 pub(crate) fn config() -> HttpConfig {
@@ -51,13 +49,11 @@ impl TestServer {
     pub(crate) async fn with(config: HttpConfig, script: impl IntoIterator<Item = PublishStep>) -> Self {
         let publisher = ScriptedPublisher::new(script);
         let behind = Arc::clone(&publisher);
-        let (address, health, shutdown, serving) = serve(config, behind, Vec::new()).await;
+        let (address, health, ..) = serve(config, behind, Vec::new()).await;
         Self {
             address,
             publisher,
             health,
-            shutdown,
-            serving,
         }
     }
 
