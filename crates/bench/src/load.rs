@@ -112,6 +112,8 @@ impl Load {
             shared.note(due.elapsed(), status, self.messages)?;
             if status == 503 {
                 sleep(Duration::from_millis(100)).await;
+                // A request that is refused before its body was read costs the connection.
+                connection = Connection::open(self.address).await?;
             }
         }
         Ok(())
