@@ -23,6 +23,7 @@ use warren_pipeline::Backoff;
 use crate::config::{HttpConfig, host_and_port};
 use crate::connection::{self, Stop, Timeouts};
 use crate::metrics::CONNECTIONS;
+use crate::routes::Routes;
 
 /// How many connections the kernel keeps ready to be accepted; it may cap this (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
@@ -137,17 +138,19 @@ impl Server {
         self.local_addr
     }
 
-    /// Serves `router` until `shutdown` is cancelled, then stops accepting and finishes the requests at hand.
+    /// Serves `routes` until `shutdown` is cancelled; then is not ready, stops accepting and finishes the requests at
+    /// hand.
     ///
-    /// Call [`Health::start_draining`](crate::Health::start_draining) before the cancellation. Returns after
-    /// `http.drain_timeout` (and a second) at the latest.
-    pub async fn serve(self, router: Router, shutdown: CancellationToken) -> Drained {
+    /// Returns after `http.drain_timeout` (and a second) at the latest.
+    pub async fn serve(self, routes: Routes, shutdown: CancellationToken) -> Drained {
         let Self { listener, config, .. } = self;
+        let (health, router) = (routes.health.clone(), routes.router());
         let stop = Arc::new(Stop::default());
         let connections = TaskTracker::new();
         shutdown
             .run_until_cancelled(accept(&listener, router, &config, &stop, &connections))
             .await;
+        health.start_draining();
         drop(listener);
 
         stop.drain();

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 use warren_adapter_amqp::AmqpPublisher;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
@@ -59,24 +58,15 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.http,
             &settings.intake,
         )),
-        health: health.clone(),
+        health,
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "listening");
-    let serving = CancellationToken::new();
-    tokio::spawn(stop_serving(frame.stop, health, serving.clone()));
-    server.serve(routes.router(), serving).await;
+    server.serve(routes, frame.stop).await;
 
     // Clients have gone or have their answers; what was handed over is still awaited, then the connection ends.
     drain("publishing", settings.http.drain_timeout, intake.drain()).await;
     publisher.close().await;
     Ok(())
-}
-
-/// Says that the service is not ready before it stops accepting, so that balancers need not find out by errors.
-async fn stop_serving(stop: CancellationToken, health: Health, serving: CancellationToken) {
-    stop.cancelled().await;
-    health.start_draining();
-    serving.cancel();
 }

@@ -96,7 +96,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
 
     // The server outlives the store loop: a worker that finishes what it holds is not ready, but alive.
     let finished = CancellationToken::new();
-    let server = tokio::spawn(server.serve(routes.router(), finished.clone()));
+    let server = tokio::spawn(server.serve(routes, finished.clone()));
     let maintenance = tokio::spawn(run_maintenance(
         store.clone(),
         settings.maintenance,

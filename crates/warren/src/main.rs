@@ -71,7 +71,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.http,
             &settings.intake,
         )),
-        health: health.clone(),
+        health,
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
@@ -86,20 +86,11 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         storing.clone(),
     ));
-    let serving = CancellationToken::new();
-    tokio::spawn(stop_serving(frame.stop, health, serving.clone()));
-    server.serve(routes.router(), serving).await;
+    server.serve(routes, frame.stop).await;
     drain("publishing", settings.http.drain_timeout, intake.drain()).await;
     storing.cancel();
     store_loop.await?;
     maintenance.await?;
     embedded.close().await;
     Ok(())
-}
-
-/// Says that the service is not ready before it stops accepting, so that balancers need not find out by errors.
-async fn stop_serving(stop: CancellationToken, health: Health, serving: CancellationToken) {
-    stop.cancelled().await;
-    health.start_draining();
-    serving.cancel();
 }

@@ -107,7 +107,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
     let server = Server::bind(&config).await.unwrap();
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(routes.router(), shutdown.clone()));
+    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
     for (path, status) in [
         ("/", 200),
         ("/livez", 200),

@@ -89,6 +89,6 @@ pub(crate) async fn serve(
     let server = Server::bind(&config).await.unwrap();
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(routes.router(), shutdown.clone()));
+    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
     (address, health, shutdown, serving)
 }
