@@ -16,6 +16,8 @@ pub struct EmbeddedConfig {
     ///
     /// A queued message reserves its room in the store, so what was accepted can always be stored. When no room
     /// is left, publishing fails as unavailable until messages are removed (`retention_days`) or this is raised.
+    /// For moments the directory may exceed it by the size of one batch. It must fit the disk: a disk that is full
+    /// cannot be drained either.
     pub max_bytes: ByteSize,
     /// How long publishing waits for its commit before it fails as unavailable. Default 5 s.
     #[serde(with = "humantime_serde")]

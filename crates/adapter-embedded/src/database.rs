@@ -41,7 +41,8 @@ pub(crate) struct Database {
 impl Database {
     /// Opens or makes the file, asserts that commits are durable, and brings its schema up to date.
     ///
-    /// `wal_bytes` is how large the write-ahead log grows before its pages are moved into the file.
+    /// `wal_bytes` is how large the write-ahead log may be when it is at rest; at half of it, or sooner, its pages are
+    /// moved into the file. A large transaction makes it larger for a moment.
     pub(crate) async fn open<M: MigratorTrait>(path: PathBuf, wal_bytes: u64) -> Result<Self, OpenError> {
         let fail = |error: sqlx::Error| open_error(&path, error);
         let options = options(&path, wal_bytes);
@@ -135,6 +136,14 @@ pub(crate) async fn shrink(connection: &mut SqliteConnection, pages: u32) -> Res
     Ok(row.try_get::<i64, _>(0)? > 0)
 }
 
+/// Moves the write-ahead log into the file, as far as nobody reads it: only then does a shrunk file end earlier.
+pub(crate) async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("pragma wal_checkpoint(passive)")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 fn unshare(error: sea_orm::DbErr) -> sqlx::Error {
     let error = from_orm(error);
     Arc::try_unwrap(error).unwrap_or_else(|shared| sqlx::Error::Protocol(shared.to_string()))
@@ -150,9 +159,9 @@ fn options(path: &Path, wal_bytes: u64) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .pragma(
             "wal_autocheckpoint",
-            (wal_bytes / u64::from(PAGE_BYTES)).to_string(),
+            (wal_bytes / 2 / u64::from(PAGE_BYTES)).to_string(),
         )
-        .pragma("journal_size_limit", (2 * wal_bytes).to_string())
+        .pragma("journal_size_limit", wal_bytes.to_string())
         .pragma("cache_size", "-8192")
         .pragma("trusted_schema", "off")
         .disable_statement_logging()

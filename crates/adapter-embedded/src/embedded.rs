@@ -29,8 +29,8 @@ use crate::sync::lock;
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long closing waits for a disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The write-ahead log of either file grows to this before its pages are moved; less where `max_bytes` is small.
-const WAL_BYTES: u64 = 16 << 20;
+/// How large the write-ahead log of either file may be; less where `max_bytes` is small.
+const WAL_BYTES: u64 = 32 << 20;
 
 /// Queue and store in one directory, held by this process alone.
 ///
@@ -59,11 +59,11 @@ impl Embedded {
     /// [`OpenError`], each with the file and what to do. Nothing was changed but for the schema.
     pub async fn open(config: EmbeddedConfig, retention_days: Option<u32>) -> Result<Self, OpenError> {
         let directory = Arc::new(Directory::hold(&config.path).await?);
-        let wal_bytes = (config.max_bytes.as_u64() / 64).clamp(1 << 19, WAL_BYTES);
+        let wal_bytes = (config.max_bytes.as_u64() / 32).clamp(1 << 20, WAL_BYTES);
         let queue_file = Database::open::<QueueMigrator>(directory.file("queue.db"), wal_bytes).await?;
         let store_file = Database::open::<StoreMigrator>(directory.file("store.db"), wal_bytes).await?;
         let (queue_file, store_file) = (Arc::new(queue_file), Arc::new(store_file));
-        let space = Arc::new(Space::new(config.max_bytes));
+        let space = Arc::new(Space::new(config.max_bytes, wal_bytes));
         let condition = Arc::new(Condition::default());
         let stop = CancellationToken::new();
 
@@ -145,6 +145,10 @@ impl Embedded {
     pub async fn close(&self) {
         self.stop.cancel();
         let tasks: Vec<_> = lock(&self.tasks).drain(..).collect();
+        if tasks.is_empty() {
+            // Closed before.
+            return;
+        }
         let ending = async {
             for task in tasks {
                 if let Err(error) = task.await {

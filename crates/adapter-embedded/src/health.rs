@@ -65,18 +65,30 @@ impl Condition {
         lock(&self.0).broken.clone()
     }
 
-    pub(crate) fn set_full(&self, full: Option<String>) {
+    /// Notes that messages were refused for want of room, and says so once.
+    pub(crate) fn set_full(&self, reason: String) {
         let mut state = lock(&self.0);
-        match (&state.full, &full) {
-            (None, Some(reason)) => tracing::warn!("intake is refused: {reason}"),
-            (Some(_), None) => tracing::info!("there is room again; intake goes on"),
-            _ => {}
+        if state.full.is_none() {
+            tracing::warn!("messages are refused: {reason}");
         }
-        state.full = full;
+        state.full = Some(reason);
     }
 
-    pub(crate) fn set_stopped(&self) {
-        lock(&self.0).stopped = true;
+    pub(crate) fn set_room(&self) {
+        if lock(&self.0).full.take().is_some() {
+            tracing::info!("there is room again; messages are taken");
+        }
+    }
+
+    /// Says that the writer has ended, in order or by a panic, once the guard is dropped.
+    pub(crate) fn stopped_on_drop(self: &Arc<Self>) -> impl Drop + use<> {
+        struct Guard(Arc<Condition>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                lock(&self.0.0).stopped = true;
+            }
+        }
+        Guard(Arc::clone(self))
     }
 
     fn verdict(&self) -> Result<(), String> {

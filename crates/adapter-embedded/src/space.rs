@@ -22,9 +22,10 @@ impl Footprint {
         self.used + self.free + self.wal
     }
 
-    /// Returns the total after `bytes` more are written: free pages are filled before the file grows.
-    fn grown(self, bytes: u64) -> u64 {
-        self.wal + (self.used + self.free).max(self.used + bytes)
+    /// Returns the total after `bytes` more are written: free pages are filled before the file grows, and the
+    /// write-ahead log grows to `wal` at least.
+    fn grown(self, bytes: u64, wal: u64) -> u64 {
+        self.wal.max(wal) + (self.used + self.free).max(self.used + bytes)
     }
 }
 
@@ -32,6 +33,7 @@ impl Footprint {
 #[derive(Debug)]
 pub(crate) struct Space {
     max: u64,
+    wal: u64,
     measured: Mutex<Measured>,
 }
 
@@ -42,11 +44,17 @@ struct Measured {
 }
 
 impl Space {
-    pub(crate) fn new(max: ByteSize) -> Self {
+    /// Keeps the directory within `max`; each file's write-ahead log may take `wal` bytes at any moment.
+    pub(crate) fn new(max: ByteSize, wal: u64) -> Self {
         Self {
             max: max.as_u64(),
+            wal,
             measured: Mutex::default(),
         }
+    }
+
+    pub(crate) const fn max(&self) -> u64 {
+        self.max
     }
 
     pub(crate) fn set_queue(&self, footprint: Footprint) {
@@ -80,7 +88,8 @@ impl Space {
     /// The reason, naming the setting and the figures.
     pub(crate) fn admit(&self, bytes: u64, backlog: u64) -> Result<(), String> {
         let Measured { queue, store } = *lock(&self.measured);
-        if queue.grown(bytes) + store.grown(backlog + bytes) <= self.max {
+        let projected = queue.grown(bytes, self.wal) + store.grown(backlog + bytes, self.wal);
+        if projected <= self.max {
             return Ok(());
         }
         let size = |bytes| ByteSize::b(bytes).display().iec();
@@ -100,7 +109,7 @@ mod tests {
     use super::*;
 
     fn space(queue: Footprint, store: Footprint) -> Space {
-        let space = Space::new(ByteSize::b(1_000));
+        let space = Space::new(ByteSize::b(1_000), 0);
         space.set_queue(queue);
         space.set_store(store);
         space
@@ -134,6 +143,13 @@ mod tests {
         );
         assert!(space(queue, store).admit(150, 0).is_ok());
         assert!(space(queue, store).admit(301, 0).is_err());
+    }
+
+    #[test]
+    fn the_write_ahead_logs_have_room_of_their_own() {
+        let space = Space::new(ByteSize::b(1_000), 100);
+        assert!(space.admit(400, 0).is_ok());
+        assert!(space.admit(401, 0).is_err());
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Queue {
             settled: Arc::clone(&settled),
             commands,
             closing: closing.clone(),
-            directory: Arc::clone(&directory),
+            _directory: Arc::clone(&directory),
         })
         .await?;
         let queue = Self {

@@ -10,7 +10,7 @@ use super::group::{Group, Position, heard};
 use super::groups::write_severities;
 use super::head::Amount;
 use super::writer::Writer;
-use crate::database::shrink;
+use crate::database::{checkpoint, shrink};
 use crate::error::chain;
 use crate::metrics::GROUP_DROPPED;
 use crate::space::Footprint;
@@ -96,6 +96,9 @@ impl Writer {
             );
         }
         self.measure_or_log().await;
+        if !self.is_full() {
+            self.parts.condition.set_room();
+        }
         if let Err(error) = self.shrink().await {
             tracing::warn!(
                 error = chain(&error),
@@ -128,10 +131,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Tells whether there is no room for another good commit: sooner than anybody is refused.
     fn is_full(&self) -> bool {
         let waiting = self.groups.store().lag(&self.head.borrow()).bytes;
-        let one_commit = self.parts.limits.commit_bytes;
-        self.parts.space.admit(one_commit, waiting).is_err()
+        let space = &self.parts.space;
+        let commit = self.parts.limits.commit_bytes.min(space.max() / 32);
+        space.admit(commit, waiting).is_err()
     }
 
     async fn expire(&mut self, group: &Group) -> Result<(), sqlx::Error> {
@@ -192,15 +197,17 @@ impl Writer {
 
     /// Gives free pages back to the file system, so that the store may have their room.
     async fn shrink(&mut self) -> Result<(), sqlx::Error> {
-        for _ in 0..SHRINK_STEPS {
-            if keep_free(self.parts.space.queue()) && !self.is_full() {
-                return Ok(());
-            }
+        let mut steps = 0;
+        while steps < SHRINK_STEPS && !(keep_free(self.parts.space.queue()) && !self.is_full()) {
             let more = shrink(&mut self.connection, SHRINK_PAGES).await?;
             self.measure().await?;
+            steps += 1;
             if !more {
-                return Ok(());
+                break;
             }
+        }
+        if steps > 0 {
+            checkpoint(&mut self.connection).await?;
         }
         Ok(())
     }

@@ -48,7 +48,8 @@ pub(super) struct Parts {
     pub(super) settled: Arc<Notify>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) closing: CancellationToken,
-    pub(super) directory: Arc<Directory>,
+    /// Held until the last commit is done.
+    pub(super) _directory: Arc<Directory>,
 }
 
 pub(super) struct Writer {
@@ -111,6 +112,7 @@ impl Writer {
 
     pub(super) async fn run(mut self) {
         let closing = self.parts.closing.clone();
+        let _stopped = self.parts.condition.stopped_on_drop();
         loop {
             let more_to_trim = self.has_more_to_trim();
             let first = tokio::select! {
@@ -196,7 +198,7 @@ impl Writer {
         self.parts.space.admit(bytes, waiting).map_err(|reason| {
             let messages: usize = publication.packets.iter().map(|packet| packet.messages).sum();
             counter!(REFUSED).increment(messages as u64);
-            self.parts.condition.set_full(Some(reason.clone()));
+            self.parts.condition.set_full(reason.clone());
             PublishError::unavailable(reason)
         })
     }
@@ -251,7 +253,6 @@ impl Writer {
         if !publications.is_empty() {
             let messages = head.total().messages - before.total().messages;
             histogram!(COMMIT_MESSAGES, "file" => "queue").record(messages as f64);
-            self.parts.condition.set_full(None);
         }
     }
 
@@ -375,9 +376,6 @@ impl Writer {
                 "acknowledgements were not kept; what they acknowledged will be delivered again"
             );
         }
-        self.parts.condition.set_stopped();
-        drop(self.connection);
-        drop(self.parts.directory);
     }
 }
 

@@ -7,7 +7,7 @@ use warren_domain::Timestamp;
 use warren_domain::ports::StoreError;
 
 use super::Store;
-use crate::database::shrink;
+use crate::database::{checkpoint, shrink};
 use crate::queue::keep_free;
 
 /// How many messages one transaction deletes; batches are stored in between.
@@ -64,15 +64,19 @@ impl Store {
 
     /// Gives free pages back to the file system.
     pub(super) async fn shrink(&self) -> Result<(), sqlx::Error> {
-        for _ in 0..SHRINK_STEPS {
-            self.measure().await?;
-            if keep_free(self.space.store()) {
-                break;
-            }
+        let mut steps = 0;
+        self.measure().await?;
+        while steps < SHRINK_STEPS && !keep_free(self.space.store()) {
             let mut connection = self.database.writer().await?;
-            if !shrink(&mut connection, SHRINK_PAGES).await? {
+            let more = shrink(&mut connection, SHRINK_PAGES).await?;
+            self.measure().await?;
+            steps += 1;
+            if !more {
                 break;
             }
+        }
+        if steps > 0 {
+            checkpoint(&mut *self.database.writer().await?).await?;
         }
         Ok(())
     }
