@@ -198,7 +198,7 @@ impl Writer {
     /// Gives free pages back to the file system, so that the store may have their room.
     async fn shrink(&mut self) -> Result<(), sqlx::Error> {
         let mut steps = 0;
-        while steps < SHRINK_STEPS && !(keep_free(self.parts.space.queue()) && !self.is_full()) {
+        while steps < SHRINK_STEPS && (self.is_full() || !keep_free(self.parts.space.queue())) {
             let more = shrink(&mut self.connection, SHRINK_PAGES).await?;
             self.measure().await?;
             steps += 1;
