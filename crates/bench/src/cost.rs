@@ -14,16 +14,22 @@ use tokio::time::{MissedTickBehavior, interval};
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// How often memory is looked at; a peak between two looks is missed.
-const SAMPLE: Duration = Duration::from_millis(200);
+const SAMPLE: Duration = Duration::from_millis(500);
 
-/// A server that runs on this machine, as the process that all others of it descend from.
+/// What runs on this machine as one party: a process, and what descends from it if that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Family(u32);
+pub(crate) struct Family {
+    root: u32,
+    with_children: bool,
+}
 
 impl Family {
-    /// Takes a process and everything that descends from it.
-    pub(crate) const fn of(pid: u32) -> Self {
-        Self(pid)
+    /// Takes one process alone: what it started are parties of their own.
+    pub(crate) const fn alone(pid: u32) -> Self {
+        Self {
+            root: pid,
+            with_children: false,
+        }
     }
 
     /// Finds who listens at `host:port`; `None` when that is another machine or cannot be seen from here.
@@ -44,25 +50,42 @@ impl Family {
         let holders: Vec<u32> = processes().filter(|pid| holds_one_of(*pid, &inodes)).collect();
         // Children may have inherited the socket: the family begins with the one whose parent does not hold it.
         let begins = |pid: &&u32| Stat::read(**pid).is_some_and(|stat| !holders.contains(&stat.parent));
-        holders.iter().find(begins).copied().map(Self)
+        holders.iter().find(begins).map(|pid| Self {
+            root: *pid,
+            with_children: true,
+        })
     }
 
-    /// Returns the processor time so far, in seconds, ended children included.
+    fn descendants(self) -> Vec<u32> {
+        if self.with_children {
+            descendants(self.root)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Returns the processor time so far, in seconds; of a family, ended children included.
     pub(crate) fn processor_seconds(self) -> Result<f64> {
-        let own = Stat::read(self.0).context("a measured process is gone")?;
-        let children: u64 = descendants(self.0)
+        let root = Stat::read(self.root).context("a measured process is gone")?;
+        let ended = if self.with_children {
+            root.ended_children_ticks
+        } else {
+            0
+        };
+        let children: u64 = self
+            .descendants()
             .iter()
             .filter_map(|pid| Stat::read(*pid))
             .map(|s| s.ticks)
             .sum();
-        Ok((own.ticks + own.ended_children_ticks + children) as f64 / TICKS_PER_SECOND)
+        Ok((root.ticks + ended + children) as f64 / TICKS_PER_SECOND)
     }
 
     /// Returns the memory held now, in bytes: what each process has alone, and what they share once.
     fn memory(self) -> u64 {
         let mut shared = 0;
         let mut alone = 0;
-        for pid in descendants(self.0).into_iter().chain([self.0]) {
+        for pid in self.descendants().into_iter().chain([self.root]) {
             // A process that ended meanwhile holds nothing.
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
                 continue;
@@ -256,10 +279,8 @@ mod tests {
     fn a_listener_on_this_machine_is_found_by_its_port() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(
-            Family::listening_at("localhost", port),
-            Some(Family::of(std::process::id()))
-        );
+        let found = Family::listening_at("localhost", port).unwrap();
+        assert_eq!(found.root, std::process::id());
         assert_eq!(Family::listening_at("192.0.2.1", port), None);
     }
 
@@ -271,7 +292,7 @@ mod tests {
 
     #[test]
     fn work_done_shows_in_the_cost() {
-        let own = Family::of(std::process::id());
+        let own = Family::alone(std::process::id());
         let before = own.processor_seconds().unwrap();
         let began = std::time::Instant::now();
         let mut sum = 0_u64;

@@ -20,11 +20,14 @@ use crate::statistics::Waits;
 /// How long one answer may take before the measurement is given up.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a connection waits after a refusal; far less than Retry-After asks for, so that a limit shows as such.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+
 /// A load to be put on a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
-    /// Whole requests, headers and all; each connection goes round its own share of them.
+    /// Whole requests, headers and all; each connection goes round them, and begins at another one.
     pub(crate) requests: Vec<Bytes>,
     /// Messages in each request.
     pub(crate) messages: u64,
@@ -48,11 +51,11 @@ pub(crate) enum Pace {
 pub(crate) struct Outcome {
     /// Messages answered with 202.
     pub(crate) accepted: u64,
-    /// Requests answered with 503.
+    /// Requests answered with 503, or cut off before their end.
     pub(crate) refused: u64,
     /// From the first request to the last answer.
     pub(crate) elapsed: Duration,
-    /// From when a request was due to its answer.
+    /// From when a request was due to its answer of 202.
     pub(crate) waits: Waits,
 }
 
@@ -60,7 +63,7 @@ impl Load {
     /// Puts the load on from a thread of its own.
     ///
     /// # Errors
-    /// A connection broke, an answer took longer than 30 s, or was neither 202 nor 503.
+    /// No connection can be opened, an answer took longer than 30 s, or was neither 202 nor 503.
     pub(crate) async fn run(self) -> Result<Outcome> {
         let (done, outcome) = tokio::sync::oneshot::channel();
         std::thread::Builder::new()
@@ -101,19 +104,20 @@ impl Load {
     }
 
     async fn send(&self, number: usize, mut connection: Connection, shared: &Rc<Shared>) -> Result<()> {
-        let mine: Vec<_> = self.requests.iter().skip(number % self.requests.len()).collect();
-        for request in mine.iter().cycle() {
+        let place = number % self.requests.len();
+        for request in self.requests.iter().cycle().skip(place) {
             let Some(due) = self.next_due(shared).await else {
                 break;
             };
-            let status = timeout(ANSWER_DEADLINE, connection.exchange(request))
+            let answer = timeout(ANSWER_DEADLINE, connection.exchange(request))
                 .await
-                .context("no answer")??;
-            shared.note(due.elapsed(), status, self.messages)?;
-            if status == 503 {
-                sleep(Duration::from_millis(100)).await;
-                // A request that is refused before its body was read costs the connection.
+                .context("no answer")?;
+            shared.note(due.elapsed(), &answer, self.messages)?;
+            if !answer.as_ref().is_ok_and(|answer| answer.keeps_open) {
                 connection = Connection::open(self.address).await?;
+            }
+            if !answer.is_ok_and(|answer| answer.status == 202) {
+                sleep(AFTER_REFUSAL).await;
             }
         }
         Ok(())
@@ -151,13 +155,16 @@ struct Shared {
 }
 
 impl Shared {
-    fn note(&self, wait: Duration, status: u16, messages: u64) -> Result<()> {
+    fn note(&self, wait: Duration, answer: &Result<Answer>, messages: u64) -> Result<()> {
         let mut outcome = self.outcome.borrow_mut();
-        outcome.waits.add(wait);
-        match status {
-            202 => outcome.accepted += messages,
-            503 => outcome.refused += 1,
-            other => bail!("the intake answered {other}"),
+        match answer.as_ref().map(|answer| answer.status) {
+            Ok(202) => {
+                outcome.waits.add(wait);
+                outcome.accepted += messages;
+            }
+            // An overloaded server answers before it has read the body, and closes: the answer may be lost with it.
+            Ok(503) | Err(_) => outcome.refused += 1,
+            Ok(other) => bail!("the intake answered {other}"),
         }
         Ok(())
     }
@@ -181,24 +188,40 @@ impl Connection {
         })
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<u16> {
-        self.stream.write_all(request).await?;
+    async fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
+        // A refusal may come, and the connection close, before the request is written: the answer counts.
+        let written = self.stream.write_all(request).await;
         self.buffer.clear();
         loop {
             let read = self.stream.read_buf(&mut self.buffer).await?;
-            ensure!(read > 0, "the server closed the connection");
-            if let Some((status, length)) = answer(&self.buffer)? {
-                ensure!(self.buffer.len() <= length, "more than one answer to one request");
-                if self.buffer.len() == length {
-                    return Ok(status);
+            if read == 0 {
+                written?;
+                bail!("the server closed the connection");
+            }
+            if let Some(answer) = answer(&self.buffer)? {
+                ensure!(
+                    self.buffer.len() <= answer.length,
+                    "more than one answer to one request"
+                );
+                if self.buffer.len() == answer.length {
+                    return Ok(answer);
                 }
             }
         }
     }
 }
 
-/// Reads the head of an answer: its status, and the length of head and body; `None` while the head is not whole.
-fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
+/// The head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    /// Bytes of head and body.
+    length: usize,
+    keeps_open: bool,
+}
+
+/// Reads the head of an answer; `None` while it is not whole.
+fn answer(bytes: &[u8]) -> Result<Option<Answer>> {
     let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -207,13 +230,20 @@ fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
         .get(9..12)
         .and_then(|status| status.parse().ok())
         .context("no status")?;
-    let length: usize = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse().ok())
-        .context("an answer without content-length")?;
-    Ok(Some((status, head + 4 + length)))
+    let field = |name: &str| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    };
+    let length = field("content-length").and_then(|length| length.parse::<usize>().ok());
+    let length = head + 4 + length.context("an answer without content-length")?;
+    let keeps_open = !field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(Some(Answer {
+        status,
+        length,
+        keeps_open,
+    }))
 }
 
 #[cfg(test)]
@@ -223,8 +253,15 @@ mod tests {
     #[test]
     fn an_answer_is_whole_when_its_body_is() {
         let whole = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\nx: y\r\n\r\n{}";
-        assert_eq!(answer(whole).unwrap(), Some((202, whole.len())));
+        let read = Answer {
+            status: 202,
+            length: whole.len(),
+            keeps_open: true,
+        };
+        assert_eq!(answer(whole).unwrap(), Some(read));
         assert_eq!(answer(&whole[..20]).unwrap(), None);
         assert!(answer(b"HTTP/1.1 202 Accepted\r\n\r\n").is_err());
+        let closing = b"HTTP/1.1 503 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert!(answer(closing).unwrap().is_some_and(|answer| !answer.keeps_open));
     }
 }

@@ -74,7 +74,7 @@ pub(crate) struct Figures {
     pub(crate) stored_per_second: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
-    /// Requests answered with 503.
+    /// Requests answered with 503, or cut off before their end.
     pub(crate) refused: u64,
     /// Processor seconds a million messages, by process.
     pub(crate) processor_seconds_per_million: BTreeMap<&'static str, f64>,
@@ -333,7 +333,7 @@ fn write_row(f: &mut fmt::Formatter<'_>, row: Row, figures: &Figures) -> fmt::Re
         }
     }
     if figures.refused > 0 {
-        write!(f, "  ({} answers of 503)", figures.refused)?;
+        write!(f, "  ({} requests refused)", figures.refused)?;
     }
     writeln!(f)
 }

@@ -56,8 +56,8 @@ impl Servers {
     /// Returns the parties of a measurement: the servers, this process, and these.
     pub(crate) fn with(&self, others: &[(&'static str, u32)]) -> Vec<(&'static str, Family)> {
         let mut parties = self.parties.clone();
-        parties.extend(others.iter().map(|(name, pid)| (*name, Family::of(*pid))));
-        parties.push(("bench", Family::of(std::process::id())));
+        parties.extend(others.iter().map(|(name, pid)| (*name, Family::alone(*pid))));
+        parties.push(("bench", Family::alone(std::process::id())));
         parties
     }
 }
