@@ -24,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+use crate::messages::Mix;
 use crate::plan::Plan;
 use crate::subject::Subject;
 
@@ -51,6 +52,9 @@ struct Arguments {
     /// How many different sources send; a packet holds messages of one source and severity.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     sources: u32,
+    /// How many different severities are sent: the most frequent of info, warning, debug, error and critical.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
+    severities: u8,
     /// Measures these alone; may be given several times. What a goal compares with must be among them.
     #[arg(long, value_enum)]
     only: Vec<Subject>,
@@ -92,7 +96,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         repetitions: if smoke { 1 } else { arguments.repetitions },
         most_messages: if smoke { 5_000 } else { arguments.messages },
         connections: arguments.connections as usize,
-        sources: arguments.sources as usize,
+        mix: Mix {
+            severities: arguments.severities.into(),
+            sources: arguments.sources as usize,
+        },
         subjects: if arguments.only.is_empty() {
             Subject::ALL.to_vec()
         } else {

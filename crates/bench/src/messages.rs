@@ -8,14 +8,36 @@ use fastrand::Rng;
 /// How long each message is as JSON, in bytes.
 pub(crate) const MESSAGE_BYTES: usize = 300;
 
-/// Severities as services log them: mostly info.
+/// Severities as services log them, the most frequent first: name, number, share in a hundred.
 const SEVERITIES: [(&str, i16, u8); 5] = [
-    ("debug", 5, 10),
     ("info", 9, 70),
     ("warning", 13, 12),
+    ("debug", 5, 10),
     ("error", 17, 7),
     ("critical", 21, 1),
 ];
+
+/// How many different severities and sources there are; a packet holds messages of one of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    /// 1 to 5, the most frequent ones.
+    pub(crate) severities: usize,
+    pub(crate) sources: usize,
+}
+
+impl Mix {
+    fn severity(self, rng: &mut Rng) -> (&'static str, i16) {
+        let some = &SEVERITIES[..self.severities];
+        let mut dice = rng.u8(..some.iter().map(|(_, _, share)| share).sum());
+        for (name, number, share) in some {
+            if dice < *share {
+                return (name, *number);
+            }
+            dice -= share;
+        }
+        ("info", 9)
+    }
+}
 
 const WORDS: [&str; 12] = [
     "payment", "declined", "order", "retry", "timeout", "customer", "Straße", "cache", "miss", "upstream",
@@ -33,17 +55,9 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Makes a message of one of `sources` that is [`MESSAGE_BYTES`] long as JSON.
-    pub(crate) fn of(source: usize, rng: &mut Rng) -> Self {
-        let mut dice = rng.u8(..100);
-        let (severity, severity_number, _) = SEVERITIES
-            .into_iter()
-            .find(|(_, _, share)| {
-                let hit = dice < *share;
-                dice = dice.saturating_sub(*share);
-                hit
-            })
-            .unwrap_or(SEVERITIES[1]);
+    /// Makes a message of a source that is [`MESSAGE_BYTES`] long as JSON.
+    pub(crate) fn of(source: usize, mix: Mix, rng: &mut Rng) -> Self {
+        let (severity, severity_number) = mix.severity(rng);
         let source = format!("service-{source:02}.api");
         let attributes = format!(
             "{{\"order\":{},\"user\":\"u-{}\",\"ok\":{},\"ms\":{}.5}}",
@@ -81,19 +95,21 @@ impl Sample {
 }
 
 /// Makes some messages of every source.
-pub(crate) fn samples(count: usize, sources: usize) -> Vec<Sample> {
+pub(crate) fn samples(count: usize, mix: Mix) -> Vec<Sample> {
     let mut rng = Rng::with_seed(300);
-    (0..count).map(|n| Sample::of(n % sources, &mut rng)).collect()
+    (0..count)
+        .map(|n| Sample::of(n % mix.sources, mix, &mut rng))
+        .collect()
 }
 
 /// Makes whole HTTP requests of `messages` messages, each of one source; several for every source.
-pub(crate) fn requests(messages: usize, sources: usize) -> Vec<Bytes> {
+pub(crate) fn requests(messages: usize, mix: Mix) -> Vec<Bytes> {
     let mut rng = Rng::with_seed(301);
     // Enough to be no single repeated text, few enough to stay in the processor's cache.
-    let count = sources * (512 / messages).max(2);
+    let count = mix.sources * (512 / messages).max(2);
     (0..count)
         .map(|n| {
-            let lines: Vec<_> = (0..messages).map(|_| Sample::of(n % sources, &mut rng).json()).collect();
+            let lines: Vec<_> = (0..messages).map(|_| Sample::of(n % mix.sources, mix, &mut rng).json()).collect();
             let body = lines.join("\n");
             let kind = if messages == 1 { "application/json" } else { "application/x-ndjson" };
             let mut request = String::new();
@@ -115,7 +131,13 @@ mod tests {
 
     #[test]
     fn every_message_has_the_length_that_the_table_says() {
-        for sample in samples(500, 7) {
+        for sample in samples(
+            500,
+            Mix {
+                severities: 5,
+                sources: 7,
+            },
+        ) {
             let json = sample.json();
             assert_eq!(json.len(), MESSAGE_BYTES, "{json}");
             let value: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -125,7 +147,13 @@ mod tests {
 
     #[test]
     fn a_request_holds_as_many_lines_as_it_should() {
-        for request in requests(100, 3) {
+        for request in requests(
+            100,
+            Mix {
+                severities: 1,
+                sources: 3,
+            },
+        ) {
             let text = std::str::from_utf8(&request).unwrap();
             let (_, body) = text.split_once("\r\n\r\n").unwrap();
             assert_eq!(body.lines().count(), 100);

@@ -8,6 +8,7 @@ use warren_e2e::postgres;
 
 use crate::cost::Watch;
 use crate::load::Pace;
+use crate::messages::Mix;
 use crate::raw_copy;
 use crate::raw_publish::RawPublish;
 use crate::report::{Figures, Report, Row};
@@ -27,7 +28,7 @@ pub(crate) struct Plan {
     /// The most messages that one load sends.
     pub(crate) most_messages: u64,
     pub(crate) connections: usize,
-    pub(crate) sources: usize,
+    pub(crate) mix: Mix,
     pub(crate) subjects: Vec<Subject>,
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{IsNull, ToSql, Type, accepts, to_sql_checked};
 use uuid::Uuid;
 
-use crate::messages;
+use crate::messages::{self, Mix};
 
 /// Rows in each transaction, as many as a batch of the worker.
 const BATCH: u64 = 5_000;
@@ -39,7 +39,13 @@ pub(crate) async fn run(client: &Client, duration: Duration, most_rows: u64) -> 
 }
 
 async fn copy_for(client: &Client, duration: Duration, most_rows: u64) -> Result<(u64, Duration)> {
-    let rows = messages::samples(256, 4);
+    let rows = messages::samples(
+        256,
+        Mix {
+            severities: 5,
+            sources: 4,
+        },
+    );
     let types = [
         Type::UUID,
         Type::INT2,

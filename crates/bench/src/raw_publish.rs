@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use warren_e2e::rabbit;
 
-use crate::messages;
+use crate::messages::{self, Mix};
 use crate::statistics::Waits;
 
 /// How long the last confirms may take.
@@ -76,10 +76,16 @@ impl RawPublish {
         });
         channel.register_callback(Callback(Arc::clone(&confirms))).await?;
         channel.confirm_select(ConfirmSelectArguments::default()).await?;
-        let messages: Vec<_> = messages::samples(256, 4)
-            .iter()
-            .map(|s| s.json().into_bytes())
-            .collect();
+        let messages: Vec<_> = messages::samples(
+            256,
+            Mix {
+                severities: 5,
+                sources: 4,
+            },
+        )
+        .iter()
+        .map(|s| s.json().into_bytes())
+        .collect();
         let arguments = BasicPublishArguments::new("", queue);
         let properties = BasicProperties::default().with_persistence(true).finish();
         let start = Instant::now();

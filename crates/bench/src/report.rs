@@ -148,8 +148,8 @@ impl Report {
         });
         setting.push(format!("{} connections", plan.connections));
         setting.push(format!(
-            "messages of {MESSAGE_BYTES} bytes as JSON from {} sources",
-            plan.sources
+            "messages of {MESSAGE_BYTES} bytes as JSON, {} severities, {} sources",
+            plan.mix.severities, plan.mix.sources
         ));
         setting.push(format!(
             "{} repetitions of {:.1} s or {} messages",

@@ -151,7 +151,7 @@ pub(crate) struct Drained {
 pub(crate) fn load(plan: &Plan, messages: usize, pace: Pace) -> Load {
     Load {
         address: ([127, 0, 0, 1], 0).into(),
-        requests: messages::requests(messages, plan.sources),
+        requests: messages::requests(messages, plan.mix),
         messages: messages as u64,
         connections: plan.connections,
         duration: plan.load,
