@@ -23,7 +23,7 @@ use crate::topology::Topology;
 const READ_AHEAD: usize = 32;
 
 /// How long closing waits until what was fetched is given back; the broker takes it back by itself after that.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Consumes the queue of a group from RabbitMQ, with manual acknowledgements.
 ///

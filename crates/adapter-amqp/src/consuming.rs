@@ -95,16 +95,19 @@ impl Quarantine {
     const BEGINS: u32 = 3;
     /// How many packets settled, one at a time, end it.
     const ENDS_AFTER: usize = 100;
-    /// A connection that lived so long died of something else.
-    const YOUTH: Duration = Duration::from_secs(30);
+    /// A connection that lived so long died of something else. What was settled on a younger one proves nothing: the
+    /// acknowledgements of what came before the guilty packet die with the connection.
+    const YOUTH: Duration = Duration::from_secs(10);
+    /// So long without a death ends it too.
+    const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
     fn begun(&self) -> bool {
         self.young_deaths >= Self::BEGINS
     }
 
     /// Notes a death; once begun, only [`End::Released`] ends the quarantine.
-    fn died(&mut self, settled: usize, age: Duration) {
-        if !self.begun() && (settled > 0 || age >= Self::YOUTH) {
+    fn died(&mut self, age: Duration) {
+        if !self.begun() && age >= Self::YOUTH {
             self.young_deaths = 0;
         } else {
             self.young_deaths = self.young_deaths.saturating_add(1);
@@ -127,11 +130,15 @@ impl Consuming {
         let (mut failures, closing) = (0_u32, self.closing.clone());
         self.status.away("not connected to RabbitMQ yet");
         while !closing.is_cancelled() {
-            let connected = select! {
-                connected = self.connect() => connected,
+            let opened = select! {
+                opened = self.connector.open() => opened,
                 () = closing.cancelled() => break,
             };
-            match connected {
+            let subscribed = match opened {
+                Ok(link) => self.subscribed(link).await,
+                Err(error) => Err(error),
+            };
+            match subscribed {
                 Ok((mut link, messages)) => {
                     failures = 0;
                     tracing::info!(
@@ -177,8 +184,11 @@ impl Consuming {
         self.status.away("the consumer was closed");
     }
 
-    async fn connect(&mut self) -> Result<(Link, UnboundedReceiver<ConsumerMessage>), LinkError> {
-        let mut link = self.connector.open().await?;
+    /// Declares everything and asks for deliveries; for the same reason as a publisher never given up midway.
+    async fn subscribed(
+        &mut self,
+        mut link: Link,
+    ) -> Result<(Link, UnboundedReceiver<ConsumerMessage>), LinkError> {
         self.topology.declare(&mut link, Some(&self.group)).await?;
         let channel = link.channel()?.clone();
         let prefetch = if self.quarantine.begun() { 1 } else { self.prefetch };
@@ -236,11 +246,11 @@ impl Consuming {
         match &end {
             End::Released => self.quarantine = Quarantine::default(),
             End::Lost(_) => {
-                self.quarantine.died(settler.settled, born.elapsed());
+                self.quarantine.died(born.elapsed());
                 if self.quarantine.young_deaths == Quarantine::BEGINS {
                     tracing::warn!(
                         queue = self.queue,
-                        "connections die before anything is settled; consumes one packet at a time for a while"
+                        "connections die young, perhaps of one packet; consumes one at a time for a while"
                     );
                 }
             }
@@ -257,7 +267,7 @@ impl Consuming {
         reader: &mut JoinHandle<()>,
         lost: &CancellationToken,
     ) -> End {
-        let released_at = Instant::now() + 2 * Quarantine::YOUTH;
+        let released_at = Instant::now() + Quarantine::ENDS_WITHIN;
         let (mut decisions, mut cancelled, mut reading) = (Vec::new(), false, true);
         loop {
             let quarantined = self.quarantine.begun();
@@ -413,17 +423,15 @@ mod tests {
     #[test]
     fn three_young_deaths_begin_the_quarantine() {
         let mut quarantine = Quarantine::default();
-        for _ in 0..2 {
-            quarantine.died(0, Duration::ZERO);
-        }
-        assert!(!quarantine.begun());
-        quarantine.died(1, Duration::ZERO);
-        quarantine.died(0, Quarantine::YOUTH);
+        quarantine.died(Duration::ZERO);
+        quarantine.died(Duration::ZERO);
+        quarantine.died(Quarantine::YOUTH);
         for _ in 0..3 {
             assert!(!quarantine.begun());
-            quarantine.died(0, Duration::ZERO);
+            quarantine.died(Duration::ZERO);
         }
-        quarantine.died(1, Quarantine::YOUTH);
+        assert!(quarantine.begun());
+        quarantine.died(Quarantine::YOUTH);
         assert!(quarantine.begun());
     }
 }

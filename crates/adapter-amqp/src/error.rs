@@ -44,7 +44,7 @@ pub(crate) enum LinkError {
         cause: Cause,
     },
     /// Neither yes nor no in time.
-    #[error("{endpoint} did not answer within {} ms", timeout.as_millis())]
+    #[error("{endpoint} did not let us in within {} ms: it hangs, or another service is there", timeout.as_millis())]
     Timeout {
         endpoint: String,
         timeout: std::time::Duration,

@@ -23,7 +23,7 @@ mod url;
 mod window;
 mod writer;
 
-pub use config::AmqpConfig;
+pub use config::{AmqpConfig, DeadLetterStrategy};
 pub use consumer::AmqpConsumer;
 pub use error::ConfigError;
 pub use metrics::describe_metrics;

@@ -51,7 +51,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Tells the outcome, and makes room for others first.
-    fn tell(self, outcome: Result<(), PublishError>) {
+    pub(crate) fn tell(self, outcome: Result<(), PublishError>) {
         drop(self.share);
         self.ticket.tell(outcome);
     }
@@ -139,19 +139,20 @@ pub(crate) struct PacketLimits {
 
 /// Takes chunks from the front, as many as there is room for, and merges those with the same address.
 ///
-/// Chunks whose callers have stopped waiting are told so and left out.
+/// Chunks whose callers have stopped waiting are left out, and told what `overdue` says.
 pub(crate) fn pack(
     chunks: &mut VecDeque<Chunk>,
     limits: PacketLimits,
     room: Room,
     now: Instant,
+    overdue: impl Fn() -> PublishError,
 ) -> Vec<Packet> {
     let mut packets: Vec<Packet> = Vec::new();
     let mut open: HashMap<Address, usize> = HashMap::new();
     let mut bytes = 0;
     while let Some(chunk) = chunks.pop_front() {
         if chunk.deadline <= now {
-            expire(chunk);
+            chunk.tell(Err(overdue()));
             continue;
         }
         let size = chunk.lines.len();
@@ -174,12 +175,6 @@ pub(crate) fn pack(
         bytes += size;
     }
     packets
-}
-
-/// Tells a chunk's caller that nothing was published for it in time.
-pub(crate) fn expire(chunk: Chunk) {
-    let outcome = PublishError::unavailable("the broker took nothing in time");
-    chunk.tell(Err(outcome));
 }
 
 #[cfg(test)]
@@ -213,6 +208,10 @@ mod tests {
         }
     }
 
+    fn overdue() -> PublishError {
+        PublishError::unavailable("late")
+    }
+
     fn later() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
@@ -224,7 +223,7 @@ mod tests {
     #[test]
     fn what_waits_together_travels_together() {
         let mut chunks: VecDeque<_> = (0..6).map(|n| chunk(n, n % 2, 1, 10, later())).collect();
-        let packets = pack(&mut chunks, LIMITS, room(8, 1_000), Instant::now());
+        let packets = pack(&mut chunks, LIMITS, room(8, 1_000), Instant::now(), overdue);
         let bodies: Vec<_> = packets
             .iter()
             .map(|packet| (packet.messages, packet.body()[0]))
@@ -241,7 +240,7 @@ mod tests {
             .into_iter()
             .map(|size| chunk(0, 0, 1, size, later()))
             .collect();
-        let packets = pack(&mut chunks, LIMITS, room(8, 10_000), Instant::now());
+        let packets = pack(&mut chunks, LIMITS, room(8, 10_000), Instant::now(), overdue);
         let sizes: Vec<_> = packets.iter().map(|packet| packet.bytes).collect();
         assert_eq!(sizes, [10, 500, 10]);
     }
@@ -252,7 +251,10 @@ mod tests {
             .into_iter()
             .map(|size| chunk(0, 0, 1, size, later()))
             .collect();
-        assert_eq!(pack(&mut chunks, LIMITS, room(8, 1), Instant::now()).len(), 1);
+        assert_eq!(
+            pack(&mut chunks, LIMITS, room(8, 1), Instant::now(), overdue).len(),
+            1
+        );
         assert_eq!(chunks.len(), 1);
     }
 
@@ -260,7 +262,7 @@ mod tests {
     fn nobody_waits_for_a_chunk_past_its_deadline() {
         let now = Instant::now();
         let mut chunks = VecDeque::from([chunk(0, 0, 1, 10, now), chunk(1, 0, 1, 10, later())]);
-        let packets = pack(&mut chunks, LIMITS, room(8, 100), now);
+        let packets = pack(&mut chunks, LIMITS, room(8, 100), now, overdue);
         assert_eq!((packets.len(), packets[0].body()[0]), (1, 1));
     }
 
@@ -278,7 +280,7 @@ mod tests {
                 .collect();
             let mut seen = Vec::new();
             while !chunks.is_empty() {
-                let round = pack(&mut chunks, LIMITS, room(packets, bytes), Instant::now());
+                let round = pack(&mut chunks, LIMITS, room(packets, bytes), Instant::now(), overdue);
                 prop_assert!((1..=packets).contains(&round.len()));
                 for packet in &round {
                     prop_assert!(packet.messages <= LIMITS.messages && packet.bytes <= LIMITS.bytes);

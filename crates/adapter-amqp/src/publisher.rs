@@ -25,8 +25,9 @@ use crate::topology::Topology;
 use crate::window::WindowLimits;
 use crate::writer::Writing;
 
-/// How much longer than its confirms the closing of a publisher may take, for the farewell to the broker.
-const CLOSE_GRACE: Duration = Duration::from_secs(3);
+/// How much longer than its confirms the closing of a publisher may take: what it is declaring is declared to the end,
+/// and the broker gets a farewell.
+const CLOSE_GRACE: Duration = Duration::from_secs(15);
 
 /// Publishes to RabbitMQ: packed, confirmed, mandatory; a call never lasts longer than `publish_timeout`.
 ///
@@ -51,7 +52,8 @@ impl AmqpPublisher {
 
     /// Takes no more messages, waits for the confirms of those it has, and closes the connection.
     ///
-    /// Lasts little longer than `publish_timeout` at most. Dropping the publisher does the same in the background.
+    /// Lasts 15 s longer than `publish_timeout` at most, and only while the broker hangs. Dropping the publisher does
+    /// the same in the background.
     pub async fn close(&self) {
         self.sender.close().await;
     }
@@ -94,7 +96,7 @@ impl MessagePublisher for AmqpPublisher {
             let error = match outcome {
                 Some(Ok(())) => continue,
                 Some(Err(error)) => error,
-                None => PublishError::unavailable("not confirmed in time"),
+                None => self.sender.overdue(),
             };
             errors.extend(held.into_iter().map(|place| (place, error.clone())));
         }
@@ -208,6 +210,11 @@ impl Sender {
             return Some(PublishError::unavailable("the publisher was closed"));
         }
         self.status.refusal(Instant::now())
+    }
+
+    /// Tells why something was not confirmed in time, as far as is known.
+    pub(crate) fn overdue(&self) -> PublishError {
+        self.status.overdue()
     }
 
     /// Writes the lines of the next messages that fit into a packet together, at least one.

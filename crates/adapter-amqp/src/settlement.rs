@@ -50,9 +50,11 @@ impl Letters {
             let address = Address::DeadLetter(Arc::new(letter));
             sender.hand_over(&call, address, lines, 1, None, deadline).await?;
         }
-        call.outcomes(deadline).await.into_iter().try_for_each(|outcome| {
-            outcome.unwrap_or_else(|| Err(PublishError::unavailable("not confirmed in time")))
-        })
+        let outcomes = call.outcomes(deadline).await;
+        let overdue = || Err(sender.overdue());
+        outcomes
+            .into_iter()
+            .try_for_each(|outcome| outcome.unwrap_or_else(overdue))
     }
 
     fn sender(&self) -> Result<Arc<Sender>, PublishError> {

@@ -119,6 +119,16 @@ impl Status {
         })
     }
 
+    /// Tells why something was not confirmed in time, as far as is known.
+    pub(crate) fn overdue(&self) -> PublishError {
+        self.with(|state| match &state.link {
+            LinkState::Away { reason, .. } => PublishError::unavailable(reason.clone()),
+            LinkState::Idle | LinkState::Connected => {
+                PublishError::unavailable("RabbitMQ did not confirm it in time")
+            }
+        })
+    }
+
     /// Returns why a call is better refused at once, if it is.
     pub(crate) fn refusal(&self, now: Instant) -> Option<PublishError> {
         let long_since = |since: &Instant| now.duration_since(*since) > PATIENCE;

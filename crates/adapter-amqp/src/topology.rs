@@ -37,6 +37,7 @@ const ACCESS_REFUSED: u16 = 403;
 pub(crate) struct Topology {
     prefix: String,
     store_delivery_limit: i64,
+    store_strategy: &'static str,
     store_max_bytes: i64,
     dead_max_bytes: i64,
     group_max_bytes: i64,
@@ -64,6 +65,7 @@ impl Topology {
         Self {
             prefix: config.prefix.clone(),
             store_delivery_limit: config.store_delivery_limit.into(),
+            store_strategy: config.store_dead_letter_strategy.as_str(),
             store_max_bytes: signed(config.store_max_bytes.as_u64()),
             dead_max_bytes: signed(config.dead_max_bytes.as_u64()),
             group_max_bytes: signed(config.group_max_bytes.as_u64()),
@@ -145,13 +147,13 @@ impl Topology {
         declarations.push(bind(&dead, &dead));
         declarations.push(queue(
             &store,
-            "amqp.store_delivery_limit and amqp.store_max_bytes",
+            "amqp.store_delivery_limit, amqp.store_dead_letter_strategy and amqp.store_max_bytes",
             [
                 ("x-queue-type", FieldValue::from("quorum")),
                 ("x-delivery-limit", FieldValue::l(self.store_delivery_limit)),
                 ("x-dead-letter-exchange", FieldValue::from(dead.as_str())),
-                // Without it RabbitMQ drops a dead letter whose queue cannot take it; it needs reject-publish here.
-                ("x-dead-letter-strategy", FieldValue::from("at-least-once")),
+                // At least once needs reject-publish on this queue.
+                ("x-dead-letter-strategy", FieldValue::from(self.store_strategy)),
                 ("x-overflow", FieldValue::from("reject-publish")),
                 ("x-max-length-bytes", FieldValue::l(self.store_max_bytes)),
             ],

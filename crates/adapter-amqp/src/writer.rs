@@ -31,7 +31,7 @@ use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
 use crate::metrics::PublishMetrics;
-use crate::packing::{Chunk, Packet, PacketLimits, expire, pack};
+use crate::packing::{Chunk, Packet, PacketLimits, pack};
 use crate::status::{Status, chain};
 use crate::topology::Topology;
 use crate::window::{Room, Window, WindowLimits};
@@ -99,31 +99,22 @@ impl Writing {
         let mut failures = 0_u32;
         loop {
             let pointless = self.pointless();
-            let connected = select! {
-                connected = self.connect() => connected,
+            let opened = select! {
+                opened = self.connector.open() => opened,
                 () = pointless => break,
+            };
+            let connected = match opened {
+                Ok(link) => self.prepared(link).await,
+                Err(error) => Err(error),
             };
             match connected {
                 Ok(mut link) => {
                     failures = 0;
                     tracing::info!(endpoint = link.endpoint(), "publishes to RabbitMQ");
                     self.status.connected();
-                    match self.serve(&mut link).await {
-                        End::Drained => {
-                            link.close().await;
-                            break;
-                        }
-                        End::Lost(reason) => {
-                            tracing::warn!(reason, "lost the connection for publishing");
-                            self.status.away(reason);
-                        }
-                        End::Stalled => {
-                            let reason =
-                                "RabbitMQ confirmed nothing in time: it hangs, or has a memory or disk alarm";
-                            tracing::warn!(reason, "gave up the connection for publishing");
-                            self.status.stalled();
-                            self.status.away(reason);
-                        }
+                    if let End::Drained = self.serve(&mut link).await {
+                        link.close().await;
+                        break;
                     }
                 }
                 Err(error) => {
@@ -168,30 +159,34 @@ impl Writing {
         let now = Instant::now();
         for chunk in std::mem::take(&mut self.staged) {
             if chunk.deadline <= now {
-                expire(chunk);
+                chunk.tell(Err(self.status.overdue()));
             } else {
                 self.staged.push_back(chunk);
             }
         }
         for packet in std::mem::take(&mut self.again) {
-            self.keep(packet, "not confirmed in time");
+            self.keep(packet);
         }
     }
 
     /// Keeps a packet for the next connection, if that is of use.
-    fn keep(&mut self, packet: Packet, reason: &str) {
+    fn keep(&mut self, packet: Packet) {
         let awaited = packet
             .deadline()
             .is_some_and(|deadline| deadline > Instant::now());
         if awaited && packet.attempts < MAX_ATTEMPTS {
             self.again.push_back(packet);
         } else {
-            packet.tell(&Err(PublishError::unavailable(reason)));
+            packet.tell(&Err(self.status.overdue()));
         }
     }
 
-    async fn connect(&mut self) -> Result<Link, LinkError> {
-        let mut link = self.connector.open().await?;
+    /// Declares everything and asks for confirms.
+    ///
+    /// Never given up midway, not even to close: RabbitMQ goes on declaring behind the back of a connection that is
+    /// gone, and whoever deletes a queue at that moment can take down the dead-lettering of the whole broker.
+    /// <https://github.com/rabbitmq/rabbitmq-server/issues/16652>
+    async fn prepared(&mut self, mut link: Link) -> Result<Link, LinkError> {
         self.topology.declare(&mut link, None).await?;
         let channel = link.channel()?.clone();
         let selected = link.run(self.connect_timeout, async move {
@@ -218,14 +213,22 @@ impl Writing {
         if flight.proven {
             self.backoff.reset();
         }
-        let reason = match &end {
-            End::Drained => "the publisher was closed",
-            End::Lost(reason) => reason,
-            End::Stalled => "not confirmed in time",
-        };
+        match &end {
+            End::Drained => {}
+            End::Lost(reason) => {
+                tracing::warn!(reason, "lost the connection for publishing");
+                self.status.away(reason);
+            }
+            End::Stalled => {
+                let reason = "RabbitMQ confirmed nothing in time: it hangs, or has a memory or disk alarm";
+                tracing::warn!(reason, "gave up the connection for publishing");
+                self.status.stalled();
+                self.status.away(reason);
+            }
+        }
         let waiting = std::mem::take(&mut self.again);
         for packet in flight.confirms.into_unconfirmed().chain(waiting) {
-            self.keep(packet, reason);
+            self.keep(packet);
         }
         self.metrics.unconfirmed_packets.set(0.0);
         end
@@ -290,7 +293,7 @@ impl Writing {
         let (mut round, mut bytes) = (Vec::new(), 0);
         while let Some(packet) = self.again.pop_front() {
             if packet.deadline().is_none_or(|deadline| deadline <= now) {
-                packet.tell(&Err(PublishError::unavailable("not confirmed in time")));
+                packet.tell(&Err(self.status.overdue()));
                 continue;
             }
             if round.len() >= room.packets || (!round.is_empty() && bytes >= room.bytes) {
@@ -306,7 +309,7 @@ impl Writing {
         while let Ok(chunk) = self.queue.try_recv() {
             self.staged.push_back(chunk);
         }
-        pack(&mut self.staged, self.packet, room, now)
+        pack(&mut self.staged, self.packet, room, now, || self.status.overdue())
     }
 
     /// Publishes one round.

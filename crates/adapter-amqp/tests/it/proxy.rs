@@ -59,7 +59,7 @@ impl Proxy {
                 let live = Arc::clone(&counters.0);
                 tokio::spawn(async move {
                     live.fetch_add(1, Ordering::Relaxed);
-                    cut.run_until_cancelled(carry(client, gates)).await;
+                    cut.run_until_cancelled(carry(client, gates, cut.clone())).await;
                     live.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -121,14 +121,14 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, gates: watch::Receiver<Gates>) {
+async fn carry(client: TcpStream, gates: watch::Receiver<Gates>, cut: CancellationToken) {
     let Ok(broker) = TcpStream::connect(address().authority).await else {
         return;
     };
     let ((client_in, client_out), (broker_in, broker_out)) = (client.into_split(), broker.into_split());
     tokio::select! {
-        () = pass(client_in, broker_out, gates.clone(), |gates| gates.to_broker) => {}
-        () = pass(broker_in, client_out, gates, |gates| gates.to_client) => {}
+        () = pass(client_in, broker_out, gates.clone(), &cut, |gates| gates.to_broker) => {}
+        () = pass(broker_in, client_out, gates, &cut, |gates| gates.to_client) => {}
     }
 }
 
@@ -136,6 +136,7 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut gates: watch::Receiver<Gates>,
+    cut: &CancellationToken,
     open: fn(&Gates) -> bool,
 ) {
     let mut buffer = vec![0; 16 << 10];
@@ -146,8 +147,9 @@ async fn pass(
         let Ok(count @ 1..) = from.read(&mut buffer).await else {
             return;
         };
-        // What was read while the gate was closing is held back too.
-        if gates.wait_for(open).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+        // What was read while the gate was closing is held back too, and a cut comes before the next opening.
+        let opened = gates.wait_for(open).await.is_ok() && !cut.is_cancelled();
+        if !opened || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }

@@ -12,7 +12,7 @@ use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
-use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy};
 use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer};
 use warren_domain::{Message, MessageId, Severity, SeveritySet};
 
@@ -60,6 +60,8 @@ impl Corner {
                 url: broker_url().into(),
                 prefix: format!("test.{id}"),
                 reconnect_max: Duration::from_millis(200),
+                // With the default, a test that ends right after it began can take the whole broker down.
+                store_dead_letter_strategy: DeadLetterStrategy::AtMostOnce,
                 ..AmqpConfig::default()
             },
         })
@@ -213,19 +215,15 @@ pub async fn healthy(health: &dyn HealthCheck) {
     eventually("healthy", async || health.check().await.is_ok()).await;
 }
 
-/// Waits until the health says something with `part` in it; returns all of it.
+/// Waits until the health is bad and says something with `part` in it; returns all of it.
 pub async fn unhealthy(health: &dyn HealthCheck, part: &str) -> String {
-    let mut said = String::new();
+    let mut said = None;
     eventually(part, async || {
-        said = health
-            .check()
-            .await
-            .err()
-            .map_or_else(String::new, |fault| fault.0);
-        said.contains(part)
+        said = health.check().await.err().map(|fault| fault.0);
+        said.as_ref().is_some_and(|said| said.contains(part))
     })
     .await;
-    said
+    said.unwrap()
 }
 
 pub async fn next(consumer: &mut AmqpConsumer) -> Delivery {
