@@ -28,7 +28,8 @@ pub(crate) struct Mix {
 impl Mix {
     fn severity(self, rng: &mut Rng) -> (&'static str, i16) {
         let some = &SEVERITIES[..self.severities];
-        let mut dice = rng.u8(..some.iter().map(|(_, _, share)| share).sum());
+        let all: u8 = some.iter().map(|(_, _, share)| share).sum();
+        let mut dice = rng.u8(..all);
         for (name, number, share) in some {
             if dice < *share {
                 return (name, *number);
