@@ -36,18 +36,6 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     find(&folder, name)
 }
 
-/// Finds a program of the release build, if there is one; else as [`binary`].
-///
-/// # Errors
-/// As [`binary`].
-pub fn release_binary(name: &str) -> Result<PathBuf> {
-    let release = target_folder()?.parent().map(|target| target.join("release"));
-    match release.and_then(|folder| find(&folder, name).ok()) {
-        Some(found) => Ok(found),
-        None => binary(name),
-    }
-}
-
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     if !path.is_file() {

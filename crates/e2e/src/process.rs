@@ -46,14 +46,6 @@ impl Service {
         Self::of(name, environment::binary(name)?)
     }
 
-    /// Prepares the release build of the program, if there is one.
-    ///
-    /// # Errors
-    /// As [`Service::new`].
-    pub fn new_release(name: &str) -> Result<Self> {
-        Self::of(name, environment::release_binary(name)?)
-    }
-
     fn of(name: &str, program: PathBuf) -> Result<Self> {
         let address = free_address()?;
         Ok(Self {

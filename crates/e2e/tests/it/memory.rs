@@ -40,7 +40,7 @@ async fn two_thousand_connections_of_a_mebibyte_each_and_no_worker_stay_under_25
     on_shared_servers(async |bed| {
         // A bound of its own, so that a broker that others use is not filled.
         let mut ingest = bed
-            .to_broker(Service::new_release("ingest-api").unwrap())
+            .to_broker(Service::new("ingest-api").unwrap())
             .setting("WARREN_AMQP__STORE_MAX_BYTES", "128MiB")
             .open_files(8_192);
         ingest.start_ready().await.unwrap();
