@@ -58,7 +58,7 @@ pub struct AmqpConfig {
     /// The most bytes that wait to be confirmed; further calls wait, until `publish_timeout`. Default 64 MiB.
     pub max_pending_bytes: ByteSize,
     /// The most rounds on their way at once: what gathers meanwhile shares packets. Fewer rounds make larger
-    /// packets and longer waits. Default 4.
+    /// packets and longer waits. Default 2.
     pub max_unconfirmed_rounds: usize,
     /// The most packets on their way at once, over all rounds. Default 128.
     pub max_unconfirmed_packets: usize,
@@ -130,7 +130,7 @@ impl Default for AmqpConfig {
             publish_timeout: Duration::from_secs(5),
             max_pending_messages: 200_000,
             max_pending_bytes: ByteSize::mib(64),
-            max_unconfirmed_rounds: 4,
+            max_unconfirmed_rounds: 2,
             max_unconfirmed_packets: 128,
             max_unconfirmed_bytes: ByteSize::mib(16),
             prefetch: 256,

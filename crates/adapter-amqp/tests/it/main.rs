@@ -7,7 +7,6 @@ mod dead_letters;
 mod delivery;
 mod faults;
 mod proxy;
-mod raw;
 mod support;
 mod tls;
 mod topology;
