@@ -141,9 +141,8 @@ impl StoreLoop {
                 // While no slot is free the batch goes on growing up to its limits.
                 Ok(slot) = Arc::clone(&slots).acquire_owned(), if due => {
                     let batch = std::mem::take(&mut batch);
-                    let span = info_span!("store_batch", messages = batch.messages.len(), links = batch.links());
                     let write = self.write_batch(batch, store_away.clone());
-                    writes.spawn(async move { write.await; drop(slot) }.instrument(span));
+                    writes.spawn(async move { write.await; drop(slot) });
                 }
                 delivery = consumer.next(), if !full => {
                     let Some(delivery) = delivery else { break Ended::ConsumerGone };
@@ -188,7 +187,12 @@ impl StoreLoop {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (store, health, backoff) = (Arc::clone(&self.store), self.health.clone(), self.backoff());
         let patience = self.config.give_back_after;
-        async move {
+        let span = info_span!(
+            "store_batch",
+            messages = batch.messages.len(),
+            links = batch.links()
+        );
+        let write = async move {
             histogram!(BATCH_MESSAGES).record(batch.messages.len() as f64);
             let oldest = batch.oldest();
             let Ok(refused) = write(&*store, &batch.messages, &health, backoff, patience).await else {
@@ -205,7 +209,8 @@ impl StoreLoop {
                 info!(deliveries = failures.len(), error = %first, "stored, but not acknowledged; they come again");
             }
             debug!(messages, "stored and acknowledged");
-        }
+        };
+        write.instrument(span)
     }
 }
 

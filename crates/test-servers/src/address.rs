@@ -84,11 +84,9 @@ pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return "***".to_owned();
     };
-    match rest.rsplit_once('@') {
-        Some((login, place)) => format!(
-            "{scheme}://{}:***@{place}",
-            login.split(':').next().unwrap_or(login)
-        ),
+    let login = rest.rsplit_once('@');
+    match login.and_then(|(login, place)| Some((login.split_once(':')?.0, place))) {
+        Some((user, place)) => format!("{scheme}://{user}:***@{place}"),
         None => url.to_owned(),
     }
 }
