@@ -35,6 +35,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The consumer's name on its channel, which has no other.
 const CONSUMER_TAG: &str = "warren";
 
+/// Why a connection is given up whose deliveries end without being asked to.
+const DELIVERIES_ENDED: &str = "RabbitMQ ended the deliveries";
+
 /// A delivery on its way to whoever asks for the next one.
 #[derive(Debug)]
 pub(crate) struct Yielded {
@@ -288,8 +291,10 @@ impl Consuming {
                 count = decided.recv_many(&mut decisions, 1_024) => {
                     let told = settler.decide(decisions.drain(..), self.requeue_pause).await;
                     if count == 0 {
-                        // Nobody is left who could settle anything.
+                        // Nobody is left who could settle anything: everything is done if that was asked for, and
+                        // else the deliveries ended with the connection, which may be known here first.
                         return match told.and(settler.tell_rest().await) {
+                            Ok(()) if !cancelled => End::Lost(DELIVERIES_ENDED.to_owned()),
                             Ok(()) => End::Drained,
                             Err(reason) => End::Lost(reason),
                         };
@@ -303,8 +308,10 @@ impl Consuming {
                     cancelled = true;
                     self.cancel(link, &settler.channel).await
                 }
-                // Only after the consumer was cancelled does the reader come to an end by itself.
-                _ = &mut *reader, if cancelled && reading => {
+                _ = &mut *reader, if reading => {
+                    if !cancelled {
+                        return End::Lost(DELIVERIES_ENDED.to_owned());
+                    }
                     reading = false;
                     let mut rest = Vec::new();
                     while let Ok(decision) = decided.try_recv() {

@@ -1,10 +1,16 @@
 //! What cannot be read or stored is kept with its reason.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use amqprs::BasicProperties;
+use tokio::time::timeout;
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy};
 use warren_adapter_conformance::samples::message;
-use warren_domain::ports::{DeadLetterReason, MessageConsumer, MessagePublisher, Refused};
+use warren_domain::ports::{ConsumerGroup, DeadLetterReason, MessageConsumer, MessagePublisher, Refused};
 use warren_domain::{MessageId, Severity};
 
+use crate::raw::publish_poison;
 use crate::support::{Corner, Operator, header, healthy, next};
 
 fn line(body: &str) -> String {
@@ -156,6 +162,47 @@ async fn a_delivery_whose_dead_letters_cannot_be_kept_comes_again() {
             kept = next(&mut consumer).await.dead_letter(reason.clone()).await;
         }
         operator.await_ready(&corner.name("dead"), 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_that_kills_connections_becomes_a_dead_letter_alone() {
+    Corner::run(|corner| async move {
+        let config = AmqpConfig {
+            store_dead_letter_strategy: DeadLetterStrategy::AtLeastOnce,
+            reconnect_max: Duration::from_millis(50),
+            ..corner.config.clone()
+        };
+        let publisher = AmqpPublisher::start(config.clone()).unwrap();
+        let packet = |n: usize| vec![message(Severity::Info, &format!("s{n}"), "good")];
+        for n in 0..5 {
+            publisher.publish(packet(n), None).await.unwrap();
+        }
+        publish_poison(&corner.name("info"), &line("never read")).await;
+        for n in 5..40 {
+            publisher.publish(packet(n), None).await.unwrap();
+        }
+        let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
+        let operator = Operator::new().await;
+        let mut seen = HashSet::new();
+        // An acknowledgement may die with its connection; then the packet comes again.
+        while seen.len() < 40 || operator.ready(&corner.name("dead")).await != Some(1) {
+            if let Ok(delivery) = timeout(Duration::from_millis(500), consumer.next()).await {
+                let delivery = delivery.expect("the consumer is open");
+                seen.extend(delivery.messages.iter().map(|message| message.id));
+                delivery.ack().await.ok();
+            }
+        }
+        while let Ok(Some(delivery)) = timeout(Duration::from_millis(500), consumer.next()).await {
+            delivery.ack().await.unwrap();
+        }
+        consumer.close().await;
+        operator.await_ready(&corner.name("store"), 0).await;
+        assert_eq!(
+            (seen.len(), operator.ready(&corner.name("dead")).await),
+            (40, Some(1))
+        );
     })
     .await;
 }

@@ -298,3 +298,24 @@ async fn a_consumer_notices_a_broker_that_hangs() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_without_deliveries_survives_every_cut() {
+    Corner::run(|corner| async move {
+        let proxy = Proxy::new().await;
+        let config = corner.at(&proxy.authority());
+        let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
+        let health = consumer.health();
+        assert!(timeout(Duration::ZERO, consumer.next()).await.is_err());
+        for _ in 0..30 {
+            healthy(&*health).await;
+            let seen = proxy.opened();
+            proxy.cut();
+            eventually("connected again", async || proxy.opened() > seen).await;
+        }
+        let sent = messages(1);
+        corner.publisher().publish(sent.clone(), None).await.unwrap();
+        assert_eq!(take(&mut consumer, 1).await, sent);
+    })
+    .await;
+}
