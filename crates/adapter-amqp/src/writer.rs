@@ -47,6 +47,13 @@ const TOPOLOGY_CHECK: Duration = Duration::from_secs(30);
 /// The least pause between declarations that unroutable packets ask for.
 const TOPOLOGY_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long after connecting a refused packet is published again instead of failing: a quorum queue that somebody
+/// else has declared a moment ago exists before it has a leader, and refuses everything until then.
+const ELECTION: Duration = Duration::from_secs(2);
+
+/// The pause before a refused packet is published again.
+const ELECTION_PAUSE: Duration = Duration::from_millis(100);
+
 /// The longest routing key or exchange name, in bytes; amqprs panics beyond.
 const SHORT_STRING: usize = 255;
 
@@ -86,6 +93,10 @@ type Declaring = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
 struct Flight {
     confirms: Confirms<Packet>,
     window: Window,
+    /// Since when the connection stands.
+    born: Instant,
+    /// Packets that were refused while the connection was young, and when to publish them again.
+    refused: VecDeque<(Instant, Packet)>,
     /// Something was confirmed, so that the broker is known to work.
     proven: bool,
     /// Declares the topology again, when there is a reason to.
@@ -205,6 +216,8 @@ impl Writing {
         let mut flight = Flight {
             confirms: Confirms::new(),
             window: Window::new(self.window),
+            born: Instant::now(),
+            refused: VecDeque::new(),
             proven: false,
             declaring: None,
             declare_at: Instant::now() + TOPOLOGY_CHECK,
@@ -227,7 +240,8 @@ impl Writing {
             }
         }
         let waiting = std::mem::take(&mut self.again);
-        for packet in flight.confirms.into_unconfirmed().chain(waiting) {
+        let refused = flight.refused.into_iter().map(|(_, packet)| packet);
+        for packet in flight.confirms.into_unconfirmed().chain(refused).chain(waiting) {
             self.keep(packet);
         }
         self.metrics.unconfirmed_packets.set(0.0);
@@ -251,7 +265,8 @@ impl Writing {
             self.status.unconfirmed_since(oldest, flight.proven);
             self.metrics.unconfirmed_packets.set(flight.confirms.len() as f64);
             let closing = self.closing.is_cancelled();
-            if closing && oldest.is_none() {
+            let retry_at = flight.refused.front().map(|(at, _)| *at);
+            if closing && oldest.is_none() && retry_at.is_none() {
                 return End::Drained;
             }
             let room = flight.window.room().is_some();
@@ -279,6 +294,10 @@ impl Writing {
                     None => queue_open = false,
                 },
                 () = self.closing.cancelled(), if !closing => {}
+                () = until(retry_at) => {
+                    let due = flight.refused.pop_front();
+                    self.again.extend(due.map(|(_, packet)| packet));
+                }
                 declared = running(&mut flight.declaring) => self.declared(declared, flight),
                 () = sleep_until(flight.declare_at), if flight.declaring.is_none() => {
                     flight.declaring = Some(Box::pin(self.topology.declare_aside(link)));
@@ -390,6 +409,14 @@ impl Writing {
                 self.metrics.confirmed(published.elapsed());
             }
             flight.proven = true;
+            if refusal.is_some() && flight.born.elapsed() < ELECTION {
+                // The connection has survived it, so it does not count as an attempt that costs one.
+                packet.attempts = 0;
+                flight
+                    .refused
+                    .push_back((Instant::now() + ELECTION_PAUSE, packet));
+                continue;
+            }
             let outcome = match (&refusal, packet.returned.take()) {
                 (Some(refusal), _) => Err(refusal.clone()),
                 (None, Some(reason)) => Err(PublishError::Unroutable { reason }),
