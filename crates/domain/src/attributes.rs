@@ -19,11 +19,21 @@ impl Attributes {
     /// A [`Rejection`] whose pointer begins with `/attributes`: too deep, too large, or two keys that the
     /// replacement of U+0000 makes equal.
     pub fn new(map: Map<String, Value>, limits: &MessageLimits) -> Result<Self, Rejection> {
-        let mut pointer = Pointer::at("/attributes");
-        let map = clean_map(map, 1, limits, &mut pointer)?;
-        let bytes = compact_len(&map);
+        let mut seen = Seen::default();
+        seen.object(&map, 1);
+        let map = if seen.nul || seen.depth > limits.attributes_depth {
+            clean_map(map, 1, limits, &mut Pointer::at("/attributes"))?
+        } else {
+            map
+        };
+        // Counting exactly means writing it all; most are far below the limit whatever their texts need.
+        let bytes = if seen.most_bytes > limits.attributes_bytes {
+            compact_len(&map)
+        } else {
+            seen.most_bytes
+        };
         if bytes > limits.attributes_bytes {
-            return Err(pointer.reject(
+            return Err(Pointer::at("/attributes").reject(
                 RejectionCode::TooLarge,
                 format!(
                     "attributes of {bytes} bytes as JSON, over the limit of {}",
@@ -54,6 +64,56 @@ impl Attributes {
 impl Serialize for Attributes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
+    }
+}
+
+/// What a look at all values finds, so that only the few that need it are built anew.
+#[derive(Default)]
+struct Seen {
+    /// U+0000 somewhere in a text or key.
+    nul: bool,
+    /// How many levels there are.
+    depth: usize,
+    /// As compact JSON it has at most so many bytes.
+    most_bytes: usize,
+}
+
+impl Seen {
+    /// The longest number that serde_json writes, and the sign, comma or colon that goes with any value.
+    const SCALAR: usize = 26;
+
+    fn object(&mut self, map: &Map<String, Value>, level: usize) {
+        self.enter(level);
+        for (key, value) in map {
+            self.text(key);
+            self.value(value, level);
+        }
+    }
+
+    fn value(&mut self, value: &Value, level: usize) {
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Object(map) => self.object(map, level + 1),
+            Value::Array(items) => {
+                self.enter(level + 1);
+                for item in items {
+                    self.value(item, level + 1);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.most_bytes += Self::SCALAR,
+        }
+    }
+
+    fn enter(&mut self, level: usize) {
+        self.depth = self.depth.max(level);
+        // Two brackets, and what separates it from its neighbour.
+        self.most_bytes += 3;
+    }
+
+    fn text(&mut self, text: &str) {
+        // Every byte escaped as \u0000, or U+0000 replaced; two quotes, and what separates it from its neighbour.
+        self.most_bytes += 6 * text.len() + 3;
+        self.nul |= text.as_bytes().contains(&0);
     }
 }
 
@@ -119,6 +179,7 @@ fn too_deep(limits: &MessageLimits, pointer: &Pointer) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn attributes(value: Value, limits: &MessageLimits) -> Result<Attributes, Rejection> {
@@ -171,5 +232,34 @@ mod tests {
             attributes(json!({"a": "bc"}), &limits).unwrap_err().code,
             RejectionCode::TooLarge
         );
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let text = prop_oneof!["[\\x00-\\x1f\"\\\\a]{0,6}", "\\PC{0,6}"];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((text.clone(), inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_is_longer_than_a_look_at_it_says(value in any_value()) {
+            let mut seen = Seen::default();
+            seen.value(&value, 0);
+            let exact = compact_len(&value);
+            prop_assert!(seen.most_bytes >= exact, "{} for {exact}: {value}", seen.most_bytes);
+        }
     }
 }

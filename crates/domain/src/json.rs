@@ -1,18 +1,22 @@
 //! Reads a record from JSON, and says where and why when it cannot.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use crate::id::InvalidId;
 use crate::source::InvalidSource;
 use crate::timestamp::InvalidTimestamp;
-use crate::{Draft, MessageId, Rejection, RejectionCode, Severity, Source, Timestamp};
+use crate::{Draft, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source, Timestamp};
+
+/// How much of a key is quoted back: a hostile one must not make the answer as large as the request.
+const MOST_CHARACTERS: usize = 64;
 
 /// A place in a JSON document (RFC 6901), moved while the document is walked.
 #[derive(Debug, Default)]
@@ -27,8 +31,12 @@ impl Pointer {
     pub(crate) fn enter(&mut self, key: &str) -> usize {
         let above = self.0.len();
         self.0.push('/');
-        // A hostile key must not make the answer as large as the request.
-        for character in key.chars().take(64) {
+        // Most keys need neither care.
+        if key.len() <= MOST_CHARACTERS && !key.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
+            self.0.push_str(key);
+            return above;
+        }
+        for character in key.chars().take(MOST_CHARACTERS) {
             match character {
                 '~' => self.0.push_str("~0"),
                 '/' => self.0.push_str("~1"),
@@ -40,7 +48,12 @@ impl Pointer {
 
     /// Steps into an array's element; returns where to step back to.
     pub(crate) fn enter_index(&mut self, index: usize) -> usize {
-        self.enter(&index.to_string())
+        let above = self.0.len();
+        // Writing into a String cannot fail; and an index that is cut short would only make a message less exact.
+        if write!(self.0, "/{index}").is_err() {
+            self.0.truncate(above);
+        }
+        above
     }
 
     pub(crate) fn leave(&mut self, above: usize) {
@@ -179,14 +192,8 @@ impl<'de> Visitor<'de> for DraftSeed<'_> {
         let reader = self.0;
         let mut draft = Draft::default();
         let mut seen = 0_u8;
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let above = reader.pointer.enter(&key);
-            let Some(field) = FIELDS.iter().position(|field| *field == key) else {
-                let hint = field_meant_by(&key).map_or(Cow::Borrowed("move it under attributes"), |field| {
-                    Cow::Owned(format!("did you mean {field}? other data goes under attributes"))
-                });
-                return Err(reader.reject(RejectionCode::UnknownField, "no such field", hint));
-            };
+        let above = reader.pointer.0.len();
+        while let Some(field) = map.next_key_seed(Field(&mut *reader))? {
             if seen & (1 << field) != 0 {
                 return Err(reader.reject(RejectionCode::DuplicateField, "given twice", "send it once"));
             }
@@ -203,6 +210,35 @@ impl<'de> Visitor<'de> for DraftSeed<'_> {
             reader.pointer.leave(above);
         }
         Ok(draft)
+    }
+}
+
+/// Reads the name of a field without keeping it; returns its place in [`FIELDS`] and steps into it.
+struct Field<'r>(&'r mut Reader);
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Field<'_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<usize, E> {
+        self.0.pointer.enter(key);
+        FIELDS.iter().position(|field| *field == key).ok_or_else(|| {
+            let hint = field_meant_by(key).map_or(Cow::Borrowed("move it under attributes"), |field| {
+                Cow::Owned(format!("did you mean {field}? other data goes under attributes"))
+            });
+            self.0.reject(RejectionCode::UnknownField, "no such field", hint)
+        })
     }
 }
 
@@ -324,7 +360,11 @@ impl<'de> DeserializeSeed<'de> for AttributesSeed<'_> {
     type Value = Option<Map<String, Value>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        match UniqueKeys(self.0).deserialize(deserializer)? {
+        let values = UniqueKeys {
+            reader: &mut *self.0,
+            level: 0,
+        };
+        match values.deserialize(deserializer)? {
             Value::Object(map) => Ok(Some(map)),
             Value::Null => Ok(None),
             _ => Err(self.0.reject(
@@ -337,7 +377,27 @@ impl<'de> DeserializeSeed<'de> for AttributesSeed<'_> {
 }
 
 /// Reads any value, refusing an object with the same key twice: keeping one of them would lose the other silently.
-struct UniqueKeys<'r>(&'r mut Reader);
+struct UniqueKeys<'r> {
+    reader: &'r mut Reader,
+    /// How many objects and arrays are around it.
+    level: usize,
+}
+
+impl UniqueKeys<'_> {
+    /// Returns what reads the values of an object or array, unless no limit allows it to be so deep; refused here,
+    /// where the parser would only say that it recursed too far.
+    fn inside<E: Error>(&mut self) -> Result<usize, E> {
+        let deepest = MessageLimits::CEILING.attributes_depth;
+        if self.level == deepest {
+            return Err(self.reader.reject(
+                RejectionCode::TooDeep,
+                format!("nested deeper than {deepest} levels"),
+                "flatten it, or put it into the body as text",
+            ));
+        }
+        Ok(self.level + 1)
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for UniqueKeys<'_> {
     type Value = Value;
@@ -372,7 +432,7 @@ impl<'de> Visitor<'de> for UniqueKeys<'_> {
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| {
-            self.0.reject(
+            self.reader.reject(
                 RejectionCode::InvalidJson,
                 "a number beyond a 64-bit float",
                 "send it as a string",
@@ -388,30 +448,37 @@ impl<'de> Visitor<'de> for UniqueKeys<'_> {
         Ok(Value::String(text))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Value, A::Error> {
+        let level = self.inside()?;
+        let reader = self.reader;
         let mut items = Vec::new();
-        let mut above = self.0.pointer.enter_index(0);
-        while let Some(item) = seq.next_element_seed(UniqueKeys(&mut *self.0))? {
+        let mut above = reader.pointer.enter_index(0);
+        while let Some(item) = seq.next_element_seed(UniqueKeys {
+            reader: &mut *reader,
+            level,
+        })? {
             items.push(item);
-            self.0.pointer.leave(above);
-            above = self.0.pointer.enter_index(items.len());
+            reader.pointer.leave(above);
+            above = reader.pointer.enter_index(items.len());
         }
-        self.0.pointer.leave(above);
+        reader.pointer.leave(above);
         Ok(Value::Array(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
+        let level = self.inside()?;
+        let reader = self.reader;
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let above = self.0.pointer.enter(&key);
-            if map.contains_key(&key) {
-                return Err(self
-                    .0
-                    .reject(RejectionCode::DuplicateField, "given twice", "send it once"));
-            }
-            let value = access.next_value_seed(UniqueKeys(&mut *self.0))?;
-            map.insert(key, value);
-            self.0.pointer.leave(above);
+            let above = reader.pointer.enter(&key);
+            let Entry::Vacant(place) = map.entry(key) else {
+                return Err(reader.reject(RejectionCode::DuplicateField, "given twice", "send it once"));
+            };
+            place.insert(access.next_value_seed(UniqueKeys {
+                reader: &mut *reader,
+                level,
+            })?);
+            reader.pointer.leave(above);
         }
         Ok(Value::Object(map))
     }
@@ -478,9 +545,16 @@ mod tests {
     }
 
     #[test]
-    fn a_bottomless_record_is_refused_without_overflowing_the_stack() {
+    fn a_bottomless_record_is_refused_by_its_depth_without_overflowing_the_stack() {
         let json = format!(r#"{{"attributes":{{"a":{}"#, "[".repeat(1_000_000));
-        assert_eq!(rejection(json).0, RejectionCode::InvalidJson);
+        assert_eq!(rejection(json).0, RejectionCode::TooDeep);
+        let deepest = MessageLimits::CEILING.attributes_depth;
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            format!(r#"{{"body":"a","attributes":{{"a":{open}{close}}}}}"#)
+        };
+        assert!(draft(nested(deepest).as_bytes()).is_ok());
+        assert_eq!(rejection(nested(deepest + 1)).0, RejectionCode::TooDeep);
     }
 
     #[test]

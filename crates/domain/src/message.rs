@@ -89,11 +89,13 @@ impl Serialize for Message {
 pub struct Body(String);
 
 impl Body {
-    /// Checks the length; replaces U+0000, which PostgreSQL cannot hold, by U+FFFD.
+    /// Replaces U+0000, which PostgreSQL cannot hold, by U+FFFD; checks the length.
     ///
     /// # Errors
-    /// A [`Rejection`] at `/body` when the text is over `limits.body_bytes`, measured as it arrived.
+    /// A [`Rejection`] at `/body` when the text is over `limits.body_bytes`, measured as it is kept: what passes here
+    /// passes again behind the queue.
     pub fn new(text: String, limits: &MessageLimits) -> Result<Self, Rejection> {
+        let text = without_nul(text);
         if text.len() > limits.body_bytes {
             return Err(Rejection::new(
                 RejectionCode::TooLarge,
@@ -106,7 +108,7 @@ impl Body {
                 "send less, or split it into several messages",
             ));
         }
-        Ok(Self(without_nul(text)))
+        Ok(Self(text))
     }
 
     /// Returns the text.
@@ -163,6 +165,22 @@ mod tests {
         let body = "x".repeat(MessageLimits::CEILING.body_bytes);
         let json = format!(r#"{{"id":"019aa0c0-0000-7000-8000-000000000001","body":"{body}"}}"#);
         assert!(Message::from_json(json.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_body_is_measured_as_it_is_kept() {
+        let limits = MessageLimits {
+            body_bytes: 6,
+            ..MessageLimits::default()
+        };
+        assert_eq!(
+            Body::new("\0\0".to_owned(), &limits).unwrap().as_str(),
+            "\u{fffd}\u{fffd}"
+        );
+        assert_eq!(
+            Body::new("\0\0\0".to_owned(), &limits).unwrap_err().code,
+            RejectionCode::TooLarge
+        );
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Date, Month, OffsetDateTime};
 
 /// A moment between 1970 and the end of 2261, in microseconds.
 ///
@@ -65,6 +65,10 @@ impl FromStr for Timestamp {
 
     /// Takes RFC 3339 with any offset and any number of fractional digits; refuses leap seconds.
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        // What we have written ourselves is most of what is read.
+        if let Some(timestamp) = Self::of_written(text) {
+            return Ok(timestamp);
+        }
         // A leap second cannot be stored as itself, and storing its neighbour would alter the message.
         if text.get(17..19) == Some("60") {
             return Err(InvalidTimestamp::Syntax);
@@ -81,31 +85,132 @@ impl FromStr for Timestamp {
 impl fmt::Display for Timestamp {
     /// Writes RFC 3339 in UTC with six fractional digits: `2026-11-22T13:00:00.123000Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.div_euclid(1_000_000);
-        let moment = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| fmt::Error)?;
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            moment.year(),
-            u8::from(moment.month()),
-            moment.day(),
-            moment.hour(),
-            moment.minute(),
-            moment.second(),
-            self.0.rem_euclid(1_000_000),
-        )
+        f.write_str(self.written().as_str())
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.written().as_str())
     }
+}
+
+/// How long a time is as we write it, in bytes.
+const WRITTEN: usize = "2026-11-22T13:00:00.123000Z".len();
+
+/// A time as text; written digit by digit, as two stand in every message.
+struct Written([u8; WRITTEN]);
+
+impl Written {
+    fn as_str(&self) -> &str {
+        // Only ASCII is put into it.
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Writes `value` with leading zeros over the bytes of `place`.
+    fn put(&mut self, place: std::ops::Range<usize>, mut value: u64) {
+        for byte in self.0[place].iter_mut().rev() {
+            *byte = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+}
+
+impl Timestamp {
+    fn written(self) -> Written {
+        let mut written = Written(*b"1970-01-01T00:00:00.000000Z");
+        // Not negative, as the range begins at 0.
+        let micros = self.0.unsigned_abs();
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        for (place, value) in [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, second / 3_600),
+            (14..16, second / 60 % 60),
+            (17..19, second % 60),
+            (20..26, micros),
+        ] {
+            written.put(place, value);
+        }
+        written
+    }
+
+    /// Reads the form that [`Timestamp`] is written in, and no other.
+    fn of_written(text: &str) -> Option<Self> {
+        let bytes: &[u8; WRITTEN] = text.as_bytes().try_into().ok()?;
+        let punctuation = [
+            (4, b'-'),
+            (7, b'-'),
+            (10, b'T'),
+            (13, b':'),
+            (16, b':'),
+            (19, b'.'),
+            (26, b'Z'),
+        ];
+        if punctuation.iter().any(|(at, byte)| bytes[*at] != *byte) {
+            return None;
+        }
+        let number = |place: std::ops::Range<usize>| {
+            bytes[place].iter().try_fold(0_i64, |value, byte| {
+                byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0'))
+            })
+        };
+        let year = i32::try_from(number(0..4)?).ok()?;
+        let month = Month::try_from(u8::try_from(number(5..7)?).ok()?).ok()?;
+        let date = Date::from_calendar_date(year, month, u8::try_from(number(8..10)?).ok()?).ok()?;
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let days = i64::from(date.to_julian_day() - EPOCH_JULIAN_DAY);
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        Self::from_unix_micros(seconds * 1_000_000 + number(20..26)?)
+    }
+}
+
+/// The Julian day of 1970-01-01.
+const EPOCH_JULIAN_DAY: i32 = 2_440_588;
+
+/// Returns year, month and day of a day after 1970-01-01.
+///
+/// <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + (month <= 2) as u64;
+    (year, month, day)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_written_and_read_as_the_calendar_has_it(micros in 0..=Timestamp::MAX.0) {
+            let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000).unwrap();
+            let format = time::macros::format_description!(
+                "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+            );
+            let text = Timestamp(micros).to_string();
+            prop_assert_eq!(&text, &moment.format(&format).unwrap());
+            prop_assert_eq!(Timestamp::of_written(&text), Some(Timestamp(micros)));
+        }
+    }
 
     #[test]
     fn what_is_written_reads_back_equal() {
