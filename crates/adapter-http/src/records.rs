@@ -5,6 +5,7 @@ use std::ops::Range;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use memchr::memchr;
 use serde::de::IgnoredAny;
 use warren_domain::{Draft, Rejection, RejectionCode};
 
@@ -246,10 +247,7 @@ fn lines(body: &[u8], start: usize, most: usize, weight: &mut Weight) -> Vec<Ran
     let mut places = Vec::new();
     let mut at = start;
     while at < body.len() && places.len() <= most {
-        let end = body[at..]
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(body.len(), |offset| at + offset);
+        let end = memchr(b'\n', &body[at..]).map_or(body.len(), |offset| at + offset);
         let place = trim(body, at..end);
         if !place.is_empty() {
             weight.add_line(&body[place.clone()]);
