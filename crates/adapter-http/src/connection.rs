@@ -76,8 +76,11 @@ impl Stop {
 
 /// Why a connection has ended.
 enum End {
-    /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP.
-    Over,
+    /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP/1.
+    Over {
+        /// Whether it begins with HTTP/2, which hyper alone leaves without an answer.
+        http2: bool,
+    },
     /// It kept the server waiting, for this.
     Overdue(&'static str),
     /// The server stops and has waited long enough.
@@ -132,8 +135,9 @@ pub(crate) async fn serve(
             moved.set(stop.moved.notified());
             registered = false;
         }
-        if Pin::new(&mut connection).poll(cx).is_ready() {
-            return Poll::Ready(End::Over);
+        if let Poll::Ready(over) = Pin::new(&mut connection).poll(cx) {
+            let http2 = over.is_err_and(|error| error.is_parse_version_h2());
+            return Poll::Ready(End::Over { http2 });
         }
         // The alarm may ring too early, as most requests begin and end without touching it, but never too late.
         while let Some((deadline, reason)) = activity.deadline(&timeouts) {
@@ -153,17 +157,13 @@ pub(crate) async fn serve(
     .await;
 
     match end {
-        End::Over if activity.may_linger() => {
-            let last_words = if activity.is_unanswered() {
-                refusal::http2()
-            } else {
-                Vec::new()
-            };
+        End::Over { http2 } if activity.may_linger() => {
+            let last_words = if http2 { refusal::http2() } else { Vec::new() };
             // Frees hyper's buffers first: many may linger at once.
             let stream = connection.into_parts().io.into_inner().into_stream();
             linger(stream, &last_words).await;
         }
-        End::Over => {}
+        End::Over { .. } => {}
         End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
         End::Cut => counter!(CONNECTIONS_CUT, "reason" => "drain").increment(1),
     }
@@ -173,9 +173,9 @@ pub(crate) async fn serve(
 /// a reset.
 async fn linger(mut stream: TcpStream, last_words: &[u8]) {
     let dropping = async {
-        if stream.write_all(last_words).await.is_err() || stream.shutdown().await.is_err() {
-            return;
-        }
+        // hyper may have shut the sending side already, and a peer that takes nothing more may still be sending.
+        drop(stream.write_all(last_words).await);
+        drop(stream.shutdown().await);
         let mut total = 0;
         // An error means that the peer is gone, which is what is waited for.
         while total < LINGER_BYTES && stream.readable().await.is_ok() {

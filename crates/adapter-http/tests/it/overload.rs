@@ -8,7 +8,7 @@ use warren_adapter_http::HttpConfig;
 
 use crate::gate::Gate;
 use crate::hostile_requests::post;
-use crate::server::{TestServer, config, metrics, serve};
+use crate::server::{Numbers, TestServer, config, serve};
 use crate::wire::{Wire, exchange};
 
 fn tight() -> HttpConfig {
@@ -25,14 +25,9 @@ fn large() -> Vec<u8> {
     post("/v1/messages", &[], record.repeat(15).as_bytes())
 }
 
-fn in_flight() -> u64 {
-    // All tests of this binary share the gauge, so it is only looked at for its being there.
-    let page = metrics().render();
-    u64::from(page.contains("warren_http_in_flight_bytes"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_ones_go_on() {
+    let numbers = Numbers::new();
     let (gate, mut calls) = Gate::new();
     let (address, ..) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
     let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
@@ -67,7 +62,38 @@ async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_one
         202,
         "there is room again"
     );
-    assert_eq!(in_flight(), 1);
+    let started = Instant::now();
+    while !numbers.page().contains("warren_http_in_flight_bytes 0\n") {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "bytes stay in flight:\n{}",
+            numbers.page()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+// On one thread, so that every number of the server is among the test's own.
+#[tokio::test]
+async fn a_refused_client_that_goes_on_sending_may_send_it_all_and_reads_why() {
+    let numbers = Numbers::new();
+    let (gate, mut calls) = Gate::new();
+    let (address, ..) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
+    let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
+    assert_eq!(calls.recv().await, Some(15));
+
+    let mut wire = Wire::connect(address).await;
+    wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 3000000\r\n\r\n")
+        .await;
+    // The answer is on its way, unread, before the first byte of the body goes out.
+    wire.stream.readable().await.unwrap();
+    for _ in 0..30 {
+        wire.send(&[b'x'; 100_000]).await;
+    }
+    assert_eq!(wire.answer().await.expect("no reset").status, 503);
+    assert!(!numbers.page().contains("method=\"none\""), "{}", numbers.page());
+    gate.open.add_permits(1);
+    assert_eq!(first.await.unwrap().status, 202);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,29 @@ pub(crate) fn metrics() -> PrometheusHandle {
         .clone()
 }
 
+/// The numbers of this thread's test alone: what is counted or made here goes into them.
+pub(crate) struct Numbers {
+    handle: PrometheusHandle,
+    _guard: metrics::LocalRecorderGuard<'static>,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // A guard borrows its recorder, and a test's recorder may live as long as the program.
+        let guard = metrics::set_default_local_recorder(Box::leak(Box::new(recorder)));
+        Self {
+            handle,
+            _guard: guard,
+        }
+    }
+
+    pub(crate) fn page(&self) -> String {
+        self.handle.render()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
