@@ -161,6 +161,14 @@ impl Records {
             .chain(text)
     }
 
+    /// Returns how many records there are.
+    pub(crate) const fn count(&self) -> usize {
+        match self {
+            Self::Json { places, .. } => places.len(),
+            Self::Text(_) => 1,
+        }
+    }
+
     /// Returns the size of the body, in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         match self {
