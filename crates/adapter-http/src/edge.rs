@@ -1,6 +1,5 @@
 //! What every request passes: its id, its span, its numbers, and the net that catches a panic.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
@@ -81,7 +80,8 @@ where
         Box::pin(async move {
             let mut response = match answer.await {
                 Ok(response) => response?,
-                Err(panic) => panicked(&panic, route, &id),
+                // What it said is in the log already, by the panic hook.
+                Err(_) => panicked(route, &id),
             };
             let unread = has_body && response.extensions().get::<BodyRead>().is_none();
             let headers = response.headers_mut();
@@ -99,17 +99,11 @@ where
     }
 }
 
-fn panicked(panic: &(dyn Any + Send), route: &'static str, id: &HeaderValue) -> Response {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a text");
+fn panicked(route: &'static str, id: &HeaderValue) -> Response {
     counter!(PANICS).increment(1);
     error!(
         route,
         request_id = id.to_str().unwrap_or_default(),
-        panic = said,
         "a request handler panicked"
     );
     Problem::new(
