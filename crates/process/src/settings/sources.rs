@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
+use super::mask::mask;
 use super::origin::{Origin, PREFIX};
 use super::problem::Problem;
 
@@ -338,7 +339,11 @@ fn secret(variable: &str, path: &str) -> Result<String, Problem> {
             variable,
             None,
             &Origin::Variable(variable.to_owned()),
-            &format!("names the file {path}, which cannot be read: {error}"),
+            // Whoever put the URL itself in place of its file's name must not read it in a log.
+            &format!(
+                "names the file {}, which cannot be read: {error}",
+                mask("url", path)
+            ),
         )),
     }
 }
