@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PRESSED_RATE: u64 = 64 << 10;
 /// How much a body of unknown length is given at a time, in bytes.
 const STEP: usize = 64 << 10;
+/// How much a body of known length is given at a time, in bytes: slow clients that announce much hold no more.
+const KNOWN_STEP: usize = 1 << 20;
 
 /// What a body may cost.
 #[derive(Clone, Debug)]
@@ -125,7 +127,8 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
 
 /// Reads the whole body as it comes over the wire.
 ///
-/// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step.
+/// The permit is taken before the first byte is read, and then step by step. Where `Content-Length` tells how much
+/// comes, there has to be room for all of it first.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
@@ -140,8 +143,17 @@ pub(crate) async fn read(
     if let Some(declared) = declared {
         limits.check_wire(declared, coding)?;
     }
-    let expected = declared.unwrap_or(STEP as u64) as usize;
-    permit.grow_to(expected).await.map_err(no_permit)?;
+    // Checked above to be within a limit that is a usize.
+    let (most, step) = declared.map_or((limits.max_wire, STEP), |declared| {
+        (declared as usize, KNOWN_STEP)
+    });
+    let mut room = most.min(step);
+    if declared.is_some() && most > room {
+        permit.grow_to(most).await.map_err(no_permit)?;
+        permit.shrink_to(room);
+    } else {
+        permit.grow_to(room).await.map_err(no_permit)?;
+    }
 
     let started = Instant::now();
     let mut read = Read::Nothing;
@@ -171,13 +183,11 @@ pub(crate) async fn read(
             last = Instant::now();
             let length = read.len() + data.len();
             limits.check_wire(length as u64, coding)?;
-            if length > expected {
-                permit
-                    .grow_to(length.next_multiple_of(STEP).min(limits.max_wire))
-                    .await
-                    .map_err(no_permit)?;
+            if length > room {
+                room = length.next_multiple_of(step).min(most);
+                permit.grow_to(room).await.map_err(no_permit)?;
             }
-            read.push(data, expected);
+            read.push(data, room);
             give_way(length, started, permit)?;
         }
     }
@@ -231,16 +241,19 @@ impl Read {
         }
     }
 
-    fn push(&mut self, data: Bytes, expected: usize) {
+    /// Adds `data`, within `room` bytes of which there is a permit.
+    fn push(&mut self, data: Bytes, room: usize) {
         *self = match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => Self::One(data),
             Self::One(first) => {
-                let mut bytes = Vec::with_capacity(expected.max(first.len() + data.len()));
+                let mut bytes = Vec::with_capacity(room);
                 bytes.extend_from_slice(&first);
                 bytes.extend_from_slice(&data);
                 Self::Many(bytes)
             }
             Self::Many(mut bytes) => {
+                // By itself it would double.
+                bytes.reserve_exact(room.saturating_sub(bytes.len()));
                 bytes.extend_from_slice(&data);
                 Self::Many(bytes)
             }

@@ -42,11 +42,12 @@ pub struct HttpConfig {
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// How many bytes of request bodies are held at once, from before the first is read until the last of their
-    /// messages is confirmed. Default 40 MiB.
+    /// messages is confirmed. Default 32 MiB.
     ///
-    /// A body exists up to four times on its way (raw, as messages, packed, in the broker client), so the process
-    /// holds up to four times as much. A fifth is kept for bodies of up to 64 KiB, so that large requests cannot
-    /// shut out small ones. A body of very many small values is charged more than its length.
+    /// The process holds up to four times as much: the text three times over (as messages, packed, and in the broker
+    /// client) and what the messages take beside it. A fifth is kept for bodies of up to 64 KiB, so that large
+    /// requests cannot shut out small ones. A body of very many short records or small values is charged more than
+    /// its length.
     pub max_in_flight_bytes: ByteSize,
     /// How long a request waits for its share of `max_in_flight_bytes`; then 503. Default 100 ms: waiting longer only
     /// serves clients that have given up.

@@ -84,6 +84,11 @@ fn unsupported(what: &str) -> Problem {
     )
 }
 
+/// What a record takes in memory beside its text until it is confirmed or its rejection is told, in bytes.
+const RECORD_BYTES: usize = 512;
+/// How many records are covered by what every request is charged anyway.
+const RECORDS_OF_A_REQUEST: usize = 8;
+
 /// The records of one request, each still to be read.
 #[derive(Debug)]
 pub(crate) enum Records {
@@ -140,11 +145,15 @@ impl Records {
         Ok(Self::Json { body, places, weight })
     }
 
-    /// Returns the bytes of memory to charge: as many as if the whole were text.
-    pub(crate) const fn charge(&self) -> usize {
+    /// Returns the bytes to charge, of which the process may hold four for each: the text three times over and, once,
+    /// what its records and values take beside it. At least the text itself.
+    pub(crate) fn charge(&self) -> usize {
         match self {
-            // A body is counted once and held up to four times; its values are held once.
-            Self::Json { body, weight, .. } => body.len() + weight.bytes() / 4,
+            Self::Json { body, places, weight } => {
+                let records = RECORD_BYTES * places.len().saturating_sub(RECORDS_OF_A_REQUEST);
+                let held = 3 * body.len() + records + weight.bytes();
+                body.len().max(held / 4)
+            }
             Self::Text(_) => 0,
         }
     }

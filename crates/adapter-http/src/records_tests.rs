@@ -183,3 +183,22 @@ fn many_small_values_are_charged_for_their_memory() {
     let records = Records::split(Form::Json, prose.into(), &Query::default(), 5).unwrap();
     assert_eq!(records.charge(), length);
 }
+
+#[test]
+fn many_short_records_are_charged_for_their_memory() {
+    const MANY: usize = 10_000;
+    let body = vec![r#"{"body":""}"#; MANY].join("\n");
+    for (form, body) in [
+        (Form::Lines, body.clone()),
+        (Form::Json, format!("[{}]", body.replace('\n', ","))),
+    ] {
+        let length = body.len();
+        let records = Records::split(form, body.into(), &Query::default(), MANY).unwrap();
+        assert!(4 * records.charge() > 3 * length + (MANY - 8) * 512 - 4);
+    }
+    // A request of a few records costs no second look at the budget.
+    let few = vec![r#"{"body":""}"#; 8].join("\n");
+    let length = few.len();
+    let records = Records::split(Form::Lines, few.into(), &Query::default(), MANY).unwrap();
+    assert_eq!(records.charge(), length);
+}

@@ -112,14 +112,15 @@ impl Intake {
             let _held = (held, tracked);
             if !messages.is_empty() {
                 let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
-                let errors = publish(&*publisher, messages, trace).await;
-                let durable = severities
-                    .into_iter()
-                    .zip(&errors)
-                    .filter(|(_, error)| error.is_none())
-                    .map(|(severity, _)| severity);
-                received.add(&SeverityCounts::from_iter(durable));
-                receipt.move_out(errors);
+                match publish(&*publisher, messages, trace).await {
+                    Ok(()) => received.add(&SeverityCounts::from_iter(severities)),
+                    Err(errors) => {
+                        let durable = severities.into_iter().zip(&errors);
+                        let durable = durable.filter(|(_, error)| error.is_none());
+                        received.add(&durable.map(|(severity, _)| severity).collect());
+                        receipt.move_out(errors);
+                    }
+                }
             }
             receipt
         };
@@ -133,12 +134,12 @@ impl Intake {
     }
 }
 
-/// Publishes, and returns the error of each message that has one.
+/// Publishes; an error holds a place for each message, empty for those that are durable.
 async fn publish(
     publisher: &dyn MessagePublisher,
     messages: Vec<Message>,
     trace: Option<TraceContext>,
-) -> Vec<Option<PublishError>> {
+) -> Result<(), Vec<Option<PublishError>>> {
     let count = messages.len();
     let mut publishing = pin!(async { publisher.publish(messages, trace).await });
     // A publisher that panics is a defect, whose text the panic hook logs; the client still has to hear something.
@@ -149,16 +150,13 @@ async fn publish(
             Poll::Ready(Err(Unpublished::all(count, &error)))
         })
     });
-    match answer.await {
-        Ok(()) => vec![None; count],
-        Err(unpublished) => {
-            let errors = by_place(unpublished, count);
-            for error in errors.iter().flatten() {
-                counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
-            }
-            errors
+    answer.await.map_err(|unpublished| {
+        let errors = by_place(unpublished, count);
+        for error in errors.iter().flatten() {
+            counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
         }
-    }
+        errors
+    })
 }
 
 /// Sorts the errors of a call of `count` messages by the place of their message.
@@ -197,9 +195,6 @@ const fn verdict(error: &PublishError) -> &'static str {
 impl Receipt {
     /// Moves what was not published out of the accepted; there is one place in `errors` for each of them.
     fn move_out(&mut self, errors: Vec<Option<PublishError>>) {
-        if errors.iter().all(Option::is_none) {
-            return;
-        }
         for ((place, id), error) in std::mem::take(&mut self.accepted).into_iter().zip(errors) {
             match error {
                 Some(error) => self.unpublished.push((place, id, error)),

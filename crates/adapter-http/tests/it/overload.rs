@@ -96,20 +96,43 @@ async fn a_refused_client_that_goes_on_sending_may_send_it_all_and_reads_why() {
     assert_eq!(first.await.unwrap().status, 202);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_gives_its_room_to_those_who_wait() {
-    let server = TestServer::with(tight(), []).await;
+/// Announces so many bytes and, once they are asked for, sends one.
+async fn slow_upload(server: &TestServer, announced: usize) -> Wire {
     let mut slow = Wire::connect(server.address).await;
-    slow.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 4000000\r\n\r\n{")
-        .await;
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: w\r\nexpect: 100-continue\r\ncontent-length: {announced}\r\n\r\n"
+    );
+    slow.send(head.as_bytes()).await;
+    assert_eq!(slow.answer().await.unwrap().status, 100);
+    slow.send(b"{").await;
+    slow
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_that_announces_much_holds_little() {
+    let server = TestServer::with(tight(), []).await;
+    let _slow = slow_upload(&server, 4_000_000).await;
+    for _ in 0..3 {
+        assert_eq!(server.send(&large()).await.status, 202);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_give_their_room_to_those_who_wait() {
+    // Three of them leave a MiB of the four that large bodies share.
+    let server = TestServer::with(tight(), []).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        slow.push(slow_upload(&server, 1_200_000).await);
+    }
     let started = Instant::now();
     while server.send(&large()).await.status != 202 {
         assert!(
             started.elapsed() < Duration::from_secs(5),
-            "the slow body keeps its room"
+            "the slow bodies keep their room"
         );
     }
-    let answer = slow.answer().await.unwrap();
+    let answer = slow.remove(0).answer().await.unwrap();
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("slower than"), "{}", answer.text());
 }
