@@ -53,7 +53,12 @@ pub struct HttpConfig {
     /// serves clients that have given up.
     #[serde(with = "humantime_serde")]
     pub permit_wait: Duration,
-    /// How long a stopping server finishes the requests it has before it cuts them off. Default 10 s.
+    /// How long a stopping server goes on accepting connections after it has become not ready, so that balancers
+    /// notice first; 0 turns it off. Default 500 ms.
+    #[serde(with = "humantime_serde")]
+    pub drain_delay: Duration,
+    /// How long a stopping server finishes the requests it has, after `drain_delay`, before it cuts them off.
+    /// Default 10 s.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -73,6 +78,7 @@ impl Default for HttpConfig {
             request_timeout: Duration::from_secs(15),
             max_in_flight_bytes: ByteSize::mib(32),
             permit_wait: Duration::from_millis(100),
+            drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -122,6 +128,7 @@ impl HttpConfig {
         }
         for (key, wait) in [
             ("permit_wait", self.permit_wait),
+            ("drain_delay", self.drain_delay),
             ("drain_timeout", self.drain_timeout),
         ] {
             if wait > Duration::from_secs(3_600) {

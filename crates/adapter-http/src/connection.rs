@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,10 +53,17 @@ pub(crate) struct Stop {
 
 impl Stop {
     const RUNNING: u8 = 0;
-    const DRAINING: u8 = 1;
-    const CUT: u8 = 2;
+    const LEAVING: u8 = 1;
+    const DRAINING: u8 = 2;
+    const CUT: u8 = 3;
 
-    /// Lets every connection finish the request it has.
+    /// Asks the client to close with every answer from now on.
+    pub(crate) fn leave(&self) {
+        // Nobody has to wake up for it.
+        self.phase.store(Self::LEAVING, Ordering::Release);
+    }
+
+    /// Closes every connection that is idle, and lets every other one finish the request it has.
     pub(crate) fn drain(&self) {
         self.move_to(Self::DRAINING);
     }
@@ -93,21 +102,27 @@ pub(crate) async fn serve(
     router: Router,
     builder: &http1::Builder,
     timeouts: Timeouts,
-    stop: &Stop,
+    stop: Arc<Stop>,
 ) {
     let activity = Arc::new(Activity::new());
     let served = Arc::clone(&activity);
+    let stopping = Arc::clone(&stop);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         served.begin();
         let answering = router.clone().call(request.map(Body::new));
-        let served = Arc::clone(&served);
+        let (served, stopping) = (Arc::clone(&served), Arc::clone(&stopping));
         async move {
-            let response = answering.await;
-            served.end();
-            Ok::<_, Infallible>(match response {
+            let mut response = match answering.await {
                 Ok(response) => response,
                 Err(never) => match never {},
-            })
+            };
+            if stopping.phase() != Stop::RUNNING {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            served.end();
+            Ok::<_, Infallible>(response)
         }
     });
     let wire = TokioIo::new(Wire::new(stream, Arc::clone(&activity)));
@@ -128,10 +143,11 @@ pub(crate) async fn serve(
                 break;
             }
             phase = now;
-            if phase == Stop::CUT {
-                return Poll::Ready(End::Cut);
+            match phase {
+                Stop::CUT => return Poll::Ready(End::Cut),
+                Stop::DRAINING => Pin::new(&mut connection).graceful_shutdown(),
+                _ => {}
             }
-            Pin::new(&mut connection).graceful_shutdown();
             moved.set(stop.moved.notified());
             registered = false;
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinHandle;
@@ -60,6 +61,7 @@ pub(crate) struct TestServer {
 pub(crate) fn config() -> HttpConfig {
     HttpConfig {
         listen: "127.0.0.1:0".to_owned(),
+        drain_delay: Duration::ZERO,
         ..HttpConfig::default()
     }
 }
