@@ -80,13 +80,6 @@ impl Sources {
             .push((flag.to_owned(), key.to_owned(), value.to_owned()));
         self
     }
-
-    /// Tolerates a further first segment that another program reads, beyond [`SECTIONS`].
-    #[must_use]
-    pub fn tolerate(mut self, section: &'static str) -> Self {
-        self.sections.insert(section);
-        self
-    }
 }
 
 /// One value of one source.

@@ -397,8 +397,6 @@ fn what_belongs_to_another_program_is_tolerated_where_programs_share_it() {
         1,
         "a section nobody knows is a mistake"
     );
-    let tolerant = given.sources(&[]).tolerate("postgers");
-    settings::load::<Program>(&tolerant).unwrap();
 }
 
 #[test]
