@@ -3,10 +3,13 @@
 mod settings;
 mod welcome;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use warren_adapter_embedded::Embedded;
@@ -16,7 +19,7 @@ use warren_pipeline::{Intake, StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
-use warren_process::shutdown::drain;
+use warren_process::shutdown::{CLOSING_TIME, drain};
 
 use settings::Settings;
 
@@ -76,21 +79,49 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), path = %settings.embedded.path.display(), "listening");
-    welcome::print(server.local_addr(), &settings.embedded.path, retention);
+    if settings.telemetry.is_text() {
+        welcome::print(server.local_addr(), &settings.embedded.path, retention);
+    }
 
     // The store loop outlives the server, so that what was taken in at the end is stored before the process is gone.
     let storing = CancellationToken::new();
-    let store_loop = tokio::spawn(store_loop.run(storing.clone()));
-    let maintenance = tokio::spawn(run_maintenance(
+    let mut tasks = JoinSet::new();
+    tasks.spawn(store_loop.run(storing.clone()));
+    tasks.spawn(run_maintenance(
         embedded.maintenance(),
         settings.maintenance,
         storing.clone(),
     ));
-    server.serve(routes, frame.stop).await;
-    drain("publishing", settings.http.drain_timeout, intake.drain()).await;
+    let mut serving = pin!(server.serve(routes, frame.stop.clone()));
+    let (drained, early) = tokio::select! {
+        drained = &mut serving => (drained, None),
+        Some(ended) = tasks.join_next() => {
+            // Taking in what nobody stores any more would only fill the disk.
+            frame.stop.cancel();
+            (serving.await, Some(ended))
+        }
+    };
+
+    // One deadline for all that is left, counted from the signal.
+    let deadline = drained.began + settings.http.drain_delay + settings.http.drain_timeout + CLOSING_TIME;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    drain("publishing", left(), intake.drain()).await;
     storing.cancel();
-    store_loop.await?;
-    maintenance.await?;
-    embedded.close().await;
+    let stored = drain("storing", left(), ended(&mut tasks)).await;
+    drain("closing the database", left(), embedded.close()).await;
+    match early {
+        Some(ended) => {
+            ended?;
+            anyhow::bail!("the store loop or the maintenance ended before it was told to")
+        }
+        None => stored.unwrap_or(Ok(())),
+    }
+}
+
+/// Waits for every task; an error if one of them panicked.
+async fn ended(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
     Ok(())
 }
