@@ -222,9 +222,13 @@ fn json(body: &Bytes, start: usize, most: usize, weight: &mut Weight) -> Result<
             Ok(places)
         }
         b'{' => {
-            let end = value_end(body, start, weight)?;
-            if skip_space(body, end) == body.len() {
-                return Ok(std::iter::once(start..end).collect());
+            match value_end(body, start, weight) {
+                Ok(end) if skip_space(body, end) == body.len() => {
+                    return Ok(std::iter::once(start..end).collect());
+                }
+                // One bad line must not spoil those behind it, the first as little as any other.
+                Err(fault) if !has_record_line(body, start) => return Err(fault.into()),
+                Ok(_) | Err(_) => {}
             }
             *weight = Weight::default();
             Ok(lines(body, start, most, weight))
@@ -256,6 +260,19 @@ fn not_json(body: &[u8], start: usize, first: u8) -> Problem {
         format!("neither JSON nor NDJSON: at byte {start} stands {first}"),
         hint,
     )
+}
+
+/// Tells whether a line behind the first is an object of its own, and not a part of one that goes over several lines.
+fn has_record_line(body: &[u8], start: usize) -> bool {
+    let mut goes_on = true;
+    body[start..].split(|byte| *byte == b'\n').any(|line| {
+        let line = &line[trim(line, 0..line.len())];
+        let Some(last) = line.last() else { return false };
+        let whole =
+            !goes_on && line[0] == b'{' && value_end(line, 0, &mut Weight::default()) == Ok(line.len());
+        goes_on = b":,[{".contains(last);
+        whole
+    })
 }
 
 /// Finds the lines that are not blank; stops behind `most + 1` of them.
