@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -49,12 +49,14 @@ pub(crate) struct Shared {
     budget: Arc<Budget>,
     decoders: Arc<Semaphore>,
     request_timeout: std::time::Duration,
+    wire_bytes: Histogram,
+    decoded_bytes: Histogram,
 }
 
 impl IntakeRoutes {
     /// Makes the route that hands records to `intake`.
     ///
-    /// Make it after the metrics recorder is installed: it keeps a handle of a gauge.
+    /// Make it after the metrics recorder is installed: it keeps handles of numbers.
     pub fn new(intake: Intake, http: &HttpConfig, config: &IntakeConfig) -> Self {
         let shared = Shared {
             intake,
@@ -63,6 +65,8 @@ impl IntakeRoutes {
             budget: Budget::new(http),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             request_timeout: http.request_timeout,
+            wire_bytes: histogram!(REQUEST_BYTES, "stage" => "wire"),
+            decoded_bytes: histogram!(REQUEST_BYTES, "stage" => "decoded"),
         };
         Self {
             shared: Arc::new(shared),
@@ -211,9 +215,9 @@ impl Shared {
             coding,
             trace,
         } = asked;
-        histogram!(REQUEST_BYTES, "stage" => "wire").record(wire.len() as f64);
+        self.wire_bytes.record(wire.len() as f64);
         let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
-        histogram!(REQUEST_BYTES, "stage" => "decoded").record(body.len() as f64);
+        self.decoded_bytes.record(body.len() as f64);
 
         let (ids, most) = (query.ids, self.max_messages);
         let records = if body.len() > HEAVY_BYTES {
