@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -92,15 +92,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         storing.clone(),
     ));
-    let mut serving = pin!(server.serve(routes, frame.stop.clone()));
-    let (drained, early) = tokio::select! {
-        drained = &mut serving => (drained, None),
-        Some(ended) = tasks.join_next() => {
-            // Taking in what nobody stores any more would only fill the disk.
-            frame.stop.cancel();
-            (serving.await, Some(ended))
-        }
-    };
+    let serving = server.serve(routes, frame.stop.clone());
+    let (drained, early) = beside(&mut tasks, serving, &frame.stop).await;
 
     // One deadline for all that is left, counted from the signal.
     let deadline = drained.began + settings.http.drain_delay + settings.http.drain_timeout + CLOSING_TIME;
@@ -118,10 +111,50 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     }
 }
 
+/// Waits for `serving`, and stops it when one of the tasks ends before: to take in what nobody stores any more would
+/// only fill the disk. Returns how that task ended, too.
+async fn beside<T>(
+    tasks: &mut JoinSet<()>,
+    serving: impl Future<Output = T>,
+    stop: &CancellationToken,
+) -> (T, Option<Result<(), JoinError>>) {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        served = &mut serving => (served, None),
+        Some(ended) = tasks.join_next() => {
+            stop.cancel();
+            (serving.await, Some(ended))
+        }
+    }
+}
+
 /// Waits for every task; an error if one of them panicked.
 async fn ended(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_stops_the_server_and_a_stop_waits_for_the_tasks() {
+        for panics in [true, false] {
+            let stop = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(std::future::pending());
+            tasks.spawn(async move { assert!(!panics, "as told") });
+            let (_, early) = beside(&mut tasks, stop.cancelled(), &stop).await;
+            assert_eq!(early.map(|ended| ended.is_err()), Some(panics));
+        }
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        stop.cancel();
+        let (_, early) = beside(&mut tasks, stop.cancelled(), &stop).await;
+        assert!(early.is_none() && tasks.len() == 1);
+    }
 }

@@ -77,17 +77,23 @@ async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_one
 #[tokio::test]
 async fn a_refused_client_that_goes_on_sending_may_send_it_all_and_reads_why() {
     let numbers = Numbers::new();
+    let config = HttpConfig {
+        permit_wait: Duration::from_millis(500),
+        ..tight()
+    };
     let (gate, mut calls) = Gate::new();
-    let (address, ..) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
+    let (address, ..) = serve(config, Arc::clone(&gate) as _, Vec::new()).await;
     let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
     assert_eq!(calls.recv().await, Some(15));
 
     let mut wire = Wire::connect(address).await;
     wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 3000000\r\n\r\n")
         .await;
-    // The answer is on its way, unread, before the first byte of the body goes out.
+    // While the request waits for room, its body begins to come, apart from the head; the rest comes after the answer.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    wire.send(&[b'x'; 100_000]).await;
     wire.stream.readable().await.unwrap();
-    for _ in 0..30 {
+    for _ in 0..29 {
         wire.send(&[b'x'; 100_000]).await;
     }
     assert_eq!(wire.answer().await.expect("no reset").status, 503);
