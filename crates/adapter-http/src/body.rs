@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_secs(1);
 const PRESSED_RATE: u64 = 64 << 10;
 /// How much a body of unknown length is given at a time, in bytes.
 const STEP: usize = 64 << 10;
-/// How much a body of known length is given at a time, in bytes: slow clients that announce much hold no more.
+/// How much a body of known length is given at a time once it has turned out to be slow, in bytes.
 const KNOWN_STEP: usize = 1 << 20;
 
 /// What a body may cost.
@@ -127,8 +127,9 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
 
 /// Reads the whole body as it comes over the wire.
 ///
-/// The permit is taken before the first byte is read, and then step by step. Where `Content-Length` tells how much
-/// comes, there has to be room for all of it first.
+/// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step. Who
+/// announces much and has not sent it within a second gives back what it does not need yet: large bodies that grew
+/// side by side from the start would keep each other from their ends.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
@@ -147,13 +148,8 @@ pub(crate) async fn read(
     let (most, step) = declared.map_or((limits.max_wire, STEP), |declared| {
         (declared as usize, KNOWN_STEP)
     });
-    let mut room = most.min(step);
-    if declared.is_some() && most > room {
-        permit.grow_to(most).await.map_err(no_permit)?;
-        permit.shrink_to(room);
-    } else {
-        permit.grow_to(room).await.map_err(no_permit)?;
-    }
+    let mut room = declared.map_or(step, |_| most);
+    permit.grow_to(room).await.map_err(no_permit)?;
 
     let started = Instant::now();
     let mut read = Read::Nothing;
@@ -165,6 +161,8 @@ pub(crate) async fn read(
             Err(_) if Instant::now() >= patience => return Err(too_slow(limits, started)),
             Err(_) => {
                 give_way(read.len(), started, permit)?;
+                room = (read.len() + 1).next_multiple_of(step).min(room);
+                permit.shrink_to(room);
                 continue;
             }
         };
@@ -187,8 +185,12 @@ pub(crate) async fn read(
                 room = length.next_multiple_of(step).min(most);
                 permit.grow_to(room).await.map_err(no_permit)?;
             }
-            read.push(data, room);
+            read.push(data, length.next_multiple_of(step).min(most));
             give_way(length, started, permit)?;
+            if room == most && last - started > TICK {
+                room = length.next_multiple_of(step).min(most);
+                permit.shrink_to(room);
+            }
         }
     }
 }
@@ -241,7 +243,7 @@ impl Read {
         }
     }
 
-    /// Adds `data`, within `room` bytes of which there is a permit.
+    /// Adds `data`, with a capacity of `room` bytes for all of it.
     fn push(&mut self, data: Bytes, room: usize) {
         *self = match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => Self::One(data),

@@ -20,9 +20,8 @@ const PRESSURE: Duration = Duration::from_secs(1);
 
 /// The bytes that requests may hold at once, counted as one copy of their bodies.
 ///
-/// A request takes its share before its body is read and keeps it until its messages are confirmed; of a large body
-/// the share grows with what has come. Small bodies have a pool of their own, so that a few large ones cannot shut
-/// them out.
+/// A request takes its share before its body is read and keeps it until its messages are confirmed. Small bodies have
+/// a pool of their own, so that a few large ones cannot shut them out.
 #[derive(Debug)]
 pub(crate) struct Budget {
     small: Arc<Semaphore>,

@@ -49,6 +49,15 @@ impl Numbers {
     pub(crate) fn page(&self) -> String {
         self.handle.render()
     }
+
+    /// Returns the bytes of request bodies that the test's servers hold.
+    pub(crate) fn in_flight(&self) -> f64 {
+        let page = self.page();
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix("warren_http_in_flight_bytes "));
+        line.expect("the gauge").parse().unwrap()
+    }
 }
 
 #[derive(Debug)]
