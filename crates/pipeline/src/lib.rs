@@ -14,10 +14,11 @@ mod maintenance;
 mod metrics;
 mod retry;
 mod store_loop;
+mod unabandoned;
 mod write;
 
 pub use config::{IntakeConfig, MaintenanceConfig, WorkerConfig};
-pub use intake::{Intake, Receipt};
+pub use intake::{Intake, Prepared, Receipt};
 pub use maintenance::run_maintenance;
 pub use metrics::describe_metrics;
 pub use retry::Backoff;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
@@ -68,20 +70,27 @@ impl Command {
 }
 
 async fn ask(listen: &str, timeout: Duration) -> Exit {
-    match tokio::net::lookup_host(listen)
-        .await
-        .map(|mut addresses| addresses.next())
-    {
-        Ok(Some(address)) => healthcheck::run(address, timeout).await,
-        Ok(None) => {
-            eprintln!("http.listen is {listen}, which has no address");
-            Exit::Failure
-        }
-        Err(error) => {
+    let deadline = Instant::now() + timeout;
+    let addresses = match timeout_at(deadline, lookup_host(listen)).await {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        Ok(Err(error)) => {
             eprintln!("http.listen is {listen}, which cannot be resolved: {error}");
-            Exit::Failure
+            return Exit::Failure;
+        }
+        Err(_) => {
+            eprintln!("http.listen is {listen}, which cannot be resolved within {timeout:?}");
+            return Exit::Failure;
+        }
+    };
+    // The service listens on the first of them that it could have.
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        if healthcheck::run(*address, share).await == Exit::Clean {
+            return Exit::Clean;
         }
     }
+    Exit::Failure
 }
 
 /// What a service gets from its frame.
@@ -113,7 +122,10 @@ pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
             return Exit::Failure;
         }
     };
-    tokio::spawn(frame.metrics.clone().keep_up(frame.stop.clone()));
+    // To the end of the drain: that is when somebody looks.
+    let ended = CancellationToken::new();
+    tokio::spawn(frame.metrics.clone().keep_up(ended.clone()));
+    let _ended = ended.drop_guard();
     // Boxed: the future of a whole program is too large for a stack frame.
     match Box::pin(work(settings, frame)).await {
         Ok(()) => {
