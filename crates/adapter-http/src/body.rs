@@ -23,6 +23,8 @@ use crate::problem::{Kind, Problem};
 const TICK: Duration = Duration::from_secs(1);
 /// What a body has to bring each second while others go without, in bytes.
 const PRESSED_RATE: u64 = 64 << 10;
+/// Up to this size, in bytes, a body that came in one piece is copied out of the buffer it was read into.
+const COPIED: usize = 16 << 10;
 /// How much a body of unknown length is given at a time, in bytes.
 const STEP: usize = 64 << 10;
 /// How much a body of known length is given at a time once it has turned out to be slow, in bytes.
@@ -227,7 +229,7 @@ fn give_way(read: usize, started: Instant, permit: &Permit) -> Result<(), Proble
     ))
 }
 
-/// What was read so far: most bodies are one chunk, which is not copied.
+/// What was read so far: most bodies are one chunk, which stays as it is unless it is small.
 enum Read {
     Nothing,
     One(Bytes),
@@ -246,6 +248,8 @@ impl Read {
     /// Adds `data`, with a capacity of `room` bytes for all of it.
     fn push(&mut self, data: Bytes, room: usize) {
         *self = match std::mem::replace(self, Self::Nothing) {
+            // As a slice it would keep hyper's buffer, which is far larger, and make hyper allocate another one.
+            Self::Nothing if data.len() <= COPIED => Self::One(Bytes::copy_from_slice(&data)),
             Self::Nothing => Self::One(data),
             Self::One(first) => {
                 let mut bytes = Vec::with_capacity(room);

@@ -82,7 +82,7 @@ pub struct WorkerConfig {
     /// A batch is stored once it holds this many deliveries; about half of the broker's prefetch lets one batch be
     /// stored while the next one arrives. Default 128.
     pub batch_deliveries: usize,
-    /// A batch is stored this long after its first message at the latest. Default 10 ms.
+    /// A batch is stored this long after its first message at the latest. Default 50 ms.
     #[serde(with = "humantime_serde")]
     pub batch_wait: Duration,
     /// How many batches are in the store's hands at once, so that one's fsync overlaps the next one's work.
@@ -110,7 +110,7 @@ impl Default for WorkerConfig {
             batch_messages: 5_000,
             batch_bytes: ByteSize::mib(8),
             batch_deliveries: 128,
-            batch_wait: Duration::from_millis(10),
+            batch_wait: Duration::from_millis(50),
             batches_in_flight: 2,
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
