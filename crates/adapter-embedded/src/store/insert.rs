@@ -99,9 +99,10 @@ impl Store {
 
 /// Returns the first message under each id, sorted by id: neighbours in the index are then written together.
 fn first_of_each_id(batch: &[Message]) -> Vec<&Message> {
-    let mut seen = HashSet::with_capacity(batch.len());
-    let mut first: Vec<_> = batch.iter().filter(|message| seen.insert(message.id)).collect();
-    first.sort_unstable_by_key(|message| message.id);
+    let mut first: Vec<_> = batch.iter().collect();
+    // Stable, so the first of those with one id stays first.
+    first.sort_by_key(|message| message.id);
+    first.dedup_by_key(|message| message.id);
     first
 }
 
