@@ -118,3 +118,49 @@ fn value_weight(value: &Value) -> u64 {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use warren_domain::TraceContext;
+    use warren_domain::ports::Settlement;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Unneeded;
+
+    #[async_trait::async_trait]
+    impl Settlement for Unneeded {
+        async fn settle(self: Box<Self>, _: Vec<Refused>) -> Result<(), SettleError> {
+            Ok(())
+        }
+    }
+
+    fn trace(n: u64) -> TraceContext {
+        let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{n:016x}-01");
+        text.parse().unwrap()
+    }
+
+    fn batch(traces: impl IntoIterator<Item = u64>) -> Batch {
+        let mut batch = Batch::default();
+        for n in traces {
+            batch.push(Delivery {
+                messages: Vec::new(),
+                redelivered: false,
+                attempt: 1,
+                traces: vec![trace(n)],
+                settlement: Box::new(Unneeded),
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn a_batch_names_each_request_once_and_counts_those_beyond_the_first_few() {
+        assert_eq!(batch([]).links(), "");
+        assert_eq!(batch([1, 2, 1, 2]).links(), format!("{},{}", trace(1), trace(2)));
+        let links = batch((1..=100).chain(1..=100)).links();
+        assert!(links.starts_with(&trace(1).to_string()), "{links}");
+        assert!(links.ends_with(&format!("{},and 84 more", trace(16))), "{links}");
+    }
+}

@@ -98,7 +98,8 @@ impl Waits {
 
     /// What was not settled comes again at once, and every time counts towards the broker's delivery limit.
     fn unsettled(&mut self) {
-        self.store_at = Instant::now() + self.unsettled.next_wait();
+        let store_at = Instant::now() + self.unsettled.next_wait();
+        self.store_at = self.store_at.max(store_at);
     }
 }
 
