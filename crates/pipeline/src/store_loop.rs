@@ -145,6 +145,7 @@ impl StoreLoop {
                     continue;
                 }
             };
+            self.health.set(Ok(()));
             let ended = self.consume(&mut *consumer, &mut waits, &stop).await;
             drop(consumer);
             match ended {
@@ -187,7 +188,6 @@ impl StoreLoop {
             }
             sleep(backoff.next_wait()).await;
         }
-        self.health.set(Ok(()));
         info!("the store answers; consuming");
     }
 

@@ -197,7 +197,7 @@ impl MessageConsumer for Stuck {
     }
 
     async fn close(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
