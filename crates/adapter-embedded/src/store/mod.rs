@@ -119,13 +119,32 @@ mod tests {
             .unwrap()
     }
 
-    /// The limit belongs to the connection, so it ends with one that is taken out of use.
-    async fn limit_pages(database: &Database, pages: u32) {
-        let sql = format!("pragma max_page_count = {pages}");
+    async fn run(database: &Database, sql: &'static str) {
         sqlx::query(AssertSqlSafe(sql))
             .execute(&mut *database.writer().await.unwrap())
             .await
             .unwrap();
+    }
+
+    /// As SQLite does when a write or a commit finds the disk full.
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ends_by_itself_spares_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path()).await;
+        let batch = messages(10);
+        let batch: Vec<_> = batch.iter().collect();
+        run(
+            &database,
+            "create trigger ending before insert on messages begin select raise(rollback, 'ended'); end",
+        )
+        .await;
+        for _ in 0..3 {
+            let error = insert::insert_all(&database, &batch).await.unwrap_err();
+            assert!(error.to_string().contains("ended"), "{error}");
+        }
+        run(&database, "drop trigger ending").await;
+        assert!(insert::insert_all(&database, &batch).await.unwrap().is_some());
+        assert!(insert::insert_all(&database, &batch).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -137,14 +156,15 @@ mod tests {
             .collect();
         let large: Vec<_> = large.iter().collect();
         for _ in 0..3 {
-            limit_pages(&database, 40).await;
+            // The limit belongs to the connection, so it ends with one that is taken out of use.
+            run(&database, "pragma max_page_count = 40").await;
             let error = insert::insert_all(&database, &large).await.unwrap_err();
             assert!(
                 matches!(store_error(error, database.path()), StoreError::Unavailable { reason, .. }
                     if reason.contains("is full"))
             );
         }
-        limit_pages(&database, 1_000_000).await;
+        run(&database, "pragma max_page_count = 1000000").await;
         assert!(insert::insert_all(&database, &large).await.unwrap().is_some());
         assert!(insert::insert_all(&database, &large).await.unwrap().is_none());
     }
