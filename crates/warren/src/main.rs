@@ -64,7 +64,12 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let intake = Intake::new(embedded.publisher(), settings.intake.message_limits());
     let consumers = Arc::clone(&embedded);
     let subscribe = move || Ok(consumers.consumer(ConsumerGroup::Store));
-    let store_loop = StoreLoop::new(subscribe, embedded.store(), embedded.health(), settings.worker);
+    let store_loop = StoreLoop::new(
+        subscribe,
+        embedded.store(),
+        embedded.store_health(),
+        settings.worker,
+    );
     let health = Health::new(vec![embedded.health(), Arc::new(store_loop.health()) as _]);
     let routes = Routes {
         service: "warren",
