@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
+use crate::healthcheck::Question;
 use crate::settings::{self, CheckSettings, Sources};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::metrics::Metrics;
@@ -32,6 +33,9 @@ pub enum Command {
     },
     /// Ask the service that runs with the same settings whether it is ready; exit code 0 or 1
     Healthcheck {
+        /// Ask whether it is alive instead: no restart brings back a broker or a database that is away
+        #[arg(long)]
+        live: bool,
         /// How long to wait for its answer
         #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
         timeout: Duration,
@@ -56,8 +60,11 @@ impl Command {
             Self::Config {
                 command: ConfigCommand::Check { json },
             } => settings::check::<S>(sources, json),
-            Self::Healthcheck { timeout } => match settings::load::<S>(sources) {
-                Ok(loaded) => ask(loaded.settings.listen(), timeout).await,
+            Self::Healthcheck { live, timeout } => match settings::load::<S>(sources) {
+                Ok(loaded) => {
+                    let question = if live { Question::Live } else { Question::Ready };
+                    ask(loaded.settings.listen(), question, timeout).await
+                }
                 Err(problems) => {
                     eprintln!("{problems}");
                     Exit::Configuration
@@ -67,12 +74,12 @@ impl Command {
     }
 }
 
-async fn ask(listen: &str, timeout: Duration) -> Exit {
+async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
     match tokio::net::lookup_host(listen)
         .await
         .map(|mut addresses| addresses.next())
     {
-        Ok(Some(address)) => healthcheck::run(address, timeout).await,
+        Ok(Some(address)) => healthcheck::run(address, question, timeout).await,
         Ok(None) => {
             eprintln!("http.listen is {listen}, which has no address");
             Exit::Failure
