@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
+use crate::healthcheck::Question;
 use crate::settings::{self, CheckSettings, Sources};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +35,9 @@ pub enum Command {
     },
     /// Ask the service that runs with the same settings whether it is ready; exit code 0 or 1
     Healthcheck {
+        /// Ask whether it is alive instead: no restart brings back a broker or a database that is away
+        #[arg(long)]
+        live: bool,
         /// How long to wait for its answer
         #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
         timeout: Duration,
@@ -58,8 +62,11 @@ impl Command {
             Self::Config {
                 command: ConfigCommand::Check { json },
             } => settings::check::<S>(sources, json),
-            Self::Healthcheck { timeout } => match settings::load::<S>(sources) {
-                Ok(loaded) => ask(loaded.settings.listen(), timeout).await,
+            Self::Healthcheck { live, timeout } => match settings::load::<S>(sources) {
+                Ok(loaded) => {
+                    let question = if live { Question::Live } else { Question::Ready };
+                    ask(loaded.settings.listen(), question, timeout).await
+                }
                 Err(problems) => {
                     eprintln!("{problems}");
                     Exit::Configuration
@@ -69,7 +76,7 @@ impl Command {
     }
 }
 
-async fn ask(listen: &str, timeout: Duration) -> Exit {
+async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
     let deadline = Instant::now() + timeout;
     let addresses = match timeout_at(deadline, lookup_host(listen)).await {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
@@ -86,7 +93,7 @@ async fn ask(listen: &str, timeout: Duration) -> Exit {
     for (tried, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        if healthcheck::run(*address, share).await == Exit::Clean {
+        if healthcheck::run(*address, question, share).await == Exit::Clean {
             return Exit::Clean;
         }
     }
