@@ -61,7 +61,7 @@ pub struct AmqpConfig {
     /// packets and longer waits. Default 2.
     pub max_unconfirmed_rounds: usize,
     /// How long the next round waits after one that the messages of at least four calls have shared, so that more of
-    /// them gather; a call alone never waits. Longer pauses make larger packets. 0 turns it off. Default 2 ms.
+    /// them gather; a call alone never waits. Longer pauses make larger packets. 0 turns it off. Default 1 ms.
     #[serde(with = "humantime_serde")]
     pub round_pause: Duration,
     /// The most packets on their way at once, over all rounds. Default 128.
@@ -135,7 +135,7 @@ impl Default for AmqpConfig {
             max_pending_messages: 200_000,
             max_pending_bytes: ByteSize::mib(64),
             max_unconfirmed_rounds: 2,
-            round_pause: Duration::from_millis(2),
+            round_pause: Duration::from_millis(1),
             max_unconfirmed_packets: 128,
             max_unconfirmed_bytes: ByteSize::mib(16),
             prefetch: 256,

@@ -5,7 +5,7 @@
 //! packets. So a lone message never lingers, and packets grow with the load by themselves. The broker charges per
 //! AMQP message and hardly per byte, so this is where the throughput comes from. A broker that confirms within a
 //! millisecond would keep the rounds small all the same, and spend its time on them: so a round that several calls
-//! have shared is followed by a pause of two milliseconds, as PostgreSQL's `commit_delay` with its `commit_siblings`.
+//! have shared is followed by a short pause, as PostgreSQL's `commit_delay` with its `commit_siblings`.
 //!
 //! **What `Ok` of amqprs means.** `basic_publish` puts a frame into a queue of 8,192 and returns, also on a closed
 //! channel, also while the broker is blocked. Nothing is taken for published before its confirm; the window is far
