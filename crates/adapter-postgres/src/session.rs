@@ -165,10 +165,12 @@ const COPY: &str =
 fn settings(limits: SessionLimits) -> String {
     format!(
         "show server_encoding; set client_min_messages = error; set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
+         set tcp_keepalives_idle = {keepalive}; set tcp_keepalives_interval = {keepalive}; set tcp_keepalives_count = 3; \
          select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
         limits.statement.as_millis(),
         limits.lock.as_millis(),
         limits.idle_in_transaction.as_millis(),
+        keepalive = limits.keepalive.as_secs().max(1),
     )
 }
 

@@ -256,8 +256,13 @@ impl StoreMaintenance for PostgresStore {
     async fn maintain(&self, now: Timestamp) -> Result<Maintained, StoreError> {
         let begun = Instant::now();
         let round = maintenance::round(&self.connector, &self.config, self.retention_days, now).await;
-        histogram!(measured::MAINTENANCE_SECONDS).record(begun.elapsed());
-        round.map_err(measured::failed)
+        let outcome = match &round {
+            Ok(Some(_)) => "done",
+            Ok(None) => "busy",
+            Err(_) => "failed",
+        };
+        histogram!(measured::MAINTENANCE_SECONDS, "outcome" => outcome).record(begun.elapsed());
+        Ok(round.map_err(measured::failed)?.unwrap_or_default())
     }
 }
 
