@@ -160,7 +160,8 @@ const COPY: &str =
 
 /// Returns what every session begins with; the first answer is the database's encoding.
 ///
-/// Not startup options, because connection poolers refuse those. A server or role whose `synchronous_commit` is off
+/// Not startup options, because connection poolers refuse those; a pooler has to hand out whole sessions all the same,
+/// as `docs/configuration.md` says. A server or role whose `synchronous_commit` is off
 /// would make `Ok` mean "probably"; any of its other values flushes before the answer, and is left as it is.
 fn settings(limits: SessionLimits) -> String {
     format!(
