@@ -15,7 +15,8 @@ WORKDIR /build
 
 # Reduces the workspace to what decides about its dependencies.
 FROM chef AS planner
-COPY . .
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN cargo chef prepare --recipe-path recipe.json
 
 FROM chef AS build
@@ -23,18 +24,22 @@ COPY --from=planner /build/recipe.json recipe.json
 # The same profile, packages and working directory as below, or the layer would be of no use.
 RUN cargo chef cook --release --locked --recipe-path recipe.json \
     --package warren-ingest-api --package warren-store-worker --package warren
-COPY . .
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN cargo build --release --locked \
     --package warren-ingest-api --package warren-store-worker --package warren \
  && mkdir /out && cp target/release/ingest-api target/release/store-worker target/release/warren /out/
 
-# What the services need at run time: libc, and the authorities that TLS trusts.
+# What the services need at run time: libc, the authorities that TLS trusts, and the licences they come under. Their
+# checks of health ask whether they are alive, because many an orchestrator restarts what is unhealthy, and that brings
+# back no broker that is away; who wants to know whether one is ready asks `healthcheck` without `--live`.
 FROM debian:bookworm-slim AS runtime
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 65532 warren \
  && useradd --uid 65532 --gid 65532 --no-create-home --shell /usr/sbin/nologin warren
+COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/warren/
 ENV WARREN_HTTP__LISTEN=0.0.0.0:8080 \
     WARREN_TELEMETRY__FORMAT=json
 USER 65532:65532
@@ -46,7 +51,7 @@ LABEL org.opencontainers.image.title="Warren ingest-api" \
       org.opencontainers.image.description="Takes messages in over HTTP and hands them to RabbitMQ" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /out/ingest-api /usr/local/bin/ingest-api
-HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["ingest-api", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["ingest-api", "healthcheck", "--live"]
 ENTRYPOINT ["ingest-api"]
 
 FROM runtime AS store-worker
@@ -54,7 +59,7 @@ LABEL org.opencontainers.image.title="Warren store-worker" \
       org.opencontainers.image.description="Gets messages from RabbitMQ into PostgreSQL, each exactly once" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /out/store-worker /usr/local/bin/store-worker
-HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["store-worker", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["store-worker", "healthcheck", "--live"]
 ENTRYPOINT ["store-worker"]
 
 FROM runtime AS warren
@@ -67,5 +72,5 @@ RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/warren
 USER 65532:65532
 ENV WARREN_EMBEDDED__PATH=/var/lib/warren
 VOLUME /var/lib/warren
-HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["warren", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["warren", "healthcheck", "--live"]
 ENTRYPOINT ["warren"]

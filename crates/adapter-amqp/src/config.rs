@@ -61,6 +61,10 @@ pub struct AmqpConfig {
     /// The most rounds on their way at once: what gathers meanwhile shares packets. Fewer rounds make larger
     /// packets and longer waits. Default 2.
     pub max_unconfirmed_rounds: usize,
+    /// How long the next round waits after one that the messages of at least four calls have shared, so that more of
+    /// them gather; a call alone never waits. Longer pauses make larger packets. 0 turns it off. Default 2 ms.
+    #[serde(with = "humantime_serde")]
+    pub round_pause: Duration,
     /// The most packets on their way at once, over all rounds. Default 128.
     pub max_unconfirmed_packets: usize,
     /// The most bytes on their way at once, over all rounds; one packet is always let through. Default 16 MiB.
@@ -135,6 +139,7 @@ impl Default for AmqpConfig {
             max_pending_messages: 200_000,
             max_pending_bytes: ByteSize::mib(64),
             max_unconfirmed_rounds: 2,
+            round_pause: Duration::from_millis(2),
             max_unconfirmed_packets: 128,
             max_unconfirmed_bytes: ByteSize::mib(16),
             prefetch: 384,
@@ -249,6 +254,9 @@ impl AmqpConfig {
                 problems.push((name, format!("use between 1 KiB and {most}")));
             }
         }
+        if self.round_pause > Duration::from_millis(100) {
+            problems.push(("round_pause", "use at most 100 ms".to_owned()));
+        }
         if !(Duration::from_millis(100)..=Duration::from_hours(1)).contains(&self.publish_timeout) {
             problems.push(("publish_timeout", "use between 100 ms and 1 h".to_owned()));
         }
@@ -322,6 +330,7 @@ mod tests {
             max_pending_messages: 0,
             max_pending_bytes: ByteSize::b(0),
             max_unconfirmed_rounds: 0,
+            round_pause: Duration::from_secs(1),
             max_unconfirmed_packets: 8_192,
             max_unconfirmed_bytes: ByteSize::b(0),
             prefetch: 0,
@@ -333,7 +342,7 @@ mod tests {
             ..AmqpConfig::default()
         };
         let problems = broken.problems();
-        assert_eq!(problems.len(), 21, "{problems:?}");
+        assert_eq!(problems.len(), 22, "{problems:?}");
         assert!(problems.iter().all(|(_, remedy)| !remedy.is_empty()));
     }
 

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use amqprs::{BasicProperties, DELIVERY_MODE_PERSISTENT, FieldTable, FieldValue};
+use memchr::memchr_iter;
 use warren_domain::{Message, Rejection, Timestamp, TraceContext};
 
 use crate::topology::insert;
@@ -148,9 +149,10 @@ pub(crate) fn decode(body: &[u8]) -> Decoded {
         bad: Vec::new(),
     };
     let mut start = 0;
-    for line in body.split(|byte| *byte == b'\n') {
-        let range = start..start + line.len();
-        start = range.end + 1;
+    for end in memchr_iter(b'\n', body).chain([body.len()]) {
+        let range = start..end;
+        let line = &body[range.clone()];
+        start = end + 1;
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }

@@ -172,6 +172,7 @@ impl Sender {
                 packets: config.max_unconfirmed_packets,
                 bytes: usize::try_from(config.max_unconfirmed_bytes.as_u64()).unwrap_or(usize::MAX),
             },
+            round_pause: config.round_pause,
             confirm_timeout: config.publish_timeout,
             connect_timeout: config.connect_timeout,
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max),

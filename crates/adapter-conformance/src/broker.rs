@@ -26,6 +26,11 @@ pub trait BrokerUnderTest: Send + Sync + 'static {
     /// Returns every dead letter: the code of its reason, and the message as it was kept.
     async fn dead_letters(&self) -> Vec<(String, Message)>;
 
+    /// Returns how many deliveries of one consumer may be out unsettled; `None`: too many to try.
+    fn prefetch(&self) -> Option<usize> {
+        None
+    }
+
     /// Removes what the test has left.
     async fn tear_down(&self);
 }
@@ -46,6 +51,10 @@ macro_rules! broker_suite {
             every_group_gets_its_own_copy,
             an_acknowledged_delivery_does_not_come_again,
             a_delivery_that_is_dropped_comes_again,
+            a_delivery_that_is_dropped_comes_again_to_a_consumer_that_goes_on,
+            a_closed_consumer_yields_nothing_more_and_its_deliveries_can_be_settled,
+            members_of_a_group_share_its_messages,
+            no_more_is_out_than_the_prefetch_allows,
             deliveries_can_be_settled_in_any_order,
             a_refused_message_is_a_dead_letter_and_its_neighbours_are_not,
             a_dead_lettered_delivery_does_not_come_again,
@@ -243,6 +252,85 @@ pub async fn a_delivery_that_is_dropped_comes_again(broker: &dyn BrokerUnderTest
     assert_same_messages(&again.messages, &sent);
     assert!(again.redelivered, "a second delivery says so");
     again.ack().await.expect("an acknowledgement is taken");
+}
+
+pub async fn a_delivery_that_is_dropped_comes_again_to_a_consumer_that_goes_on(broker: &dyn BrokerUnderTest) {
+    let sent = [message(Severity::Info, "a", "comes twice")];
+    publish(broker, &sent).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let first = next(&mut *consumer).await;
+    let attempt = first.attempt;
+    drop(first);
+    let again = next(&mut *consumer).await;
+    assert_same_messages(&again.messages, &sent);
+    assert!(again.redelivered, "a second delivery says so");
+    assert!(again.attempt >= attempt, "attempts are not forgotten");
+    again.ack().await.expect("an acknowledgement is taken");
+}
+
+pub async fn a_closed_consumer_yields_nothing_more_and_its_deliveries_can_be_settled(
+    broker: &dyn BrokerUnderTest,
+) {
+    let (held, left) = (messages(1), messages(1));
+    publish(broker, &held).await;
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let delivery = next(&mut *consumer).await;
+    publish(broker, &left).await;
+    consumer.close().await;
+    let after = timeout(PATIENCE, consumer.next())
+        .await
+        .expect("a closed consumer answers");
+    assert!(after.is_none(), "a closed consumer yields nothing");
+    delivery.ack().await.expect("an acknowledgement is taken");
+    drop(consumer);
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    assert_same_messages(&take(&mut *consumer, 1).await, &left);
+}
+
+pub async fn members_of_a_group_share_its_messages(broker: &dyn BrokerUnderTest) {
+    let mut one = broker.consumer(ConsumerGroup::Store).await;
+    let mut other = broker.consumer(ConsumerGroup::Store).await;
+    let sent = messages(50);
+    for message in &sent {
+        publish(broker, std::slice::from_ref(message)).await;
+    }
+    let mut taken = Vec::new();
+    while taken.len() < sent.len() {
+        let delivery = timeout(PATIENCE, async {
+            tokio::select! {
+                delivery = one.next() => delivery,
+                delivery = other.next() => delivery,
+            }
+        });
+        let delivery = delivery.await.expect("a delivery comes in time");
+        let mut delivery = delivery.expect("the consumers are open");
+        taken.append(&mut delivery.messages);
+        delivery.ack().await.expect("an acknowledgement is taken");
+    }
+    assert_same_messages(&taken, &sent);
+}
+
+pub async fn no_more_is_out_than_the_prefetch_allows(broker: &dyn BrokerUnderTest) {
+    let Some(prefetch) = broker.prefetch() else {
+        return;
+    };
+    for _ in 0..=prefetch {
+        publish(broker, &messages(1)).await;
+    }
+    let mut consumer = broker.consumer(ConsumerGroup::Store).await;
+    let mut out = Vec::new();
+    for _ in 0..prefetch {
+        out.push(next(&mut *consumer).await);
+    }
+    let one_more = timeout(std::time::Duration::from_millis(300), consumer.next()).await;
+    assert!(one_more.is_err(), "more is out than the prefetch allows");
+    let settled = out.pop().expect("something is out");
+    settled.ack().await.expect("an acknowledgement is taken");
+    next(&mut *consumer)
+        .await
+        .ack()
+        .await
+        .expect("an acknowledgement is taken");
 }
 
 pub async fn deliveries_can_be_settled_in_any_order(broker: &dyn BrokerUnderTest) {

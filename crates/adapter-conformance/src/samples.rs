@@ -1,9 +1,7 @@
 //! Messages for tests.
 
 use serde_json::{Map, Value, json};
-use warren_domain::{
-    Attributes, Body, Draft, Message, MessageId, MessageLimits, Severity, Source, Timestamp,
-};
+use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Severity, Source, Timestamp};
 
 /// Makes an ordinary message of `severity` from `source` that says `body`.
 pub fn message(severity: Severity, source: &str, body: &str) -> Message {
@@ -99,13 +97,6 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn nested(levels: usize) -> Value {
     (0..levels).fold(json!({}), |inner, _| json!({ "in": inner }))
-}
-
-/// Makes a message of the JSON a client would send.
-pub fn from_client_json(json: &str) -> Message {
-    Draft::from_json(json.as_bytes())
-        .and_then(|draft| draft.into_message(&MessageLimits::default(), Timestamp::now()))
-        .unwrap()
 }
 
 /// Asserts that both lists hold equal messages, whatever their order.

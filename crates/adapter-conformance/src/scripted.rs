@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use warren_domain::ports::{
-    Delivery, HealthCheck, MessageConsumer, MessagePublisher, MessageStore, PublishError, Refused,
-    SettleError, Settlement, StoreError, Stored, Unhealthy, Unpublished,
+    Delivery, HealthCheck, Maintained, MessageConsumer, MessagePublisher, MessageStore, PublishError,
+    Refused, SettleError, Settlement, StoreError, StoreMaintenance, Stored, Unhealthy, Unpublished,
 };
-use warren_domain::{Message, MessageId, TraceContext};
+use warren_domain::{Message, MessageId, Timestamp, TraceContext};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,6 +95,8 @@ pub struct ScriptedStore {
     rows: Mutex<HashMap<MessageId, Message>>,
     failures: Mutex<VecDeque<StoreError>>,
     refused: Mutex<HashSet<MessageId>>,
+    held_off: Mutex<HashSet<MessageId>>,
+    panics: Mutex<HashSet<MessageId>>,
     calls: watch::Sender<usize>,
 }
 
@@ -105,6 +107,8 @@ impl ScriptedStore {
             rows: Mutex::default(),
             failures: Mutex::new(failures.into_iter().collect()),
             refused: Mutex::default(),
+            held_off: Mutex::default(),
+            panics: Mutex::default(),
             calls: watch::Sender::new(0),
         })
     }
@@ -114,14 +118,24 @@ impl ScriptedStore {
         lock(&self.refused).insert(id);
     }
 
+    /// Makes the store unavailable to every batch that holds the message `id`, until it is let in.
+    pub fn hold_off(&self, id: MessageId) {
+        lock(&self.held_off).insert(id);
+    }
+
+    /// Ends what [`ScriptedStore::hold_off`] began.
+    pub fn let_in(&self, id: MessageId) {
+        lock(&self.held_off).remove(&id);
+    }
+
+    /// Makes the store panic over the next batch that holds the message `id`.
+    pub fn panic_over(&self, id: MessageId) {
+        lock(&self.panics).insert(id);
+    }
+
     /// Returns what is stored.
     pub fn rows(&self) -> Vec<Message> {
         lock(&self.rows).values().cloned().collect()
-    }
-
-    /// Returns how often it was called.
-    pub fn calls(&self) -> usize {
-        *self.calls.borrow()
     }
 
     /// Waits until it was called `count` times.
@@ -138,6 +152,15 @@ impl MessageStore for ScriptedStore {
         self.calls.send_modify(|calls| *calls += 1);
         if let Some(failure) = lock(&self.failures).pop_front() {
             return Err(failure);
+        }
+        let panics = batch.iter().any(|message| lock(&self.panics).remove(&message.id));
+        assert!(!panics, "as scripted");
+        let held_off = lock(&self.held_off);
+        if batch.iter().any(|message| held_off.contains(&message.id)) {
+            return Err(StoreError::Unavailable {
+                reason: "held off, as scripted".to_owned(),
+                cause: None,
+            });
         }
         let refused = lock(&self.refused);
         if batch.iter().any(|message| refused.contains(&message.id)) {
@@ -157,6 +180,41 @@ impl MessageStore for ScriptedStore {
             }
         }
         Ok(stored)
+    }
+}
+
+/// Maintenance that does nothing, and fails when it is told to.
+#[derive(Debug)]
+pub struct ScriptedMaintenance {
+    failures: Mutex<VecDeque<StoreError>>,
+    rounds: watch::Sender<usize>,
+}
+
+impl ScriptedMaintenance {
+    /// Makes maintenance whose first rounds fail with `failures`, one each.
+    pub fn new(failures: impl IntoIterator<Item = StoreError>) -> Arc<Self> {
+        Arc::new(Self {
+            failures: Mutex::new(failures.into_iter().collect()),
+            rounds: watch::Sender::new(0),
+        })
+    }
+
+    /// Waits until `count` rounds have begun.
+    pub async fn begun(&self, count: usize) {
+        let mut rounds = self.rounds.subscribe();
+        // The sender lives in self, so this cannot fail while self is borrowed.
+        rounds.wait_for(|rounds| *rounds >= count).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl StoreMaintenance for ScriptedMaintenance {
+    async fn maintain(&self, _now: Timestamp) -> Result<Maintained, StoreError> {
+        self.rounds.send_modify(|rounds| *rounds += 1);
+        match lock(&self.failures).pop_front() {
+            Some(failure) => Err(failure),
+            None => Ok(Maintained::default()),
+        }
     }
 }
 
@@ -200,12 +258,15 @@ pub enum Settled {
     Acknowledged(Vec<Refused>),
     /// Dropped unsettled.
     GivenBack,
+    /// Settled in vain, with these messages as dead letters that are not kept.
+    Failed(Vec<Refused>),
 }
 
 /// A consumer that yields what its [`ScriptedQueue`] is fed.
 #[derive(Debug)]
 pub struct ScriptedConsumer {
     deliveries: mpsc::Receiver<Delivery>,
+    taken: watch::Sender<usize>,
 }
 
 /// The other end of a [`ScriptedConsumer`].
@@ -213,18 +274,23 @@ pub struct ScriptedConsumer {
 pub struct ScriptedQueue {
     deliveries: mpsc::Sender<Delivery>,
     settled: watch::Sender<Vec<(usize, Settled)>>,
+    taken: watch::Sender<usize>,
+    failures: Arc<Mutex<VecDeque<SettleError>>>,
     fed: usize,
 }
 
 /// Makes a consumer and the queue that feeds it.
 pub fn scripted_queue() -> (ScriptedQueue, ScriptedConsumer) {
     let (sender, deliveries) = mpsc::channel(1_024);
+    let taken = watch::Sender::new(0);
     let queue = ScriptedQueue {
         deliveries: sender,
         settled: watch::Sender::new(Vec::new()),
+        taken: taken.clone(),
+        failures: Arc::default(),
         fed: 0,
     };
-    (queue, ScriptedConsumer { deliveries })
+    (queue, ScriptedConsumer { deliveries, taken })
 }
 
 impl ScriptedQueue {
@@ -235,6 +301,7 @@ impl ScriptedQueue {
         let settlement = ScriptedSettlement {
             number,
             settled: self.settled.clone(),
+            failures: Arc::clone(&self.failures),
             done: false,
         };
         let delivery = Delivery {
@@ -246,6 +313,18 @@ impl ScriptedQueue {
         };
         self.deliveries.send(delivery).await.unwrap();
         number
+    }
+
+    /// Makes the next settlements fail with `failures`, one each.
+    pub fn fail_settlements(&self, failures: impl IntoIterator<Item = SettleError>) {
+        lock(&self.failures).extend(failures);
+    }
+
+    /// Waits until the consumer has yielded `count` deliveries.
+    pub async fn until_taken(&self, count: usize) {
+        let mut taken = self.taken.subscribe();
+        // A sender lives in self, so this cannot fail while self is borrowed.
+        taken.wait_for(|taken| *taken >= count).await.unwrap();
     }
 
     /// Returns what became of the deliveries so far, in the order it happened.
@@ -268,7 +347,9 @@ impl ScriptedQueue {
 #[async_trait]
 impl MessageConsumer for ScriptedConsumer {
     async fn next(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
+        let delivery = self.deliveries.recv().await?;
+        self.taken.send_modify(|taken| *taken += 1);
+        Some(delivery)
     }
 
     async fn close(&mut self) {
@@ -281,6 +362,7 @@ impl MessageConsumer for ScriptedConsumer {
 struct ScriptedSettlement {
     number: usize,
     settled: watch::Sender<Vec<(usize, Settled)>>,
+    failures: Arc<Mutex<VecDeque<SettleError>>>,
     done: bool,
 }
 
@@ -288,10 +370,13 @@ struct ScriptedSettlement {
 impl Settlement for ScriptedSettlement {
     async fn settle(mut self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
         self.done = true;
-        let number = self.number;
-        self.settled
-            .send_modify(|settled| settled.push((number, Settled::Acknowledged(refused))));
-        Ok(())
+        let (number, failure) = (self.number, lock(&self.failures).pop_front());
+        let (settled, outcome) = match failure {
+            Some(failure) => (Settled::Failed(refused), Err(failure)),
+            None => (Settled::Acknowledged(refused), Ok(())),
+        };
+        self.settled.send_modify(|all| all.push((number, settled)));
+        outcome
     }
 }
 

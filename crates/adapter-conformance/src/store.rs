@@ -1,12 +1,15 @@
 //! The contract of [`MessageStore`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
-use warren_domain::ports::{MessageStore, Stored};
+use tokio::time::timeout;
+use warren_domain::ports::{MessageStore, StoreError, Stored};
 use warren_domain::{Message, MessageId, Severity, SeverityCounts, Timestamp};
 
+use crate::PATIENCE;
 use crate::samples::{assert_same_messages, extremes, message, message_made_at, messages};
 
 /// A store with nothing in it, isolated from every other test.
@@ -20,6 +23,11 @@ pub trait StoreUnderTest: Send + Sync + 'static {
 
     /// Returns the sum over the counts that the store keeps for charts.
     async fn counts(&self) -> SeverityCounts;
+
+    /// Makes the store refuse the message `id`; `false`: this store cannot be made to.
+    async fn refuse(&self, _id: MessageId) -> bool {
+        false
+    }
 
     /// Removes what the test has left.
     async fn tear_down(&self);
@@ -41,6 +49,8 @@ macro_rules! store_suite {
             a_large_batch_is_stored_whole,
             messages_of_any_age_are_stored_once,
             concurrent_batches_that_overlap_store_each_message_once,
+            a_future_that_is_dropped_stores_its_batch_whole_or_not_at_all,
+            a_batch_with_a_refused_message_leaves_nothing_and_its_neighbours_are_stored_without_it,
         );
     };
 }
@@ -177,16 +187,7 @@ pub async fn concurrent_batches_that_overlap_store_each_message_once(subject: &d
         writers.spawn(async move {
             let mut inserted = SeverityCounts::default();
             for batch in mine.chunks(90) {
-                // A deadlock or a serialization failure is an answer the contract allows: wait and repeat.
-                let outcome = loop {
-                    match store.store(batch).await {
-                        Ok(outcome) => break outcome,
-                        Err(warren_domain::ports::StoreError::Unavailable { .. }) => {
-                            tokio::task::yield_now().await;
-                        }
-                        Err(other) => panic!("{other}"),
-                    }
-                };
+                let outcome = store_with_patience(&*store, batch).await;
                 inserted += outcome.inserted;
             }
             inserted
@@ -203,4 +204,52 @@ pub async fn concurrent_batches_that_overlap_store_each_message_once(subject: &d
     );
     assert_same_messages(&subject.find(&ids(&all)).await, &all);
     assert_eq!(subject.counts().await, counts(&all));
+}
+
+/// Stores a batch; a deadlock or a serialization failure is an answer the contract allows: wait and repeat.
+async fn store_with_patience(store: &dyn MessageStore, batch: &[Message]) -> Stored {
+    let storing = async {
+        loop {
+            match store.store(batch).await {
+                Ok(stored) => return stored,
+                Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    timeout(PATIENCE, storing)
+        .await
+        .expect("the batch is stored in time")
+}
+
+pub async fn a_future_that_is_dropped_stores_its_batch_whole_or_not_at_all(subject: &dyn StoreUnderTest) {
+    let store = subject.store();
+    for micros in [0, 100, 300, 1_000, 2_000, 4_000, 8_000, 16_000] {
+        let batch = messages(500);
+        let _ended = timeout(Duration::from_micros(micros), store.store(&batch)).await;
+        let again = store_with_patience(&*store, &batch).await;
+        assert!(
+            again == stored(&batch, &[]) || again == stored(&[], &batch),
+            "a part of it was stored: {again:?}"
+        );
+        assert_same_messages(&subject.find(&ids(&batch)).await, &batch);
+    }
+}
+
+pub async fn a_batch_with_a_refused_message_leaves_nothing_and_its_neighbours_are_stored_without_it(
+    subject: &dyn StoreUnderTest,
+) {
+    let mut batch = messages(10);
+    if !subject.refuse(batch[4].id).await {
+        return;
+    }
+    let store = subject.store();
+    for _ in 0..2 {
+        let refusal = store.store(&batch).await;
+        assert!(matches!(refusal, Err(StoreError::Rejected { .. })), "{refusal:?}");
+        assert_eq!(subject.find(&ids(&batch)).await, []);
+    }
+    batch.remove(4);
+    assert_eq!(store.store(&batch).await.unwrap(), stored(&batch, &[]));
+    assert_eq!(subject.counts().await, counts(&batch));
 }

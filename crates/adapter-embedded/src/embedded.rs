@@ -14,7 +14,7 @@ use crate::config::EmbeddedConfig;
 use crate::database::Database;
 use crate::directory::Directory;
 use crate::error::{OpenError, chain};
-use crate::health::{Condition, EmbeddedHealth};
+use crate::health::{Condition, EmbeddedHealth, StoreHealth};
 use crate::metrics::BYTES;
 use crate::queue::Queue;
 use crate::queue::consumer::Consumer;
@@ -96,7 +96,7 @@ impl Embedded {
             },
             health: Arc::new(EmbeddedHealth {
                 condition,
-                store: store_file,
+                store: Arc::new(StoreHealth(store_file)),
             }),
             tasks: Mutex::new(vec![writer, keeper]),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -130,6 +130,11 @@ impl Embedded {
     /// Returns the state of queue and store, named `embedded`.
     pub fn health(&self) -> Arc<dyn HealthCheck> {
         Arc::clone(&self.health) as Arc<dyn HealthCheck>
+    }
+
+    /// Returns the state of the store alone: it is well while the queue is full, and whoever empties the queue asks it.
+    pub fn store_health(&self) -> Arc<dyn HealthCheck> {
+        Arc::clone(&self.health.store) as Arc<dyn HealthCheck>
     }
 
     /// Returns a look at what is stored.

@@ -117,7 +117,7 @@ impl Condition {
 #[derive(Debug)]
 pub(crate) struct EmbeddedHealth {
     pub(crate) condition: Arc<Condition>,
-    pub(crate) store: Arc<Database>,
+    pub(crate) store: Arc<StoreHealth>,
 }
 
 #[async_trait]
@@ -128,8 +128,23 @@ impl HealthCheck for EmbeddedHealth {
 
     async fn check(&self) -> Result<(), Unhealthy> {
         self.condition.verdict().map_err(Unhealthy)?;
-        let path = self.store.path().display();
-        let probe = sqlx::query("select 1 from messages limit 1").fetch_optional(self.store.read_pool());
+        self.store.check().await
+    }
+}
+
+/// Answers for the store alone: a queue that is full is no reason not to empty it.
+#[derive(Debug)]
+pub(crate) struct StoreHealth(pub(crate) Arc<Database>);
+
+#[async_trait]
+impl HealthCheck for StoreHealth {
+    fn name(&self) -> &'static str {
+        "embedded_store"
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        let path = self.0.path().display();
+        let probe = sqlx::query("select 1 from messages limit 1").fetch_optional(self.0.read_pool());
         match timeout(PROBE_TIMEOUT, probe).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Unhealthy(format!("{path} cannot be read: {}", chain(&error)))),

@@ -23,8 +23,12 @@ use crate::problem::{Kind, Problem};
 const TICK: Duration = Duration::from_secs(1);
 /// What a body has to bring each second while others go without, in bytes.
 const PRESSED_RATE: u64 = 64 << 10;
+/// Up to this size, in bytes, a body that came in one piece is copied out of the buffer it was read into.
+const COPIED: usize = 16 << 10;
 /// How much a body of unknown length is given at a time, in bytes.
 const STEP: usize = 64 << 10;
+/// How much a body of known length is given at a time once it has turned out to be slow, in bytes.
+const KNOWN_STEP: usize = 1 << 20;
 
 /// What a body may cost.
 #[derive(Clone, Debug)]
@@ -125,7 +129,9 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
 
 /// Reads the whole body as it comes over the wire.
 ///
-/// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step.
+/// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step. Who
+/// announces much and has not sent it within a second gives back what it does not need yet: large bodies that grew
+/// side by side from the start would keep each other from their ends.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
@@ -140,8 +146,12 @@ pub(crate) async fn read(
     if let Some(declared) = declared {
         limits.check_wire(declared, coding)?;
     }
-    let expected = declared.unwrap_or(STEP as u64) as usize;
-    permit.grow_to(expected).await.map_err(no_permit)?;
+    // Checked above to be within a limit that is a usize.
+    let (most, step) = declared.map_or((limits.max_wire, STEP), |declared| {
+        (declared as usize, KNOWN_STEP)
+    });
+    let mut room = declared.map_or(step, |_| most);
+    permit.grow_to(room).await.map_err(no_permit)?;
 
     let started = Instant::now();
     let mut read = Read::Nothing;
@@ -153,6 +163,8 @@ pub(crate) async fn read(
             Err(_) if Instant::now() >= patience => return Err(too_slow(limits, started)),
             Err(_) => {
                 give_way(read.len(), started, permit)?;
+                room = (read.len() + 1).next_multiple_of(step).min(room);
+                permit.shrink_to(room);
                 continue;
             }
         };
@@ -171,14 +183,16 @@ pub(crate) async fn read(
             last = Instant::now();
             let length = read.len() + data.len();
             limits.check_wire(length as u64, coding)?;
-            if length > expected {
-                permit
-                    .grow_to(length.next_multiple_of(STEP).min(limits.max_wire))
-                    .await
-                    .map_err(no_permit)?;
+            if length > room {
+                room = length.next_multiple_of(step).min(most);
+                permit.grow_to(room).await.map_err(no_permit)?;
             }
-            read.push(data, expected);
+            read.push(data, length.next_multiple_of(step).min(most));
             give_way(length, started, permit)?;
+            if room == most && last - started > TICK {
+                room = length.next_multiple_of(step).min(most);
+                permit.shrink_to(room);
+            }
         }
     }
 }
@@ -215,7 +229,7 @@ fn give_way(read: usize, started: Instant, permit: &Permit) -> Result<(), Proble
     ))
 }
 
-/// What was read so far: most bodies are one chunk, which is not copied.
+/// What was read so far: most bodies are one chunk, which stays as it is unless it is small.
 enum Read {
     Nothing,
     One(Bytes),
@@ -231,16 +245,21 @@ impl Read {
         }
     }
 
-    fn push(&mut self, data: Bytes, expected: usize) {
+    /// Adds `data`, with a capacity of `room` bytes for all of it.
+    fn push(&mut self, data: Bytes, room: usize) {
         *self = match std::mem::replace(self, Self::Nothing) {
+            // As a slice it would keep hyper's buffer, which is far larger, and make hyper allocate another one.
+            Self::Nothing if data.len() <= COPIED => Self::One(Bytes::copy_from_slice(&data)),
             Self::Nothing => Self::One(data),
             Self::One(first) => {
-                let mut bytes = Vec::with_capacity(expected.max(first.len() + data.len()));
+                let mut bytes = Vec::with_capacity(room);
                 bytes.extend_from_slice(&first);
                 bytes.extend_from_slice(&data);
                 Self::Many(bytes)
             }
             Self::Many(mut bytes) => {
+                // By itself it would double.
+                bytes.reserve_exact(room.saturating_sub(bytes.len()));
                 bytes.extend_from_slice(&data);
                 Self::Many(bytes)
             }

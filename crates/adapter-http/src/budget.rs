@@ -21,7 +21,7 @@ const PRESSURE: Duration = Duration::from_secs(1);
 /// The bytes that requests may hold at once, counted as one copy of their bodies.
 ///
 /// A request takes its share before its body is read and keeps it until its messages are confirmed. Small bodies have
-/// a pool of their own, so that a few large ones, or slow ones that claim to be large, cannot shut them out.
+/// a pool of their own, so that a few large ones cannot shut them out.
 #[derive(Debug)]
 pub(crate) struct Budget {
     small: Arc<Semaphore>,
@@ -151,6 +151,18 @@ impl Permit {
         Ok(())
     }
 
+    /// Gives back what is over `bytes` of a share in the large pool.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let bytes = bytes.saturating_add(OVERHEAD);
+        let Some(large) = &mut self.large else { return };
+        if bytes < self.held {
+            let more = large.num_permits().saturating_sub(bytes);
+            drop(large.split(more));
+            self.budget.in_flight.decrement((self.held - bytes) as f64);
+            self.held = bytes;
+        }
+    }
+
     /// Tells whether others go without because the budget is spent.
     pub(crate) fn is_pressed(&self) -> bool {
         self.budget.is_pressed()
@@ -214,6 +226,9 @@ mod tests {
             growing.grow_to((4 << 20) + 1).await,
             Err(NoPermit::OverAll(4 << 20))
         );
+        growing.shrink_to(2 << 20);
+        assert_eq!(budget.large.available_permits(), (2 << 20) - OVERHEAD);
+        growing.grow_to(3 << 20).await.unwrap();
         drop(growing);
         assert_eq!(budget.small.available_permits(), 1 << 20);
         assert_eq!(budget.large.available_permits(), 4 << 20);

@@ -42,17 +42,23 @@ pub struct HttpConfig {
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// How many bytes of request bodies are held at once, from before the first is read until the last of their
-    /// messages is confirmed. Default 40 MiB.
+    /// messages is confirmed. Default 32 MiB.
     ///
-    /// A body exists up to four times on its way (raw, as messages, packed, in the broker client), so the process
-    /// holds up to four times as much. A fifth is kept for bodies of up to 64 KiB, so that large requests cannot
-    /// shut out small ones. A body of very many small values is charged more than its length.
+    /// The process holds up to four times as much: the text three times over (as messages, packed, and in the broker
+    /// client) and what the messages take beside it. A fifth is kept for bodies of up to 64 KiB, so that large
+    /// requests cannot shut out small ones. A body of very many short records or small values is charged more than
+    /// its length.
     pub max_in_flight_bytes: ByteSize,
     /// How long a request waits for its share of `max_in_flight_bytes`; then 503. Default 100 ms: waiting longer only
     /// serves clients that have given up.
     #[serde(with = "humantime_serde")]
     pub permit_wait: Duration,
-    /// How long a stopping server finishes the requests it has before it cuts them off. Default 10 s.
+    /// How long a stopping server goes on accepting connections after it has become not ready, so that balancers
+    /// notice first; 0 turns it off. Default 500 ms.
+    #[serde(with = "humantime_serde")]
+    pub drain_delay: Duration,
+    /// How long a stopping server finishes the requests it has, after `drain_delay`, before it cuts them off.
+    /// Default 10 s.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -72,6 +78,7 @@ impl Default for HttpConfig {
             request_timeout: Duration::from_secs(15),
             max_in_flight_bytes: ByteSize::mib(32),
             permit_wait: Duration::from_millis(100),
+            drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -121,6 +128,7 @@ impl HttpConfig {
         }
         for (key, wait) in [
             ("permit_wait", self.permit_wait),
+            ("drain_delay", self.drain_delay),
             ("drain_timeout", self.drain_timeout),
         ] {
             if wait > Duration::from_secs(3_600) {

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,10 +53,17 @@ pub(crate) struct Stop {
 
 impl Stop {
     const RUNNING: u8 = 0;
-    const DRAINING: u8 = 1;
-    const CUT: u8 = 2;
+    const LEAVING: u8 = 1;
+    const DRAINING: u8 = 2;
+    const CUT: u8 = 3;
 
-    /// Lets every connection finish the request it has.
+    /// Asks the client to close with every answer from now on.
+    pub(crate) fn leave(&self) {
+        // Nobody has to wake up for it.
+        self.phase.store(Self::LEAVING, Ordering::Release);
+    }
+
+    /// Closes every connection that is idle, and lets every other one finish the request it has.
     pub(crate) fn drain(&self) {
         self.move_to(Self::DRAINING);
     }
@@ -76,8 +85,11 @@ impl Stop {
 
 /// Why a connection has ended.
 enum End {
-    /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP.
-    Over,
+    /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP/1.
+    Over {
+        /// Whether it begins with HTTP/2, which hyper alone leaves without an answer.
+        http2: bool,
+    },
     /// It kept the server waiting, for this.
     Overdue(&'static str),
     /// The server stops and has waited long enough.
@@ -90,21 +102,27 @@ pub(crate) async fn serve(
     router: Router,
     builder: &http1::Builder,
     timeouts: Timeouts,
-    stop: &Stop,
+    stop: Arc<Stop>,
 ) {
     let activity = Arc::new(Activity::new());
     let served = Arc::clone(&activity);
+    let stopping = Arc::clone(&stop);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         served.begin();
         let answering = router.clone().call(request.map(Body::new));
-        let served = Arc::clone(&served);
+        let (served, stopping) = (Arc::clone(&served), Arc::clone(&stopping));
         async move {
-            let response = answering.await;
-            served.end();
-            Ok::<_, Infallible>(match response {
+            let mut response = match answering.await {
                 Ok(response) => response,
                 Err(never) => match never {},
-            })
+            };
+            if stopping.phase() != Stop::RUNNING {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            served.end();
+            Ok::<_, Infallible>(response)
         }
     });
     let wire = TokioIo::new(Wire::new(stream, Arc::clone(&activity)));
@@ -125,15 +143,17 @@ pub(crate) async fn serve(
                 break;
             }
             phase = now;
-            if phase == Stop::CUT {
-                return Poll::Ready(End::Cut);
+            match phase {
+                Stop::CUT => return Poll::Ready(End::Cut),
+                Stop::DRAINING => Pin::new(&mut connection).graceful_shutdown(),
+                _ => {}
             }
-            Pin::new(&mut connection).graceful_shutdown();
             moved.set(stop.moved.notified());
             registered = false;
         }
-        if Pin::new(&mut connection).poll(cx).is_ready() {
-            return Poll::Ready(End::Over);
+        if let Poll::Ready(over) = Pin::new(&mut connection).poll(cx) {
+            let http2 = over.is_err_and(|error| error.is_parse_version_h2());
+            return Poll::Ready(End::Over { http2 });
         }
         // The alarm may ring too early, as most requests begin and end without touching it, but never too late.
         while let Some((deadline, reason)) = activity.deadline(&timeouts) {
@@ -153,17 +173,13 @@ pub(crate) async fn serve(
     .await;
 
     match end {
-        End::Over if activity.may_linger() => {
-            let last_words = if activity.is_unanswered() {
-                refusal::http2()
-            } else {
-                Vec::new()
-            };
+        End::Over { http2 } if activity.may_linger() => {
+            let last_words = if http2 { refusal::http2() } else { Vec::new() };
             // Frees hyper's buffers first: many may linger at once.
             let stream = connection.into_parts().io.into_inner().into_stream();
             linger(stream, &last_words).await;
         }
-        End::Over => {}
+        End::Over { .. } => {}
         End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
         End::Cut => counter!(CONNECTIONS_CUT, "reason" => "drain").increment(1),
     }
@@ -173,9 +189,9 @@ pub(crate) async fn serve(
 /// a reset.
 async fn linger(mut stream: TcpStream, last_words: &[u8]) {
     let dropping = async {
-        if stream.write_all(last_words).await.is_err() || stream.shutdown().await.is_err() {
-            return;
-        }
+        // hyper may have shut the sending side already, and a peer that takes nothing more may still be sending.
+        drop(stream.write_all(last_words).await);
+        drop(stream.shutdown().await);
         let mut total = 0;
         // An error means that the peer is gone, which is what is waited for.
         while total < LINGER_BYTES && stream.readable().await.is_ok() {

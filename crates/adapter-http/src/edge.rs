@@ -1,25 +1,25 @@
 //! What every request passes: its id, its span, its numbers, and the net that catches a panic.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{CONNECTION, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use metrics::{counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tower::{Layer, Service};
 use tracing::{Instrument, debug_span, error, field};
 
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
 use crate::problem::{Kind, Problem};
-use crate::routes::route_name;
+use crate::routes::{COMMON_ROUTES, INTAKE_ROUTES};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,20 +28,26 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) struct BodyRead;
 
 /// Wraps every route in an [`Edge`]. One layer instead of a stack of them: each costs a boxed future a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EdgeLayer;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EdgeLayer {
+    numbers: Arc<Numbers>,
+}
 
 impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner }
+        Edge {
+            inner,
+            numbers: Arc::clone(&self.numbers),
+        }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Edge<S> {
     inner: S,
+    numbers: Arc<Numbers>,
 }
 
 impl<S> Service<Request> for Edge<S>
@@ -59,29 +65,37 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let started = Instant::now();
-        let method = method_name(request.method());
+        let method = known(&METHODS, request.method().as_str());
         let route = request
             .extensions()
             .get::<MatchedPath>()
-            .map_or("none", |path| route_name(path.as_str()));
+            .map_or(NO_ROUTE, |path| known(&ROUTES, path.as_str()));
         let id = request_id(request.headers());
         let has_body = !request.body().is_end_stream();
         // Nothing is made of the span unless somebody listens at this level.
         let span = debug_span!(
             "request",
-            method,
+            method = METHODS[method],
             path = request.uri().path(),
             id = id.to_str().unwrap_or_default(),
             trace_id = field::Empty,
             span_id = field::Empty,
         );
-        let answer = AssertUnwindSafe(self.inner.call(request))
-            .catch_unwind()
-            .instrument(span);
+        let numbers = Arc::clone(&self.numbers);
+        let answer = match without_host(&request) {
+            Some(problem) => Err(problem),
+            None => Ok(AssertUnwindSafe(self.inner.call(request))
+                .catch_unwind()
+                .instrument(span)),
+        };
         Box::pin(async move {
-            let mut response = match answer.await {
-                Ok(response) => response?,
-                Err(panic) => panicked(&panic, route, &id),
+            let mut response = match answer {
+                Ok(answer) => match answer.await {
+                    Ok(response) => response?,
+                    // What it said is in the log already, by the panic hook.
+                    Err(_) => panicked(ROUTES[route], &id),
+                },
+                Err(problem) => problem.into_response(),
             };
             let unread = has_body && response.extensions().get::<BodyRead>().is_none();
             let headers = response.headers_mut();
@@ -91,25 +105,17 @@ where
                 // What is left of the body would be taken for the next request.
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            counter!(REQUESTS, "method" => method, "route" => route, "status" => status_name(response.status()))
-                .increment(1);
-            histogram!(REQUEST_SECONDS, "route" => route).record(started.elapsed().as_secs_f64());
+            numbers.count(method, route, response.status(), started.elapsed());
             Ok(response)
         })
     }
 }
 
-fn panicked(panic: &(dyn Any + Send), route: &'static str, id: &HeaderValue) -> Response {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a text");
+fn panicked(route: &'static str, id: &HeaderValue) -> Response {
     counter!(PANICS).increment(1);
     error!(
         route,
         request_id = id.to_str().unwrap_or_default(),
-        panic = said,
         "a request handler panicked"
     );
     Problem::new(
@@ -129,42 +135,102 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
             return given.clone();
         }
     }
-    let id = format!("{:032x}", fastrand::u128(..));
-    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+    let mut id = [0; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in &mut id {
+        *digit = b"0123456789abcdef"[(bits & 15) as usize];
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("none"))
 }
 
-/// Returns a method's name for a metric; the names that a client makes up are one.
-fn method_name(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+/// The methods that are counted by name; what a client makes up is the last.
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
+];
+/// The routes that are counted by name, as the router knows them; none at all is the last but one.
+const ROUTES: [&str; 12] = [
+    INTAKE_ROUTES[0],
+    INTAKE_ROUTES[1],
+    INTAKE_ROUTES[2],
+    INTAKE_ROUTES[3],
+    INTAKE_ROUTES[4],
+    COMMON_ROUTES[0],
+    COMMON_ROUTES[1],
+    COMMON_ROUTES[2],
+    COMMON_ROUTES[3],
+    COMMON_ROUTES[4],
+    "none",
+    "other",
+];
+const NO_ROUTE: usize = ROUTES.len() - 2;
+/// The statuses that this server gives.
+const STATUSES: [&str; 14] = [
+    "200", "202", "204", "303", "304", "400", "404", "405", "408", "413", "415", "422", "500", "503",
+];
+/// The place in [`Numbers`] of any other status.
+const OTHER_STATUS: usize = STATUSES.len();
+
+/// Returns the place of `name`, else the last.
+fn known(names: &[&'static str], name: &str) -> usize {
+    names
+        .iter()
+        .position(|known| *known == name)
+        .unwrap_or(names.len() - 1)
+}
+
+/// The numbers of all requests, each looked up when it is first needed: a look-up costs more than the count.
+#[derive(Debug)]
+struct Numbers {
+    /// By method, route and status.
+    requests: Box<[OnceLock<Counter>]>,
+    /// By route.
+    seconds: [OnceLock<Histogram>; ROUTES.len()],
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        let all = METHODS.len() * ROUTES.len() * (STATUSES.len() + 1);
+        Self {
+            requests: (0..all).map(|_| OnceLock::new()).collect(),
+            seconds: [const { OnceLock::new() }; ROUTES.len()],
+        }
     }
 }
 
-/// Returns a status for a metric, without allocating for those that this server gives.
-const fn status_name(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        200 => "200",
-        202 => "202",
-        204 => "204",
-        303 => "303",
-        400 => "400",
-        404 => "404",
-        405 => "405",
-        408 => "408",
-        413 => "413",
-        415 => "415",
-        422 => "422",
-        500 => "500",
-        503 => "503",
-        _ => "other",
+impl Numbers {
+    fn count(&self, method: usize, route: usize, status: StatusCode, took: Duration) {
+        let status = STATUSES
+            .iter()
+            .position(|known| *known == status.as_str())
+            .unwrap_or(OTHER_STATUS);
+        let place = (method * ROUTES.len() + route) * (STATUSES.len() + 1) + status;
+        let status = STATUSES.get(status).copied().unwrap_or("other");
+        self.requests[place]
+            .get_or_init(|| {
+                counter!(REQUESTS, "method" => METHODS[method], "route" => ROUTES[route], "status" => status)
+            })
+            .increment(1);
+        self.seconds[route]
+            .get_or_init(|| histogram!(REQUEST_SECONDS, "route" => ROUTES[route]))
+            .record(took.as_secs_f64());
     }
+}
+
+/// Says what is wrong with the `Host` of a request: without exactly one, a proxy and this server may take it for
+/// another's (RFC 9112 §3.2).
+fn without_host(request: &Request) -> Option<Problem> {
+    let hosts = request.headers().get_all(HOST).iter().take(2).count();
+    let detail = match hosts {
+        0 if request.version() >= Version::HTTP_11 => "the request has no Host header",
+        0 | 1 => return None,
+        _ => "the request has more than one Host header",
+    };
+    Some(Problem::new(
+        Kind::MalformedRequest,
+        detail,
+        "send one Host header, with the name and port that the request goes to",
+    ))
 }
 
 #[cfg(test)]
@@ -198,8 +264,8 @@ mod tests {
         }
         let router = axum::Router::new()
             .route("/", axum::routing::get(handler))
-            .layer(EdgeLayer);
-        let get = |uri| Request::get(uri).body(Body::empty()).unwrap();
+            .layer(EdgeLayer::default());
+        let get = |uri| Request::get(uri).header(HOST, "w").body(Body::empty()).unwrap();
         let response = router.clone().oneshot(get("/?panic")).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(response.headers().contains_key(&X_REQUEST_ID));

@@ -1,22 +1,18 @@
 //! `POST /v1/messages`.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use metrics::{counter, histogram};
-use tokio::runtime::Handle;
+use metrics::{Histogram, counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Span, debug};
-use warren_domain::{Draft, Rejection, TraceContext};
-use warren_pipeline::{Intake, IntakeConfig, Receipt};
+use warren_domain::TraceContext;
+use warren_pipeline::{Intake, IntakeConfig, Prepared, Receipt};
 
 use crate::answer::{Outcome, answer};
 use crate::body::{self, Limits, no_permit};
@@ -31,7 +27,9 @@ use crate::query::Query;
 use crate::records::{Form, Records};
 
 /// Bodies over this size are read on a thread of their own, in bytes: some milliseconds of work.
-const HEAVY: usize = 256 << 10;
+const HEAVY_BYTES: usize = 256 << 10;
+/// Requests of more records than this are read on a thread of their own, however short they are.
+const HEAVY_RECORDS: usize = 1_000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -51,12 +49,14 @@ pub(crate) struct Shared {
     budget: Arc<Budget>,
     decoders: Arc<Semaphore>,
     request_timeout: std::time::Duration,
+    wire_bytes: Histogram,
+    decoded_bytes: Histogram,
 }
 
 impl IntakeRoutes {
     /// Makes the route that hands records to `intake`.
     ///
-    /// Make it after the metrics recorder is installed: it keeps a handle of a gauge.
+    /// Make it after the metrics recorder is installed: it keeps handles of numbers.
     pub fn new(intake: Intake, http: &HttpConfig, config: &IntakeConfig) -> Self {
         let shared = Shared {
             intake,
@@ -65,6 +65,8 @@ impl IntakeRoutes {
             budget: Budget::new(http),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             request_timeout: http.request_timeout,
+            wire_bytes: histogram!(REQUEST_BYTES, "stage" => "wire"),
+            decoded_bytes: histogram!(REQUEST_BYTES, "stage" => "decoded"),
         };
         Self {
             shared: Arc::new(shared),
@@ -213,45 +215,36 @@ impl Shared {
             coding,
             trace,
         } = asked;
-        histogram!(REQUEST_BYTES, "stage" => "wire").record(wire.len() as f64);
+        self.wire_bytes.record(wire.len() as f64);
         let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
-        histogram!(REQUEST_BYTES, "stage" => "decoded").record(body.len() as f64);
+        self.decoded_bytes.record(body.len() as f64);
 
         let (ids, most) = (query.ids, self.max_messages);
-        let records = if body.len() > HEAVY {
+        let records = if body.len() > HEAVY_BYTES {
             off_the_runtime(move || Records::split(form, body, &query, most)).await?
         } else {
             Records::split(form, body, &query, most)?
         };
         permit.grow_to(records.charge()).await.map_err(no_permit)?;
 
-        let receipt = if records.bytes() > HEAVY {
-            let drafts = off_the_runtime(move || records.into_drafts().collect::<Vec<_>>()).await;
-            self.accept(drafts, trace, permit).await?
+        let prepared = if records.bytes() > HEAVY_BYTES || records.count() > HEAVY_RECORDS {
+            let intake = self.intake.clone();
+            off_the_runtime(move || intake.prepare(records.into_drafts())).await
         } else {
-            self.accept(records.into_drafts(), trace, permit).await?
+            self.intake.prepare(records.into_drafts())
         };
-        Ok(answer(receipt, ids))
+        Ok(answer(self.publish(prepared, trace, permit).await?, ids))
     }
 
-    /// Hands the records over; the permit is given back once they are answered for, even if nobody waits any more.
-    async fn accept<R>(
+    /// Publishes; the permit is given back once the messages are answered for, even if nobody waits any more.
+    async fn publish(
         &self,
-        drafts: R,
+        prepared: Prepared,
         trace: Option<TraceContext>,
         permit: Permit,
-    ) -> Result<Receipt, Problem>
-    where
-        R: IntoIterator<Item = Result<Draft, Rejection>> + Send + 'static,
-        R::IntoIter: Send,
-    {
-        let intake = self.intake.clone();
-        let accepting = Unabandoned::new(async move {
-            let receipt = intake.accept(drafts, trace).await;
-            drop(permit);
-            receipt
-        });
-        timeout(self.request_timeout, accepting).await.map_err(|_| {
+    ) -> Result<Receipt, Problem> {
+        let publishing = self.intake.publish(prepared, trace, permit);
+        timeout(self.request_timeout, publishing).await.map_err(|_| {
             counter!(REFUSED, "reason" => "request_timeout").increment(1);
             debug!("a request was not answered for within http.request_timeout");
             Problem::new(
@@ -273,41 +266,5 @@ async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
             // Only a runtime that is being torn down cancels blocking work, and then nothing is polled again.
             Err(_) => std::future::pending().await,
         },
-    }
-}
-
-/// A future that is driven to its end even when whoever waited for it has gone.
-struct Unabandoned<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
-
-impl<T: Send + 'static> Unabandoned<T> {
-    fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(Some(Box::pin(future)))
-    }
-}
-
-impl<T: Send + 'static> Future for Unabandoned<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(future) = &mut self.0 else {
-            return Poll::Pending;
-        };
-        let done = future.as_mut().poll(cx);
-        if done.is_ready() {
-            self.0 = None;
-        }
-        done
-    }
-}
-
-impl<T: Send + 'static> Drop for Unabandoned<T> {
-    fn drop(&mut self) {
-        // A panic of the future itself must not be met a second time, and without a runtime nothing can go on.
-        if let Some(future) = self.0.take()
-            && !std::thread::panicking()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(async move { drop(future.await) });
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use memchr::memchr;
 use serde::de::IgnoredAny;
 use warren_domain::{Draft, Rejection, RejectionCode};
 
@@ -84,6 +85,11 @@ fn unsupported(what: &str) -> Problem {
     )
 }
 
+/// What a record takes in memory beside its text until it is confirmed or its rejection is told, in bytes.
+const RECORD_BYTES: usize = 512;
+/// How many records are covered by what every request is charged anyway.
+const RECORDS_OF_A_REQUEST: usize = 8;
+
 /// The records of one request, each still to be read.
 #[derive(Debug)]
 pub(crate) enum Records {
@@ -140,11 +146,15 @@ impl Records {
         Ok(Self::Json { body, places, weight })
     }
 
-    /// Returns the bytes of memory to charge: as many as if the whole were text.
-    pub(crate) const fn charge(&self) -> usize {
+    /// Returns the bytes to charge, of which the process may hold four for each: the text three times over and, once,
+    /// what its records and values take beside it. At least the text itself.
+    pub(crate) fn charge(&self) -> usize {
         match self {
-            // A body is counted once and held up to four times; its values are held once.
-            Self::Json { body, weight, .. } => body.len() + weight.bytes() / 4,
+            Self::Json { body, places, weight } => {
+                let records = RECORD_BYTES * places.len().saturating_sub(RECORDS_OF_A_REQUEST);
+                let held = 3 * body.len() + records + weight.bytes();
+                body.len().max(held / 4)
+            }
             Self::Text(_) => 0,
         }
     }
@@ -159,6 +169,14 @@ impl Records {
             .into_iter()
             .map(move |place| Draft::from_json(&body[place]))
             .chain(text)
+    }
+
+    /// Returns how many records there are.
+    pub(crate) const fn count(&self) -> usize {
+        match self {
+            Self::Json { places, .. } => places.len(),
+            Self::Text(_) => 1,
+        }
     }
 
     /// Returns the size of the body, in bytes.
@@ -205,9 +223,13 @@ fn json(body: &Bytes, start: usize, most: usize, weight: &mut Weight) -> Result<
             Ok(places)
         }
         b'{' => {
-            let end = value_end(body, start, weight)?;
-            if skip_space(body, end) == body.len() {
-                return Ok(std::iter::once(start..end).collect());
+            match value_end(body, start, weight) {
+                Ok(end) if skip_space(body, end) == body.len() => {
+                    return Ok(std::iter::once(start..end).collect());
+                }
+                // One bad line must not spoil those behind it, the first as little as any other.
+                Err(fault) if !has_record_line(body, start) => return Err(fault.into()),
+                Ok(_) | Err(_) => {}
             }
             *weight = Weight::default();
             Ok(lines(body, start, most, weight))
@@ -241,15 +263,25 @@ fn not_json(body: &[u8], start: usize, first: u8) -> Problem {
     )
 }
 
+/// Tells whether a line behind the first is an object of its own, and not a part of one that goes over several lines.
+fn has_record_line(body: &[u8], start: usize) -> bool {
+    let mut goes_on = true;
+    body[start..].split(|byte| *byte == b'\n').any(|line| {
+        let line = &line[trim(line, 0..line.len())];
+        let Some(last) = line.last() else { return false };
+        let whole =
+            !goes_on && line[0] == b'{' && value_end(line, 0, &mut Weight::default()) == Ok(line.len());
+        goes_on = b":,[{".contains(last);
+        whole
+    })
+}
+
 /// Finds the lines that are not blank; stops behind `most + 1` of them.
 fn lines(body: &[u8], start: usize, most: usize, weight: &mut Weight) -> Vec<Range<usize>> {
     let mut places = Vec::new();
     let mut at = start;
     while at < body.len() && places.len() <= most {
-        let end = body[at..]
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(body.len(), |offset| at + offset);
+        let end = memchr(b'\n', &body[at..]).map_or(body.len(), |offset| at + offset);
         let place = trim(body, at..end);
         if !place.is_empty() {
             weight.add_line(&body[place.clone()]);

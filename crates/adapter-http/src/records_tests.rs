@@ -99,6 +99,29 @@ fn one_bad_record_never_spoils_its_neighbours() {
 }
 
 #[test]
+fn a_bad_first_line_never_spoils_those_behind_it() {
+    for first in [
+        r#"{"body":"a}"#,
+        r#"{"body":"a"#,
+        r#"{"body":"a""#,
+        r#"{"body":]}"#,
+        r#"{"body":"a"}}"#,
+    ] {
+        let lines = format!("{first}\n\n{{\"body\":\"b\"}}\r\n{{\"body\":\"c\"}}\n");
+        let told = taken(Form::Json, &lines);
+        assert!(told[0].starts_with("invalid_json "), "{told:?}");
+        assert_eq!(told[1..], ["b", "c"], "{first}");
+    }
+    // An object over several lines that is cut off is no line of NDJSON, whatever stands in it.
+    for cut in [
+        "{\"attributes\":\n{\"body\":\"b\"}\n",
+        "{\n\"attributes\":{\"list\":[\n{\"body\":\"a\"},\n{\"body\":\"b\"}\n",
+    ] {
+        assert_eq!(records(Form::Json, cut), Err(Kind::MalformedBody), "{cut:?}");
+    }
+}
+
+#[test]
 fn json_that_is_no_object_is_a_record_that_says_so() {
     for body in ["42", "null", "true", "\"text\"", " -1.5e3 "] {
         assert_eq!(taken(Form::Json, body), ["not_an_object "], "{body}");
@@ -181,5 +204,24 @@ fn many_small_values_are_charged_for_their_memory() {
     let prose = format!(r#"{{"body":"{}"}}"#, "a, b, [c], {d}; ".repeat(10_000));
     let length = prose.len();
     let records = Records::split(Form::Json, prose.into(), &Query::default(), 5).unwrap();
+    assert_eq!(records.charge(), length);
+}
+
+#[test]
+fn many_short_records_are_charged_for_their_memory() {
+    const MANY: usize = 10_000;
+    let body = vec![r#"{"body":""}"#; MANY].join("\n");
+    for (form, body) in [
+        (Form::Lines, body.clone()),
+        (Form::Json, format!("[{}]", body.replace('\n', ","))),
+    ] {
+        let length = body.len();
+        let records = Records::split(form, body.into(), &Query::default(), MANY).unwrap();
+        assert!(4 * records.charge() > 3 * length + (MANY - 8) * 512 - 4);
+    }
+    // A request of a few records costs no second look at the budget.
+    let few = [r#"{"body":""}"#; 8].join("\n");
+    let length = few.len();
+    let records = Records::split(Form::Lines, few.into(), &Query::default(), MANY).unwrap();
     assert_eq!(records.charge(), length);
 }

@@ -43,15 +43,6 @@ pub(crate) const INTAKE_ROUTES: [&str; 5] = [
 /// Every route of any server, as the router knows it.
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
-/// Returns a route's name for a metric.
-pub(crate) fn route_name(path: &str) -> &'static str {
-    INTAKE_ROUTES
-        .into_iter()
-        .chain(COMMON_ROUTES)
-        .find(|route| *route == path)
-        .unwrap_or("other")
-}
-
 impl Routes {
     /// Makes the router, to be served by [`Server`](crate::Server).
     pub fn router(self) -> Router {
@@ -81,7 +72,7 @@ impl Routes {
         router
             .fallback(move |request: Request| std::future::ready(not_found(&request, &paths)))
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(EdgeLayer)
+            .layer(EdgeLayer::default())
     }
 }
 

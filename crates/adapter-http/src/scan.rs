@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
+
 /// What is wrong with the brackets of a body, and at which byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unbalanced {
@@ -69,11 +71,11 @@ impl Weight {
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
-        match json.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at);
         }
+        at += 2;
     }
 }
 

@@ -3,18 +3,23 @@
 //! `axum::serve` and axum-server were measured and left aside: the first never closes a silent connection, the second
 //! has no bound on connections and no idle timeout apart from the one for a request's head.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use metrics::{Gauge, gauge};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -27,8 +32,10 @@ use crate::routes::Routes;
 
 /// How many connections the kernel keeps ready to be accepted; it may cap this (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
-/// The largest head of a request, in bytes; hyper's buffer for it, and for what it reads at a time, is twice that.
+/// The largest head of a request, in bytes, and the most that hyper reads at a time.
 const HEAD_BYTES: usize = 64 << 10;
+/// How long the name in `http.listen` may take to be resolved.
+const LOOKUP_TIME: Duration = Duration::from_secs(5);
 /// How long connections that are cut have to notice.
 const CUT_TIME: Duration = Duration::from_secs(1);
 
@@ -83,6 +90,8 @@ pub struct Server {
 /// How a server has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
+    /// When it began to stop.
+    pub began: Instant,
     /// How many connections were cut off with a request unanswered, because the drain timeout was over.
     pub cut: usize,
 }
@@ -101,13 +110,17 @@ impl Server {
                 None,
             ));
         };
-        let addresses = lookup_host((host, port)).await.map_err(|error| {
-            BindError::unknown(
-                listen,
-                "the name cannot be resolved; set http.listen to an address",
-                Some(error),
-            )
-        })?;
+        let looked_up = timeout(LOOKUP_TIME, lookup_host((host, port)));
+        let addresses = looked_up
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| {
+                BindError::unknown(
+                    listen,
+                    "the name cannot be resolved; set http.listen to an address",
+                    Some(error),
+                )
+            })?;
         let mut failed = None;
         for address in addresses {
             match listen_on(address) {
@@ -138,25 +151,34 @@ impl Server {
         self.local_addr
     }
 
-    /// Serves `routes` until `shutdown` is cancelled; then is not ready, stops accepting and finishes the requests at
-    /// hand.
+    /// Serves `routes` until `shutdown` is cancelled; then stops in steps.
     ///
-    /// Returns after `http.drain_timeout` (and a second) at the latest.
+    /// First it is not ready and ends a connection with each answer, but goes on accepting for `http.drain_delay`, as
+    /// balancers notice late. Then it takes no more connections and finishes the requests at hand for
+    /// `http.drain_timeout`. What is left is cut off and has another second to notice.
     pub async fn serve(self, routes: Routes, shutdown: CancellationToken) -> Drained {
         let Self { listener, config, .. } = self;
         let (health, router) = (routes.health.clone(), routes.router());
         let stop = Arc::new(Stop::default());
-        let connections = TaskTracker::new();
-        shutdown
-            .run_until_cancelled(accept(&listener, router, &config, &stop, &connections))
-            .await;
-        health.start_draining();
-        drop(listener);
+        let acceptor = Acceptor::new(listener, router, &config, Arc::clone(&stop));
+        let began;
+        {
+            let mut accepting = pin!(acceptor.accept());
+            tokio::select! {
+                never = &mut accepting => match never {},
+                () = shutdown.cancelled() => {}
+            }
+            health.start_draining();
+            stop.leave();
+            began = Instant::now();
+            drop(timeout(config.drain_delay, accepting).await);
+        }
+        let connections = acceptor.close();
 
         stop.drain();
         connections.close();
         if timeout(config.drain_timeout, connections.wait()).await.is_ok() {
-            return Drained { cut: 0 };
+            return Drained { began, cut: 0 };
         }
         let cut = connections.len();
         warn!(
@@ -167,7 +189,7 @@ impl Server {
         if timeout(CUT_TIME, connections.wait()).await.is_err() {
             info!(connections = connections.len(), "connections outlive the server");
         }
-        Drained { cut }
+        Drained { began, cut }
     }
 }
 
@@ -185,63 +207,87 @@ fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, local_addr))
 }
 
-/// Accepts for ever, never more than `max_connections` at once.
-async fn accept(
-    listener: &TcpListener,
-    router: Router,
-    config: &HttpConfig,
-    stop: &Arc<Stop>,
-    connections: &TaskTracker,
-) {
-    let slots = Arc::new(Semaphore::new(config.max_connections));
-    let open = gauge!(CONNECTIONS);
-    let builder = http();
-    let timeouts = Timeouts {
-        first_request: config.first_request_timeout,
-        header: config.header_timeout,
-        idle: config.idle_timeout,
-    };
-    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-    let mut failing = false;
-    loop {
-        // Nobody closes the semaphore.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // The peer has gone while it waited; that is its own matter.
-            Err(error) if is_of_the_peer(&error) => continue,
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    warn!(%error, "cannot accept connections; raise the limit of open files if it is exceeded");
-                }
-                sleep(backoff.next_wait()).await;
-                continue;
-            }
-        };
-        if std::mem::take(&mut failing) {
-            info!("accepting connections again");
-            backoff.reset();
-        }
-        // An answer is one small segment; without this it may wait 40 ms for the client's acknowledgement. A socket
-        // that refuses the option is about to fail anyway.
-        drop(stream.set_nodelay(true));
-        let (router, builder, stop) = (router.clone(), builder.clone(), Arc::clone(stop));
-        let guard = Open::new(slot, open.clone());
-        connections.spawn(serve_one(stream, router, builder, timeouts, stop, guard));
-    }
-}
-
-async fn serve_one(
-    stream: TcpStream,
+/// Accepts connections, never more than `max_connections` at once, and has each served by a task.
+struct Acceptor {
+    listener: TcpListener,
     router: Router,
     builder: http1::Builder,
     timeouts: Timeouts,
     stop: Arc<Stop>,
-    _open: Open,
-) {
-    connection::serve(stream, router, &builder, timeouts, &stop).await;
+    slots: Arc<Semaphore>,
+    open: Gauge,
+    connections: TaskTracker,
+}
+
+impl Acceptor {
+    fn new(listener: TcpListener, router: Router, config: &HttpConfig, stop: Arc<Stop>) -> Self {
+        Self {
+            listener,
+            router,
+            builder: http(),
+            timeouts: Timeouts {
+                first_request: config.first_request_timeout,
+                header: config.header_timeout,
+                idle: config.idle_timeout,
+            },
+            stop,
+            slots: Arc::new(Semaphore::new(config.max_connections)),
+            open: gauge!(CONNECTIONS),
+            connections: TaskTracker::new(),
+        }
+    }
+
+    /// Accepts for ever.
+    async fn accept(&self) -> Infallible {
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        let mut failing = false;
+        loop {
+            // Nobody closes the semaphore.
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                return pending().await;
+            };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                // The peer has gone while it waited; that is its own matter.
+                Err(error) if is_of_the_peer(&error) => continue,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(%error, "cannot accept connections; raise the limit of open files if it is exceeded");
+                    }
+                    sleep(backoff.next_wait()).await;
+                    continue;
+                }
+            };
+            if std::mem::take(&mut failing) {
+                info!("accepting connections again");
+                backoff.reset();
+            }
+            self.serve(stream, slot);
+        }
+    }
+
+    /// Takes what the kernel has ready, as nobody else can, and then no more.
+    fn close(self) -> TaskTracker {
+        while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+            && let Some(Ok((stream, _))) = unconstrained(self.listener.accept()).now_or_never()
+        {
+            self.serve(stream, slot);
+        }
+        self.connections
+    }
+
+    fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
+        // An answer is one small segment; without this it may wait 40 ms for the client's acknowledgement. A socket
+        // that refuses the option is about to fail anyway.
+        drop(stream.set_nodelay(true));
+        let (router, builder) = (self.router.clone(), self.builder.clone());
+        let (timeouts, stop) = (self.timeouts, Arc::clone(&self.stop));
+        let open = Open::new(slot, self.open.clone());
+        self.connections.spawn(async move {
+            connection::serve(stream, router, &builder, timeouts, stop).await;
+            drop(open);
+        });
+    }
 }
 
 /// An open connection: its slot, counted.
@@ -279,8 +325,9 @@ fn http() -> http1::Builder {
         .header_read_timeout(None)
         // A client that has sent all it has and shuts its side still gets its answer.
         .half_close(true)
+        // hyper's own limit of 100 headers stays: setting it takes a slower path.
         .max_header_size(HEAD_BYTES)
-        .max_buf_size(2 * HEAD_BYTES)
-        .max_headers(100);
+        // A kept connection may keep a buffer of this size while it is idle.
+        .max_buf_size(HEAD_BYTES);
     builder
 }

@@ -5,6 +5,7 @@
 //! are interleaved, so that a machine that grows slower or faster meanwhile does so for every row of the table; the
 //! table shows medians.
 
+mod bare_http;
 mod cost;
 mod load;
 mod messages;
@@ -55,6 +56,10 @@ struct Arguments {
     /// How many different severities are sent: the most frequent of info, warning, debug, error and critical.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
     severities: u8,
+    /// A setting of the programs that differs from its default, such as amqp.max_unconfirmed_rounds=4; may be given
+    /// several times. Each program takes those that are its own.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = setting)]
+    settings: Vec<Setting>,
     /// Measures these alone; may be given several times. What a goal compares with must be among them.
     #[arg(long, value_enum)]
     only: Vec<Subject>,
@@ -67,6 +72,9 @@ struct Arguments {
 enum Command {
     /// A few seconds of everything, to see that it works; the figures mean nothing.
     Smoke,
+    /// Answers every request with 202 and keeps nothing: what the machine can do of HTTP alone.
+    #[command(hide = true)]
+    BareHttp,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -76,6 +84,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     } else {
         Err("use 0.1 to 600".to_owned())
     }
+}
+
+/// A setting as the programs read it: an environment variable and its value.
+type Setting = (String, String);
+
+fn setting(text: &str) -> Result<Setting, String> {
+    let (key, value) = text.split_once('=').ok_or("write it as section.key=value")?;
+    let key_byte = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.');
+    if !key.contains('.') || !key.bytes().all(key_byte) {
+        return Err(format!("{key:?} is no section.key"));
+    }
+    let variable = format!("WARREN_{}", key.replace('.', "__").to_uppercase());
+    Ok((variable, value.to_owned()))
 }
 
 #[tokio::main]
@@ -90,7 +111,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    let smoke = matches!(arguments.command, Some(Command::Smoke));
+    let smoke = match arguments.command {
+        Some(Command::BareHttp) => return bare_http::serve().await,
+        Some(Command::Smoke) => true,
+        None => false,
+    };
     let plan = Plan {
         load: Duration::from_secs_f64(if smoke { 0.3 } else { arguments.seconds }),
         repetitions: if smoke { 1 } else { arguments.repetitions },
@@ -100,6 +125,7 @@ async fn run(arguments: Arguments) -> Result<()> {
             severities: arguments.severities.into(),
             sources: arguments.sources as usize,
         },
+        settings: arguments.settings,
         subjects: if arguments.only.is_empty() {
             Subject::ALL.to_vec()
         } else {

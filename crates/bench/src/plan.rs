@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use warren_e2e::bed::{Bed, lend};
 use warren_e2e::postgres;
 
+use crate::bare_http;
 use crate::cost::Watch;
 use crate::load::Pace;
 use crate::messages::Mix;
@@ -14,7 +15,7 @@ use crate::raw_publish::RawPublish;
 use crate::report::{Figures, Report, Row};
 use crate::servers::Servers;
 use crate::subject::Subject;
-use crate::whole_path::{Drained, Programs, catch_up, load};
+use crate::whole_path::{Programs, catch_up, embedded_catch_up, load};
 
 /// The window of the raw publisher: beyond it a broker gives no more messages a second, only longer waits.
 const RAW_WINDOW: usize = 128;
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) most_messages: u64,
     pub(crate) connections: usize,
     pub(crate) mix: Mix,
+    /// Settings of the programs that differ from their defaults: environment variables and values.
+    pub(crate) settings: Vec<(String, String)>,
     pub(crate) subjects: Vec<Subject>,
 }
 
@@ -61,20 +64,27 @@ impl Plan {
         if self.wants(Subject::RawCopy) {
             report.add(Row::RawCopy, self.raw_copy(servers).await?);
         }
+        if self.wants(Subject::BareHttp) {
+            eprintln!("  {}", Row::BareHttp.name());
+            report.add(
+                Row::BareHttp,
+                bare_http::measure(servers, load(self, 1, Pace::Closed)).await?,
+            );
+        }
         let mut peak = None;
         if self.wants(Subject::Singles) || self.wants(Subject::Latency) {
-            let (figures, _) = self.distributed(servers, 1, Pace::Closed).await?;
+            let figures = self.distributed(servers, 1, Pace::Closed).await?;
             peak = figures.accepted_per_second;
             report.add(Row::Singles, figures);
         }
         if self.wants(Subject::Batches) {
             report.add(
                 Row::Batches100,
-                self.distributed(servers, 100, Pace::Closed).await?.0,
+                self.distributed(servers, 100, Pace::Closed).await?,
             );
             report.add(
                 Row::Batches1000,
-                self.distributed(servers, 1_000, Pace::Closed).await?.0,
+                self.distributed(servers, 1_000, Pace::Closed).await?,
             );
         }
         if self.wants(Subject::CatchUp) {
@@ -88,10 +98,7 @@ impl Plan {
             let rate = peak / 10.0;
             self.raw_publish(servers, RAW_WINDOW, Some(rate), Row::RawTenth, report)
                 .await?;
-            report.add(
-                Row::Tenth,
-                self.distributed(servers, 1, Pace::Open(rate)).await?.0,
-            );
+            report.add(Row::Tenth, self.distributed(servers, 1, Pace::Open(rate)).await?);
         }
         if self.wants(Subject::Embedded) {
             self.embedded(servers, report).await?;
@@ -113,6 +120,7 @@ impl Plan {
             rate,
             duration: self.load,
             most_messages: self.most_messages,
+            mix: self.mix,
         };
         let watch = Watch::start(&servers.with(&[]))?;
         let mut published = publish.run(&servers.amqp).await?;
@@ -133,7 +141,7 @@ impl Plan {
         lend(&servers.amqp, &servers.postgres, async |bed| {
             let client = postgres::connect(&bed.database.url()).await?;
             let watch = Watch::start(&servers.with(&[]))?;
-            let (rows, elapsed) = raw_copy::run(&client, self.load, self.most_messages).await?;
+            let (rows, elapsed) = raw_copy::run(&client, self.load, self.most_messages, self.mix).await?;
             let costs = watch.end()?;
             let stored_per_second = Some(rows as f64 / elapsed.as_secs_f64());
             let mut figures = Figures {
@@ -146,26 +154,17 @@ impl Plan {
         .await
     }
 
-    async fn distributed(
-        &self,
-        servers: &Servers,
-        messages: usize,
-        pace: Pace,
-    ) -> Result<(Figures, Drained)> {
+    async fn distributed(&self, servers: &Servers, messages: usize, pace: Pace) -> Result<Figures> {
         eprintln!(
             "  through RabbitMQ to PostgreSQL, {messages} a request, {}",
             said(pace)
         );
         lend(&servers.amqp, &servers.postgres, async |bed: &Bed| {
-            let programs = Programs::distributed(bed).await?;
-            let (figures, drained) = programs.measure(servers, load(self, messages, pace)).await?;
+            let programs = Programs::distributed(bed, &self.settings).await?;
+            let (figures, accepted) = programs.measure(servers, load(self, messages, pace)).await?;
             let rows = bed.database.count().await?;
-            ensure!(
-                rows >= drained.accepted,
-                "{rows} rows for {} accepted messages",
-                drained.accepted
-            );
-            Ok((figures, drained))
+            ensure!(rows >= accepted, "{rows} rows for {accepted} accepted messages");
+            Ok(figures)
         })
         .await
     }
@@ -173,30 +172,19 @@ impl Plan {
     async fn embedded(&self, servers: &Servers, report: &mut Report) -> Result<()> {
         let measure = async |messages: usize, pace: Pace| {
             eprintln!("  in one process, {messages} a request, {}", said(pace));
-            Programs::embedded()
-                .await?
-                .measure(servers, load(self, messages, pace))
-                .await
+            let programs = Programs::embedded(&self.settings).await?;
+            let (figures, _) = programs.measure(servers, load(self, messages, pace)).await?;
+            anyhow::Ok(figures)
         };
-        let (singles, _) = measure(1, Pace::Closed).await?;
+        let singles = measure(1, Pace::Closed).await?;
         let peak = singles.accepted_per_second;
         report.add(Row::EmbeddedSingles, singles);
-        report.add(Row::EmbeddedBatches100, measure(100, Pace::Closed).await?.0);
-        let (figures, drained) = measure(1_000, Pace::Closed).await?;
-        report.add(Row::EmbeddedBatches1000, figures);
-        // One process has no way to fill its queue without storing: what was left when the load ended is caught up.
-        let stored_per_second = Some(drained.messages as f64 / drained.elapsed.as_secs_f64());
-        if drained.messages >= 5_000 {
-            report.add(
-                Row::EmbeddedCatchUp,
-                Figures {
-                    stored_per_second,
-                    ..Figures::default()
-                },
-            );
-        }
+        report.add(Row::EmbeddedBatches100, measure(100, Pace::Closed).await?);
+        report.add(Row::EmbeddedBatches1000, measure(1_000, Pace::Closed).await?);
+        eprintln!("  in one process, {}", Row::EmbeddedCatchUp.name());
+        report.add(Row::EmbeddedCatchUp, embedded_catch_up(servers, self).await?);
         if let Some(peak) = peak {
-            report.add(Row::EmbeddedTenth, measure(1, Pace::Open(peak / 10.0)).await?.0);
+            report.add(Row::EmbeddedTenth, measure(1, Pace::Open(peak / 10.0)).await?);
         }
         Ok(())
     }

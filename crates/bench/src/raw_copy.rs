@@ -31,21 +31,20 @@ const COPY: &str = "copy raw_messages (id, severity, source, body, attributes, o
 ///
 /// # Errors
 /// The database does not answer, or refuses.
-pub(crate) async fn run(client: &Client, duration: Duration, most_rows: u64) -> Result<(u64, Duration)> {
+pub(crate) async fn run(
+    client: &Client,
+    duration: Duration,
+    most_rows: u64,
+    mix: Mix,
+) -> Result<(u64, Duration)> {
     client.batch_execute(TABLE).await?;
-    let copied = copy_for(client, duration, most_rows).await;
+    let copied = copy_for(client, duration, most_rows, mix).await;
     client.batch_execute("drop table raw_messages").await?;
     copied
 }
 
-async fn copy_for(client: &Client, duration: Duration, most_rows: u64) -> Result<(u64, Duration)> {
-    let rows = messages::samples(
-        256,
-        Mix {
-            severities: 5,
-            sources: 4,
-        },
-    );
+async fn copy_for(client: &Client, duration: Duration, most_rows: u64, mix: Mix) -> Result<(u64, Duration)> {
+    let rows = messages::samples(256, mix);
     let types = [
         Type::UUID,
         Type::INT2,

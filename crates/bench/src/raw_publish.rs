@@ -33,6 +33,7 @@ pub(crate) struct RawPublish {
     pub(crate) rate: Option<f64>,
     pub(crate) duration: Duration,
     pub(crate) most_messages: u64,
+    pub(crate) mix: Mix,
 }
 
 /// What came of it.
@@ -76,16 +77,10 @@ impl RawPublish {
         });
         channel.register_callback(Callback(Arc::clone(&confirms))).await?;
         channel.confirm_select(ConfirmSelectArguments::default()).await?;
-        let messages: Vec<_> = messages::samples(
-            256,
-            Mix {
-                severities: 5,
-                sources: 4,
-            },
-        )
-        .iter()
-        .map(|s| s.json().into_bytes())
-        .collect();
+        let messages: Vec<_> = messages::samples(256, self.mix)
+            .iter()
+            .map(|s| s.json().into_bytes())
+            .collect();
         let arguments = BasicPublishArguments::new("", queue);
         let properties = BasicProperties::default().with_persistence(true).finish();
         let start = Instant::now();

@@ -29,6 +29,7 @@ pub(crate) enum Row {
     RawTenth,
     RawOneAtATime,
     RawCopy,
+    BareHttp,
 }
 
 impl Row {
@@ -39,12 +40,13 @@ impl Row {
             Self::Batches100 | Self::EmbeddedBatches100 => "NDJSON requests of 100",
             Self::Batches1000 | Self::EmbeddedBatches1000 => "NDJSON requests of 1,000",
             Self::CatchUp => "one worker, full queue",
-            Self::EmbeddedCatchUp => "what the load left behind",
+            Self::EmbeddedCatchUp => "full queue after kill -9",
             Self::Tenth | Self::EmbeddedTenth => "requests of 1, tenth of peak",
             Self::RawConfirmed => "AMQP confirmed, window 128",
             Self::RawTenth => "AMQP confirmed, same tenth",
             Self::RawOneAtATime => "AMQP confirmed, window 1",
             Self::RawCopy => "binary COPY, 5,000 a batch",
+            Self::BareHttp => "requests of 1, nothing kept",
         }
     }
 
@@ -58,8 +60,8 @@ impl Row {
             | Self::EmbeddedBatches1000
             | Self::EmbeddedCatchUp
             | Self::EmbeddedTenth => "HTTP to SQLite, one process",
-            Self::RawConfirmed | Self::RawTenth | Self::RawOneAtATime | Self::RawCopy => {
-                "Raw limits: one plain client, one record a message"
+            Self::RawConfirmed | Self::RawTenth | Self::RawOneAtATime | Self::RawCopy | Self::BareHttp => {
+                "Raw limits: the plainest client or server there is"
             }
         }
     }
@@ -129,12 +131,13 @@ pub(crate) struct Report {
 }
 
 /// Whose cost is shown, in which order; the name in a figure, and in the table.
-const PARTIES: [(&str, &str); 6] = [
+const PARTIES: [(&str, &str); 7] = [
     ("ingest-api", "ingest"),
     ("store-worker", "worker"),
     ("warren", "warren"),
     ("rabbitmq", "broker"),
     ("postgres", "database"),
+    ("bare-http", "server"),
     ("bench", "client"),
 ];
 
@@ -151,6 +154,11 @@ impl Report {
             "messages of {MESSAGE_BYTES} bytes as JSON, {} severities, {} sources",
             plan.mix.severities, plan.mix.sources
         ));
+        setting.extend(
+            plan.settings
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         setting.push(format!(
             "{} repetitions of {:.1} s or {} messages",
             plan.repetitions,
@@ -247,7 +255,7 @@ impl Report {
                 6.0,
             ),
             ratio(
-                "embedded: what was left behind : raw COPY",
+                "embedded: full queue : raw COPY",
                 stored(Row::EmbeddedCatchUp),
                 copy,
                 0.5,

@@ -9,6 +9,8 @@ pub(crate) enum Subject {
     RawPublish,
     /// Binary COPY by the plainest client.
     RawCopy,
+    /// Requests of one message, answered by a server that keeps nothing.
+    BareHttp,
     /// Requests of one message, through to rows.
     Singles,
     /// NDJSON requests of 100 and 1,000 messages, through to rows.
@@ -23,9 +25,10 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// Every part.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::RawPublish,
         Self::RawCopy,
+        Self::BareHttp,
         Self::Singles,
         Self::Batches,
         Self::CatchUp,

@@ -1,14 +1,13 @@
 //! The programs under load, from the request to the committed row.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
 use tokio::time::sleep;
 use warren_e2e::bed::Bed;
 use warren_e2e::metrics::Books;
 use warren_e2e::process::{Service, peak_memory};
+use warren_e2e::sqlite::DataFolder;
 
 use crate::cost::{Costs, Watch};
 use crate::load::{Load, Outcome, Pace};
@@ -32,14 +31,17 @@ pub(crate) enum Programs {
         worker: Box<Service>,
     },
     /// Everything in one process; its folder is removed with it.
-    Embedded { warren: Box<Service>, folder: TempDir },
+    Embedded {
+        warren: Box<Service>,
+        folder: DataFolder,
+    },
 }
 
 impl Programs {
     /// Starts intake and worker on an empty database.
-    pub(crate) async fn distributed(bed: &Bed) -> Result<Self> {
+    pub(crate) async fn distributed(bed: &Bed, settings: &[(String, String)]) -> Result<Self> {
         bed.migrate().await?;
-        let (mut ingest, mut worker) = (bed.ingest()?, bed.worker()?);
+        let (mut ingest, mut worker) = (with(bed.ingest()?, settings), with(bed.worker()?, settings));
         ingest.start_ready().await?;
         worker.start_ready().await?;
         Ok(Self::Distributed {
@@ -49,19 +51,9 @@ impl Programs {
     }
 
     /// Starts the one process on an empty folder beside the programs, on a real disk as they are.
-    pub(crate) async fn embedded() -> Result<Self> {
-        let program = warren_e2e::environment::binary("warren")?;
-        let beside = program
-            .parent()
-            .map(PathBuf::from)
-            .context("the program lies in no folder")?;
-        let folder = tempfile::Builder::new()
-            .prefix("bench-data-")
-            .tempdir_in(beside)?;
-        let path = folder.path().to_str().context("the folder's name is not UTF-8")?;
-        let mut warren = Service::new("warren")?
-            .argument("serve")
-            .setting("WARREN_EMBEDDED__PATH", path);
+    pub(crate) async fn embedded(settings: &[(String, String)]) -> Result<Self> {
+        let folder = data_folder()?;
+        let mut warren = with(folder.warren()?, settings);
         warren.start_ready().await?;
         Ok(Self::Embedded {
             warren: Box::new(warren),
@@ -94,11 +86,12 @@ impl Programs {
             .collect()
     }
 
-    /// Puts a load on, waits until everything accepted is stored, and stops the programs.
+    /// Puts a load on, waits until everything accepted is stored, and stops the programs; also returns how many were
+    /// accepted.
     ///
     /// # Errors
     /// A program failed, or what was accepted is not stored within five minutes.
-    pub(crate) async fn measure(self, servers: &Servers, load: Load) -> Result<(Figures, Drained)> {
+    pub(crate) async fn measure(self, servers: &Servers, load: Load) -> Result<(Figures, u64)> {
         let pids = self.pids();
         let watch = Watch::start(&servers.with(&pids))?;
         let start = Instant::now();
@@ -108,21 +101,15 @@ impl Programs {
         }
         .run()
         .await?;
-        let behind = Books::read(self.intake().address(), self.store().address()).await?;
-        let drain = Instant::now();
-        wait_stored(self.store(), outcome.accepted).await?;
-        let drained = Drained {
-            messages: outcome.accepted.saturating_sub(behind.stored),
-            elapsed: drain.elapsed(),
-            accepted: outcome.accepted,
-        };
+        let accepted = outcome.accepted;
+        wait_stored(self.store(), accepted).await?;
         let stored_within = start.elapsed();
         let figures = figures(outcome, stored_within, &with_peaks(watch.end()?, &pids)?);
-        self.stop().await?;
-        Ok((figures, drained))
+        self.stop(accepted).await?;
+        Ok((figures, accepted))
     }
 
-    async fn stop(self) -> Result<()> {
+    async fn stop(self, accepted: u64) -> Result<()> {
         match self {
             Self::Distributed {
                 mut ingest,
@@ -133,18 +120,18 @@ impl Programs {
             }
             Self::Embedded { mut warren, folder } => {
                 warren.stop(Duration::from_secs(30)).await?;
-                folder.close().context("cannot remove the data folder")
+                let rows = folder.count().await?;
+                ensure!(rows >= accepted, "{rows} rows for {accepted} accepted messages");
+                Ok(())
             }
         }
     }
 }
 
-/// What was still to be stored when a load had ended, and how long that took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Drained {
-    pub(crate) messages: u64,
-    pub(crate) elapsed: Duration,
-    pub(crate) accepted: u64,
+/// Makes a data folder beside the programs: on the disk they are on, which the one for temporary files may not be.
+fn data_folder() -> Result<DataFolder> {
+    let program = warren_e2e::environment::binary("warren")?;
+    DataFolder::create_in(program.parent().context("the program lies in no folder")?)
 }
 
 /// Makes a load as the plan wants it, of requests of `messages` messages.
@@ -169,7 +156,7 @@ pub(crate) fn load(plan: &Plan, messages: usize, pace: Pace) -> Load {
 pub(crate) async fn catch_up(bed: &Bed, servers: &Servers, plan: &Plan) -> Result<Figures> {
     bed.migrate().await?;
     // The worker declares the queue, if the intake does not; nothing may be stored before the clock runs.
-    let mut ingest = bed.ingest()?;
+    let mut ingest = with(bed.ingest()?, &plan.settings);
     ingest.start_ready().await?;
     let fill = Load {
         address: ingest.address(),
@@ -177,8 +164,9 @@ pub(crate) async fn catch_up(bed: &Bed, servers: &Servers, plan: &Plan) -> Resul
         ..load(plan, 1_000, Pace::Closed)
     };
     let filled = fill.run().await?;
+    ensure_whole(&filled)?;
     ingest.stop(Duration::from_secs(30)).await?;
-    let mut worker = bed.worker()?;
+    let mut worker = with(bed.worker()?, &plan.settings);
     worker.spawn()?;
     let start = Instant::now();
     let pids = [("store-worker", worker.pid().context("the worker ended at once")?)];
@@ -194,6 +182,77 @@ pub(crate) async fn catch_up(bed: &Bed, servers: &Servers, plan: &Plan) -> Resul
     };
     figures.add_costs(&costs, filled.accepted);
     Ok(figures)
+}
+
+/// Kills the one process in the middle of a load, starts it again, and waits until it has stored what it had accepted.
+///
+/// One process has no way to fill its queue without storing at the same time: the rate is that of what was left. The
+/// time counts from the start of the process to the last commit.
+///
+/// # Errors
+/// The program failed, lost something, or did not store everything within five minutes.
+pub(crate) async fn embedded_catch_up(servers: &Servers, plan: &Plan) -> Result<Figures> {
+    let folder = data_folder()?;
+    let mut warren = with(folder.warren()?, &plan.settings);
+    warren.start_ready().await?;
+    let fill = Load {
+        address: warren.address(),
+        duration: Duration::from_secs(60),
+        ..load(plan, 1_000, Pace::Closed)
+    };
+    let filled = fill.run().await?;
+    ensure_whole(&filled)?;
+    warren.kill().await?;
+    let left = filled.accepted.saturating_sub(folder.count().await?);
+    warren.spawn()?;
+    let start = Instant::now();
+    let pids = [("warren", warren.pid().context("warren ended at once")?)];
+    let watch = Watch::start(&servers.with(&pids))?;
+    warren.wait_for("/livez", 200, Duration::from_secs(30)).await?;
+    loop {
+        // What was stored and not acknowledged when it was killed comes again, as duplicates.
+        let books = Books::read(warren.address(), warren.address()).await?;
+        if books.stored >= left {
+            break;
+        }
+        ensure!(
+            start.elapsed() < STORE_DEADLINE,
+            "{} of {left} messages are stored by now",
+            books.stored
+        );
+        sleep(BOOKS).await;
+    }
+    let elapsed = start.elapsed();
+    let costs = with_peaks(watch.end()?, &pids)?;
+    let rows = folder.count().await?;
+    ensure!(
+        rows == filled.accepted,
+        "{rows} rows for {} accepted messages",
+        filled.accepted
+    );
+    warren.stop(Duration::from_secs(30)).await?;
+    let mut figures = Figures {
+        stored_per_second: Some(left as f64 / elapsed.as_secs_f64()),
+        ..Figures::default()
+    };
+    figures.add_costs(&costs, left);
+    Ok(figures)
+}
+
+/// Makes sure that the number of accepted messages is the number of messages that are there to be stored.
+fn ensure_whole(filled: &Outcome) -> Result<()> {
+    ensure!(
+        filled.refused == 0,
+        "{} requests were refused while the queue was filled",
+        filled.refused
+    );
+    Ok(())
+}
+
+fn with(service: Service, settings: &[(String, String)]) -> Service {
+    settings
+        .iter()
+        .fold(service, |service, (name, value)| service.setting(name, value))
 }
 
 async fn wait_stored(store: &Service, messages: u64) -> Result<()> {

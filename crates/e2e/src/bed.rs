@@ -171,7 +171,11 @@ impl Bed {
         Ok(())
     }
 
-    async fn wait_drained(&self) -> Result<()> {
+    /// Waits until a worker has taken everything out of the queue of the store.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub async fn wait_drained(&self) -> Result<()> {
         let deadline = Instant::now() + CATCH_UP;
         while self.topology.waiting("store").await? > 0 {
             ensure!(

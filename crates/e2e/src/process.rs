@@ -1,4 +1,4 @@
-//! Starts the real programs, watches them, and never leaves one behind.
+//! Starts the real programs, watches them, and never leaves one behind, however the test ends.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use warren_test_servers::Guardian;
 
 use crate::environment;
 use crate::http::{Answer, Client};
@@ -34,7 +35,15 @@ pub struct Service {
     open_files: Option<u64>,
     address: SocketAddr,
     log: NamedTempFile,
-    child: Option<Child>,
+    running: Option<Running>,
+}
+
+/// A program that runs. Dropped, it is killed; so it is when this process dies without dropping anything.
+#[derive(Debug)]
+struct Running {
+    // First, so that it is gone before the number of the program's group can belong to somebody else.
+    _guardian: Guardian,
+    child: Child,
 }
 
 impl Service {
@@ -56,7 +65,7 @@ impl Service {
             open_files: None,
             address,
             log: NamedTempFile::with_suffix(format!("-{name}"))?,
-            child: None,
+            running: None,
         })
     }
 
@@ -94,7 +103,7 @@ impl Service {
 
     /// Returns the process id while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().and_then(Child::id)
+        self.running.as_ref().and_then(|running| running.child.id())
     }
 
     /// Starts the program without waiting for anything.
@@ -102,7 +111,7 @@ impl Service {
     /// # Errors
     /// It runs already, or cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "{} runs already", self.name);
+        ensure!(self.running.is_none(), "{} runs already", self.name);
         let log = self.log.reopen().context("cannot open the log")?;
         let mut log = log;
         log.seek(SeekFrom::End(0))?;
@@ -133,7 +142,12 @@ impl Service {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
-        self.child = Some(child);
+        let pid = child.id().context("a program that just started has no id")?;
+        let guardian = Guardian::of(pid, None).context("cannot start sh")?;
+        self.running = Some(Running {
+            _guardian: guardian,
+            child,
+        });
         Ok(())
     }
 
@@ -147,7 +161,7 @@ impl Service {
             match self.wait_for("/livez", 200, START_DEADLINE).await {
                 Ok(_) => return Ok(()),
                 // Between choosing a port and using it, somebody else may have taken it.
-                Err(_) if self.child.is_none() && self.log()?.contains("in use") => {
+                Err(_) if self.running.is_none() && self.log()?.contains("in use") => {
                     self.move_to(free_address()?);
                 }
                 Err(error) => return Err(error),
@@ -189,8 +203,13 @@ impl Service {
             {
                 return Ok(answer.clone());
             }
-            if let Some(ended) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                self.child = None;
+            let running = self.running.as_mut();
+            if let Some(ended) = running
+                .map(|running| running.child.try_wait())
+                .transpose()?
+                .flatten()
+            {
+                self.running = None;
                 bail!(
                     "{} ended ({ended}) before {target} answered {status}\n{}",
                     self.name,
@@ -217,11 +236,11 @@ impl Service {
     /// # Errors
     /// It does not run.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut child = self
-            .child
+        let mut running = self
+            .running
             .take()
             .with_context(|| format!("{} does not run", self.name))?;
-        child.kill().await.context("cannot kill")
+        running.child.kill().await.context("cannot kill")
     }
 
     /// Asks the program to stop (SIGTERM) without waiting.
@@ -247,14 +266,14 @@ impl Service {
     /// # Errors
     /// It runs on; the message has the end of its log.
     pub async fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
-        let child = self
-            .child
+        let running = self
+            .running
             .as_mut()
             .with_context(|| format!("{} does not run", self.name))?;
-        let Ok(status) = timeout(within, child.wait()).await else {
+        let Ok(status) = timeout(within, running.child.wait()).await else {
             bail!("{} did not end within {within:?}\n{}", self.name, self.log_end());
         };
-        self.child = None;
+        self.running = None;
         Ok(status?)
     }
 
@@ -348,6 +367,7 @@ pub fn peak_memory(pid: u32) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
 
     fn shell(script: &str) -> Service {
         Service::of("sh", "/bin/sh".into())
@@ -381,6 +401,55 @@ mod tests {
         service.spawn().unwrap();
         service.kill().await.unwrap();
         assert_eq!(service.pid(), None);
+    }
+
+    const STARTER: &str = "WARREN_TEST_STARTER";
+
+    /// The other side of the test below: runs only when that starts it.
+    #[tokio::test]
+    async fn starts_a_program_and_is_killed() {
+        if environment::variable(STARTER).is_none() {
+            return;
+        }
+        let mut service = shell("while :; do sleep 0.02; done");
+        service.spawn().unwrap();
+        println!("\npid {}", service.pid().unwrap());
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn a_program_does_not_outlive_a_test_that_is_killed() {
+        let mut starter = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "process::tests::starts_a_program_and_is_killed",
+                "--nocapture",
+            ])
+            .env(STARTER, "1")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(starter.stdout.take().unwrap()).lines();
+        let pid = loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Some(pid) = line.strip_prefix("pid ") {
+                break pid.to_owned();
+            }
+        };
+        assert!(runs(&pid));
+        starter.kill().await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while runs(&pid) {
+            assert!(Instant::now() < deadline, "{pid} still runs");
+            sleep(POLL).await;
+        }
+    }
+
+    /// A process that is dead and that nobody has asked for yet runs no more.
+    fn runs(pid: &str) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| !status.contains("State:\tZ"))
     }
 
     #[test]

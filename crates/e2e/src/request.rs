@@ -268,7 +268,7 @@ fn encode(body: Vec<u8>, rng: &mut Rng) -> Result<(Option<&'static str>, Bytes)>
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             encoder.write_all(&body)?;
             (
-                Some(["gzip", "GZip", "x-gzip"][rng.usize(..2)]),
+                Some(["gzip", "GZip", "x-gzip"][rng.usize(..3)]),
                 encoder.finish()?.into(),
             )
         }

@@ -1,6 +1,6 @@
 //! A folder of its own for each test of the embedded mode, read by a plain connection.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,10 +28,18 @@ impl DataFolder {
     /// # Errors
     /// There is no room for temporary files.
     pub fn create() -> Result<Self> {
+        Self::create_in(&std::env::temp_dir())
+    }
+
+    /// Makes an empty folder in another one, for whoever cares which disk it is on.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn create_in(parent: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("warren-e2e-")
-            .tempdir()
-            .context("no temporary folder")?;
+            .tempdir_in(parent)
+            .with_context(|| format!("no temporary folder in {}", parent.display()))?;
         Ok(Self { folder })
     }
 

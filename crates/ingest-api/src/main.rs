@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio::time::Instant;
 use tracing::info;
 use warren_adapter_amqp::AmqpPublisher;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
@@ -13,7 +14,7 @@ use warren_pipeline::Intake;
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Command, Frame};
 use warren_process::settings::Sources;
-use warren_process::shutdown::drain;
+use warren_process::shutdown::{CLOSING_TIME, drain};
 
 use settings::Settings;
 
@@ -63,10 +64,13 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "listening");
-    server.serve(routes, frame.stop).await;
+    let drained = server.serve(routes, frame.stop).await;
 
-    // Clients have gone or have their answers; what was handed over is still awaited, then the connection ends.
-    drain("publishing", settings.http.drain_timeout, intake.drain()).await;
-    publisher.close().await;
+    // Clients have gone or have their answers; what was handed over is still awaited, then the connection ends. One
+    // deadline for both, counted from the signal.
+    let deadline = drained.began + settings.http.drain_delay + settings.http.drain_timeout + CLOSING_TIME;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    drain("publishing", left(), intake.drain()).await;
+    drain("closing the connection to RabbitMQ", left(), publisher.close()).await;
     Ok(())
 }

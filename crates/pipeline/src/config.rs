@@ -82,7 +82,7 @@ pub struct WorkerConfig {
     /// A batch is stored once it holds this many deliveries; about half of the broker's prefetch lets one batch be
     /// stored while the next one arrives. Default 128.
     pub batch_deliveries: usize,
-    /// A batch is stored this long after its first message at the latest. Default 10 ms.
+    /// A batch is stored this long after its first message at the latest. Default 50 ms.
     #[serde(with = "humantime_serde")]
     pub batch_wait: Duration,
     /// How many batches are in the store's hands at once, so that one's fsync overlaps the next one's work.
@@ -94,9 +94,9 @@ pub struct WorkerConfig {
     /// The longest wait between two tries of the store. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub retry_max: Duration,
-    /// After this long without the store, what is held goes back to the broker, once, until the store answers.
-    /// Must stay well below the broker's own limit for unacknowledged deliveries (30 minutes in RabbitMQ).
-    /// Default 10 minutes.
+    /// After this long without the store, what is held goes back to the broker; the worker consumes again once the
+    /// store answers, and after a pause that doubles each time, up to an hour. At most 25 minutes, which is below the
+    /// broker's own limit for unacknowledged deliveries (30 minutes in RabbitMQ). Default 10 minutes.
     #[serde(with = "humantime_serde")]
     pub give_back_after: Duration,
     /// How long a stopping worker finishes what it holds before it gives the rest back. Default 10 s.
@@ -110,7 +110,7 @@ impl Default for WorkerConfig {
             batch_messages: 5_000,
             batch_bytes: ByteSize::mib(8),
             batch_deliveries: 128,
-            batch_wait: Duration::from_millis(10),
+            batch_wait: Duration::from_millis(50),
             batches_in_flight: 2,
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
@@ -124,20 +124,38 @@ impl WorkerConfig {
     /// Lists what the types alone do not forbid: the setting, and what is wrong with it.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        if self.batch_messages == 0 {
-            problems.push(("batch_messages", "is 0; use at least 1".to_owned()));
+        for (key, value, most) in [
+            ("batch_messages", self.batch_messages, 100_000),
+            ("batch_deliveries", self.batch_deliveries, 65_535),
+            ("batches_in_flight", self.batches_in_flight, 64),
+        ] {
+            if !(1..=most).contains(&value) {
+                problems.push((key, format!("is {value}; use 1 to {most}")));
+            }
         }
-        if self.batch_deliveries == 0 {
-            problems.push(("batch_deliveries", "is 0; use at least 1".to_owned()));
-        }
-        if self.batch_bytes.as_u64() == 0 {
-            problems.push(("batch_bytes", "is 0; use at least 1 byte".to_owned()));
-        }
-        if !(1..=64).contains(&self.batches_in_flight) {
+        let most = ByteSize::mib(256);
+        if self.batch_bytes.as_u64() == 0 || self.batch_bytes > most {
             problems.push((
-                "batches_in_flight",
-                format!("is {}; use 1 to 64", self.batches_in_flight),
+                "batch_bytes",
+                format!("is {}; use more than 0 and at most {most}", self.batch_bytes),
             ));
+        }
+        let seconds = Duration::from_secs;
+        for (key, value, least, most) in [
+            ("batch_wait", self.batch_wait, seconds(0), seconds(60)),
+            // Ends below the broker's own limit, also with the last try of the store.
+            (
+                "give_back_after",
+                self.give_back_after,
+                seconds(1),
+                seconds(1_500),
+            ),
+            ("drain_timeout", self.drain_timeout, seconds(0), seconds(600)),
+            ("retry_max", self.retry_max, seconds(0), seconds(300)),
+        ] {
+            if value < least || value > most {
+                problems.push((key, format!("is {value:?}; use {least:?} to {most:?}")));
+            }
         }
         if self.retry_min.is_zero() || self.retry_min > self.retry_max {
             problems.push((
@@ -176,5 +194,67 @@ impl MaintenanceConfig {
             return vec![("interval", format!("is {:?}; use at least 1s", self.interval))];
         }
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(config: &WorkerConfig) -> Vec<&'static str> {
+        config.problems().into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn the_defaults_have_no_problems() {
+        assert_eq!(named(&WorkerConfig::default()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn every_value_of_the_worker_that_cannot_work_is_named() {
+        let too_small = WorkerConfig {
+            batch_messages: 0,
+            batch_bytes: ByteSize(0),
+            batch_deliveries: 0,
+            batches_in_flight: 0,
+            retry_min: Duration::ZERO,
+            give_back_after: Duration::ZERO,
+            ..WorkerConfig::default()
+        };
+        assert_eq!(
+            named(&too_small),
+            [
+                "batch_messages",
+                "batch_deliveries",
+                "batches_in_flight",
+                "batch_bytes",
+                "give_back_after",
+                "retry_min"
+            ]
+        );
+        let too_large = WorkerConfig {
+            batch_messages: usize::MAX,
+            batch_bytes: ByteSize::gib(1),
+            batch_deliveries: usize::MAX,
+            batch_wait: Duration::MAX,
+            batches_in_flight: usize::MAX,
+            retry_min: Duration::MAX,
+            retry_max: Duration::MAX,
+            give_back_after: Duration::from_secs(26 * 60),
+            drain_timeout: Duration::MAX,
+        };
+        assert_eq!(
+            named(&too_large),
+            [
+                "batch_messages",
+                "batch_deliveries",
+                "batches_in_flight",
+                "batch_bytes",
+                "batch_wait",
+                "give_back_after",
+                "drain_timeout",
+                "retry_max"
+            ]
+        );
     }
 }

@@ -1,10 +1,16 @@
 //! Gathers deliveries into a batch.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use warren_domain::ports::{Delivery, Refused, SettleError};
-use warren_domain::{Message, Timestamp};
+use warren_domain::{Message, SeverityCounts, Timestamp};
 
 use crate::WorkerConfig;
+use crate::metrics::{DEAD, count_by_severity};
+
+/// How many requests a batch is linked to; a batch of small requests has thousands.
+const MAX_LINKS: usize = 16;
 
 /// Deliveries that are stored in one transaction, and their messages in one slice.
 #[derive(Debug, Default)]
@@ -40,17 +46,25 @@ impl Batch {
         self.messages.iter().map(|message| message.received_at).min()
     }
 
-    /// Lists the requests the messages came with, for linking.
+    /// Lists the requests the messages came with, for linking: the first few, and how many more there are.
     pub(crate) fn links(&self) -> String {
-        let traces = self.deliveries.iter().flat_map(|(_, delivery)| &delivery.traces);
-        let mut links: Vec<_> = traces.map(ToString::to_string).collect();
-        links.dedup();
+        let mut seen = HashSet::new();
+        let mut links = Vec::new();
+        for trace in self.deliveries.iter().flat_map(|(_, delivery)| &delivery.traces) {
+            if seen.insert(trace) && links.len() < MAX_LINKS {
+                links.push(trace.to_string());
+            }
+        }
+        let more = seen.len() - links.len();
+        if more > 0 {
+            links.push(format!("and {more} more"));
+        }
         links.join(",")
     }
 
     /// Acknowledges every delivery; `refused` counts places among all messages, ascending.
     ///
-    /// Returns how many deliveries were not settled and come again.
+    /// Returns why deliveries were not settled; they come again. Dead letters count once they are durable.
     pub(crate) async fn settle(self, refused: Vec<Refused>) -> Vec<SettleError> {
         let mut refused = refused.into_iter().peekable();
         let end = self.messages.len();
@@ -70,8 +84,13 @@ impl Batch {
                     ..refused
                 });
             }
-            if let Err(failure) = delivery.ack_except(mine).await {
-                failures.push(failure);
+            let dead: SeverityCounts = mine
+                .iter()
+                .map(|refused| self.messages[begin + refused.index].severity)
+                .collect();
+            match delivery.ack_except(mine).await {
+                Ok(()) => count_by_severity(DEAD, &dead),
+                Err(failure) => failures.push(failure),
             }
         }
         failures
@@ -98,4 +117,50 @@ fn value_weight(value: &Value) -> u64 {
             Value::Object(map) => map.iter().map(entry_weight).sum(),
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_domain::TraceContext;
+    use warren_domain::ports::Settlement;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Unneeded;
+
+    #[async_trait::async_trait]
+    impl Settlement for Unneeded {
+        async fn settle(self: Box<Self>, _: Vec<Refused>) -> Result<(), SettleError> {
+            Ok(())
+        }
+    }
+
+    fn trace(n: u64) -> TraceContext {
+        let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{n:016x}-01");
+        text.parse().unwrap()
+    }
+
+    fn batch(traces: impl IntoIterator<Item = u64>) -> Batch {
+        let mut batch = Batch::default();
+        for n in traces {
+            batch.push(Delivery {
+                messages: Vec::new(),
+                redelivered: false,
+                attempt: 1,
+                traces: vec![trace(n)],
+                settlement: Box::new(Unneeded),
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn a_batch_names_each_request_once_and_counts_those_beyond_the_first_few() {
+        assert_eq!(batch([]).links(), "");
+        assert_eq!(batch([1, 2, 1, 2]).links(), format!("{},{}", trace(1), trace(2)));
+        let links = batch((1..=100).chain(1..=100)).links();
+        assert!(links.starts_with(&trace(1).to_string()), "{links}");
+        assert!(links.ends_with(&format!("{},and 84 more", trace(16))), "{links}");
+    }
 }

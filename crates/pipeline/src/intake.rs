@@ -1,16 +1,21 @@
 //! Takes records in: makes messages of them and hands them to the publisher.
 
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use metrics::counter;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
-use warren_domain::ports::{MessagePublisher, PublishError};
+use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
     Draft, Message, MessageId, MessageLimits, Rejection, SeverityCounts, Timestamp, TraceContext,
 };
 
-use crate::metrics::{RECEIVED, REJECTED, UNPUBLISHED, count_by_severity};
+use crate::metrics::{RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
+use crate::unabandoned::Unabandoned;
 
 /// Takes records in and says of each whether it is durable now.
 ///
@@ -20,6 +25,14 @@ pub struct Intake {
     publisher: Arc<dyn MessagePublisher>,
     limits: MessageLimits,
     publishing: TaskTracker,
+    received: SeverityCounters,
+}
+
+/// The messages of one request, ready to be published, and what became of its other records.
+#[derive(Debug)]
+pub struct Prepared {
+    messages: Vec<Message>,
+    receipt: Receipt,
 }
 
 /// What became of each record of a request; every record's place is in exactly one of the lists, ascending.
@@ -35,23 +48,32 @@ pub struct Receipt {
 
 impl Intake {
     /// Makes an intake that hands messages within `limits` to `publisher`.
+    ///
+    /// Make it after the metrics recorder is installed: it keeps handles of counters.
     pub fn new(publisher: Arc<dyn MessagePublisher>, limits: MessageLimits) -> Self {
         Self {
             publisher,
             limits,
             publishing: TaskTracker::new(),
+            received: SeverityCounters::new(RECEIVED),
         }
     }
 
-    /// Makes messages of `records` and waits until the publisher has answered for each.
-    ///
-    /// One bad record never spoils its neighbours. The records are read one by one, so that a large request exists
-    /// only once in memory. Dropping the future is safe: what was handed over is published and counted all the same.
+    /// Makes messages of `records` and waits until the publisher has answered for each: [`Intake::prepare`] and
+    /// [`Intake::publish`] in one.
     pub async fn accept(
         &self,
         records: impl IntoIterator<Item = Result<Draft, Rejection>>,
         trace: Option<TraceContext>,
     ) -> Receipt {
+        self.publish(self.prepare(records), trace, ()).await
+    }
+
+    /// Makes messages of `records`; one bad record never spoils its neighbours.
+    ///
+    /// All of it is work for the processor, some microseconds a record: of a large request it belongs on a thread of
+    /// its own. The records are read one by one, so that a large request exists only once in memory.
+    pub fn prepare(&self, records: impl IntoIterator<Item = Result<Draft, Rejection>>) -> Prepared {
         let received_at = Timestamp::now();
         let mut receipt = Receipt::default();
         let mut messages = Vec::new();
@@ -67,27 +89,42 @@ impl Intake {
                 }
             }
         }
-        if messages.is_empty() {
-            return receipt;
-        }
+        Prepared { messages, receipt }
+    }
 
-        // A task of its own: a client that goes away drops this future, and the books must balance nevertheless.
-        let publisher = Arc::clone(&self.publisher);
-        let publishing = self
-            .publishing
-            .spawn(publish(publisher, messages, trace).in_current_span());
-        let errors = match publishing.await {
-            Ok(errors) => errors,
-            Err(panic) => {
-                let error = PublishError::unavailable("the publisher failed; see the log");
-                warn!(error = %panic, "publishing ended without an answer");
-                (0..receipt.accepted.len())
-                    .map(|index| (index, error.clone()))
-                    .collect()
+    /// Publishes what was prepared, and waits until the publisher has answered for each message.
+    ///
+    /// Dropping the future is safe: what it has begun is published and counted all the same. `held` is dropped once
+    /// the publisher has answered, also when nobody waits any more.
+    pub fn publish<H: Send + 'static>(
+        &self,
+        prepared: Prepared,
+        trace: Option<TraceContext>,
+        held: H,
+    ) -> impl Future<Output = Receipt> + Send + 'static {
+        let Prepared {
+            messages,
+            mut receipt,
+        } = prepared;
+        let (publisher, received) = (Arc::clone(&self.publisher), self.received.clone());
+        let tracked = self.publishing.token();
+        let publishing = async move {
+            let _held = (held, tracked);
+            if !messages.is_empty() {
+                let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
+                match publish(&*publisher, messages, trace).await {
+                    Ok(()) => received.add(&SeverityCounts::from_iter(severities)),
+                    Err(errors) => {
+                        let durable = severities.into_iter().zip(&errors);
+                        let durable = durable.filter(|(_, error)| error.is_none());
+                        received.add(&durable.map(|(severity, _)| severity).collect());
+                        receipt.move_out(errors);
+                    }
+                }
             }
+            receipt
         };
-        receipt.move_out(errors);
-        receipt
+        Unabandoned::new(publishing.in_current_span())
     }
 
     /// Waits until the publisher has answered for everything handed over; new requests must have ended before.
@@ -97,32 +134,53 @@ impl Intake {
     }
 }
 
-/// Publishes and counts; returns the errors by place among `messages`.
+/// Publishes; an error holds a place for each message, empty for those that are durable.
 async fn publish(
-    publisher: Arc<dyn MessagePublisher>,
+    publisher: &dyn MessagePublisher,
     messages: Vec<Message>,
     trace: Option<TraceContext>,
-) -> Vec<(usize, PublishError)> {
-    let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
-    let errors = match publisher.publish(messages, trace).await {
-        Ok(()) => Vec::new(),
-        Err(unpublished) => unpublished.errors,
-    };
-    let mut counts: SeverityCounts = severities.iter().copied().collect();
-    if !errors.is_empty() {
-        let mut failed = vec![false; severities.len()];
-        for (index, error) in &errors {
-            failed[*index] = true;
+) -> Result<(), Vec<Option<PublishError>>> {
+    let count = messages.len();
+    let mut publishing = pin!(async { publisher.publish(messages, trace).await });
+    // A publisher that panics is a defect, whose text the panic hook logs; the client still has to hear something.
+    let answer = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| publishing.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            let error = PublishError::unavailable("the publisher failed; see the log");
+            Poll::Ready(Err(Unpublished::all(count, &error)))
+        })
+    });
+    answer.await.map_err(|unpublished| {
+        let errors = by_place(unpublished, count);
+        for error in errors.iter().flatten() {
             counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
         }
-        counts = severities
-            .into_iter()
-            .zip(&failed)
-            .filter(|(_, failed)| !**failed)
-            .map(|(s, _)| s)
-            .collect();
+        errors
+    })
+}
+
+/// Sorts the errors of a call of `count` messages by the place of their message.
+///
+/// A publisher that does not keep the port's order, repeats a place or names one that does not exist must not make a
+/// failed message an accepted one.
+fn by_place(unpublished: Unpublished, count: usize) -> Vec<Option<PublishError>> {
+    let mut errors = vec![None; count];
+    let mut failed = false;
+    for (place, error) in unpublished.errors {
+        match errors.get_mut(place) {
+            Some(known) => {
+                failed = true;
+                *known = Some(error);
+            }
+            None => warn!(place, count, %error, "the publisher names a message it was not given"),
+        }
     }
-    count_by_severity(RECEIVED, &counts);
+    if !failed {
+        warn!(count, "the publisher failed and names no message of the call");
+        errors.fill(Some(PublishError::unavailable(
+            "the publisher does not say which messages it took",
+        )));
+    }
     errors
 }
 
@@ -135,16 +193,11 @@ const fn verdict(error: &PublishError) -> &'static str {
 }
 
 impl Receipt {
-    /// Moves what was not published out of the accepted; `errors` counts places among the accepted.
-    fn move_out(&mut self, errors: Vec<(usize, PublishError)>) {
-        if errors.is_empty() {
-            return;
-        }
-        let mut errors = errors.into_iter().peekable();
-        let candidates = std::mem::take(&mut self.accepted);
-        for (index, (place, id)) in candidates.into_iter().enumerate() {
-            match errors.next_if(|(failed, _)| *failed == index) {
-                Some((_, error)) => self.unpublished.push((place, id, error)),
+    /// Moves what was not published out of the accepted; there is one place in `errors` for each of them.
+    fn move_out(&mut self, errors: Vec<Option<PublishError>>) {
+        for ((place, id), error) in std::mem::take(&mut self.accepted).into_iter().zip(errors) {
+            match error {
+                Some(error) => self.unpublished.push((place, id, error)),
                 None => self.accepted.push((place, id)),
             }
         }

@@ -9,16 +9,19 @@
 
 pub mod config;
 mod gather;
+mod health;
 mod intake;
 mod maintenance;
 mod metrics;
 mod retry;
 mod store_loop;
+mod unabandoned;
 mod write;
 
 pub use config::{IntakeConfig, MaintenanceConfig, WorkerConfig};
-pub use intake::{Intake, Receipt};
+pub use health::WorkerHealth;
+pub use intake::{Intake, Prepared, Receipt};
 pub use maintenance::run_maintenance;
 pub use metrics::describe_metrics;
 pub use retry::Backoff;
-pub use store_loop::{StoreLoop, WorkerHealth};
+pub use store_loop::StoreLoop;

@@ -2,19 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
+use warren_domain::Message;
 use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError};
-use warren_domain::{Message, SeverityCounts};
 
-use crate::Backoff;
-use crate::metrics::{BATCH_SECONDS, DEAD, DUPLICATES, PAUSED, RETRIES, STORED, count_by_severity};
-use crate::store_loop::WorkerHealth;
+use crate::health::Paused;
+use crate::metrics::{BATCH_SECONDS, DUPLICATES, RETRIES, STORED, count_by_severity};
+use crate::{Backoff, WorkerHealth};
 
-/// The store was away for longer than deliveries may be held.
+/// The store was away for longer than deliveries may be held; the loop stays paused.
 #[derive(Debug)]
-pub(crate) struct GaveUp;
+pub(crate) struct GaveUp(pub(crate) Paused);
+
+/// Waiting for the store; over with the first answer of whatever kind.
+struct Away {
+    since: Instant,
+    paused: Paused,
+}
 
 /// Stores every message that the store takes; returns the others, by ascending place.
 ///
@@ -31,7 +37,7 @@ pub(crate) async fn write(
     // The parts still to be stored, the first one last.
     let mut parts = Vec::new();
     parts.push(0..messages.len());
-    let mut away_since: Option<Instant> = None;
+    let mut away: Option<Away> = None;
     while let Some(part) = parts.pop() {
         let started = Instant::now();
         let outcome = store.store(&messages[part.clone()]).await;
@@ -40,17 +46,14 @@ pub(crate) async fn write(
                 histogram!(BATCH_SECONDS).record(started.elapsed().as_secs_f64());
                 count_by_severity(STORED, &stored.inserted);
                 count_by_severity(DUPLICATES, &stored.duplicates);
-                if let Some(since) = away_since.take() {
-                    info!(away_seconds = since.elapsed().as_secs_f64(), "the store is back");
-                    resume(health);
-                }
+                answered(&mut away);
                 backoff.reset();
                 continue;
             }
             Err(StoreError::Rejected { reason, cause }) if part.len() == 1 => {
+                answered(&mut away);
                 let message = &messages[part.start];
                 warn!(id = %message.id, reason, cause = ?cause, "the store refuses a message; it becomes a dead letter");
-                count_by_severity(DEAD, &SeverityCounts::from_iter([message.severity]));
                 let reason = DeadLetterReason {
                     code: "refused_by_store",
                     detail: reason,
@@ -62,6 +65,7 @@ pub(crate) async fn write(
                 continue;
             }
             Err(StoreError::Rejected { .. }) => {
+                answered(&mut away);
                 let middle = part.start + part.len() / 2;
                 parts.push(middle..part.end);
                 parts.push(part.start..middle);
@@ -71,30 +75,45 @@ pub(crate) async fn write(
             Err(failure @ StoreError::Misconfigured { .. }) => ("misconfigured", failure),
         };
         counter!(RETRIES, "verdict" => verdict).increment(1);
-        let since = *away_since.get_or_insert_with(|| {
-            let cause = cause(&failure);
-            match verdict {
-                "misconfigured" => {
-                    error!(error = %failure, cause, "pausing: the store is not set up for this program");
-                }
-                _ => warn!(error = %failure, cause, "pausing until the store is back"),
+        let reason = format!("paused: {failure}");
+        let waiting = match away.take() {
+            Some(waiting) => {
+                waiting.paused.because(reason);
+                waiting
             }
-            gauge!(PAUSED).set(1.0);
-            started
-        });
-        health.pause(&failure);
-        if since.elapsed() >= patience {
-            return Err(GaveUp);
+            None => {
+                log_pause(&failure);
+                Away {
+                    since: started,
+                    paused: health.pause(reason),
+                }
+            }
+        };
+        if waiting.since.elapsed() >= patience {
+            return Err(GaveUp(waiting.paused));
         }
+        away = Some(waiting);
         parts.push(part);
         sleep(backoff.next_wait()).await;
     }
     Ok(refused)
 }
 
-fn resume(health: &WorkerHealth) {
-    gauge!(PAUSED).set(0.0);
-    health.resume();
+/// Ends the pause: a store that refuses a message is not away.
+fn answered(away: &mut Option<Away>) {
+    if let Some(Away { since, .. }) = away.take() {
+        info!(away_seconds = since.elapsed().as_secs_f64(), "the store is back");
+    }
+}
+
+fn log_pause(failure: &StoreError) {
+    let cause = cause(failure);
+    match failure {
+        StoreError::Misconfigured { .. } => {
+            error!(error = %failure, cause, "pausing: the store is not set up for this program");
+        }
+        _ => warn!(error = %failure, cause, "pausing until the store is back"),
+    }
 }
 
 /// Names what is behind a failure, for the log.

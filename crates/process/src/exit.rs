@@ -1,16 +1,16 @@
-//! Exit codes, so that a supervisor can tell a restart that may help from one that cannot.
+//! Exit codes, so that a supervisor can tell a restart that may help from one that cannot. A wrong command line ends
+//! with 2, which is clap's own.
 
 use std::process::ExitCode;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything was finished or given back: 0.
+    /// It did what it was asked to, such as to stop; what it could not finish before its deadline was cut off or given
+    /// back, and is in the log: 0.
     Clean,
     /// Something failed while running; a restart may help: 1.
     Failure,
-    /// The command line was wrong: 2, as clap has it.
-    Usage,
     /// The configuration was wrong, and a restart cannot help: 78, `EX_CONFIG` of sysexits.h.
     Configuration,
 }
@@ -22,7 +22,6 @@ impl Exit {
         match self {
             Self::Clean => 0,
             Self::Failure => 1,
-            Self::Usage => 2,
             Self::Configuration => 78,
         }
     }

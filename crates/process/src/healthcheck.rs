@@ -1,4 +1,4 @@
-//! The `healthcheck` subcommand: asks the running process whether it is ready.
+//! The `healthcheck` subcommand: asks the running process whether it is ready, or alive.
 //!
 //! Container images without a shell have no `curl`, so the binary itself is the health check.
 
@@ -13,7 +13,34 @@ use crate::telemetry::escape::Escaped;
 /// Bytes of an answer that are read; the reason stands at its beginning.
 const MAX_ANSWER_BYTES: u64 = 16 << 10;
 
-/// Why a process is not ready, fit to be printed.
+/// What a process can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether it answers at all (`/livez`): who restarts what does not must ask this, because no restart brings back
+    /// a broker that is away.
+    Live,
+    /// Whether it can do its work, its dependencies with it (`/readyz`).
+    Ready,
+}
+
+impl Question {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Live => "/livez",
+            Self::Ready => "/readyz",
+        }
+    }
+
+    /// Returns the state that is asked for, as an adjective.
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Live => "alive",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// Why a process is not ready, or not alive, fit to be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
     /// Nothing usable answered.
@@ -25,8 +52,10 @@ pub enum NotReady {
         reason: String,
     },
     /// The process said no.
-    #[error("not ready, status {status}: {reason}")]
+    #[error("not {}, status {status}: {reason}", question.state())]
     Refused {
+        /// What it was asked.
+        question: Question,
         /// The HTTP status.
         status: u16,
         /// The body of the answer, control characters escaped.
@@ -34,16 +63,16 @@ pub enum NotReady {
     },
 }
 
-/// Asks `GET /readyz` of the process that listens on `listen`, and waits for `timeout` at most.
+/// Asks the process that listens on `listen`, and waits for `timeout` at most.
 ///
 /// An unspecified address (`0.0.0.0`, `[::]`) is asked on the loopback.
 ///
 /// # Errors
 /// [`NotReady`] for everything but a 200.
-pub async fn ask(listen: SocketAddr, timeout: Duration) -> Result<(), NotReady> {
+pub async fn ask(listen: SocketAddr, question: Question, timeout: Duration) -> Result<(), NotReady> {
     let address = reachable(listen);
     let no_answer = |reason: String| NotReady::NoAnswer { address, reason };
-    let answer = match tokio::time::timeout(timeout, get(address)).await {
+    let answer = match tokio::time::timeout(timeout, get(address, question.path())).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(no_answer(error.to_string())),
         Err(_) => return Err(no_answer(format!("nothing within {timeout:?}"))),
@@ -57,6 +86,7 @@ pub async fn ask(listen: SocketAddr, timeout: Duration) -> Result<(), NotReady> 
     {
         Some(200) => Ok(()),
         Some(status) => Err(NotReady::Refused {
+            question,
             status,
             reason: Escaped(body.trim()).to_string(),
         }),
@@ -65,10 +95,10 @@ pub async fn ask(listen: SocketAddr, timeout: Duration) -> Result<(), NotReady> 
 }
 
 /// Asks as [`ask`] does, and tells the result on standard output or error: the body of the subcommand.
-pub async fn run(listen: SocketAddr, timeout: Duration) -> crate::exit::Exit {
-    match ask(listen, timeout).await {
+pub async fn run(listen: SocketAddr, question: Question, timeout: Duration) -> crate::exit::Exit {
+    match ask(listen, question, timeout).await {
         Ok(()) => {
-            println!("ready");
+            println!("{}", question.state());
             crate::exit::Exit::Clean
         }
         Err(reason) => {
@@ -87,10 +117,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn get(address: SocketAddr) -> std::io::Result<Vec<u8>> {
+async fn get(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
-        "GET /readyz HTTP/1.1\r\nHost: {address}\r\nUser-Agent: warren-healthcheck\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: warren-healthcheck\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -107,13 +137,18 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn answers(answer: &'static str) -> SocketAddr {
+        answers_to("/readyz", answer).await
+    }
+
+    async fn answers_to(path: &'static str, answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let read = stream.read(&mut request).await.unwrap();
-            assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            let line = format!("GET {path} HTTP/1.1\r\n");
+            assert!(request[..read].starts_with(line.as_bytes()));
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
         address
@@ -122,13 +157,19 @@ mod tests {
     #[tokio::test]
     async fn a_ready_process_is_ready() {
         let address = answers("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        ask(address, TIMEOUT).await.unwrap();
+        ask(address, Question::Ready, TIMEOUT).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_waits_for_its_broker_is_alive_all_the_same() {
+        let address = answers_to("/livez", "HTTP/1.1 200 OK\r\n\r\n").await;
+        ask(address, Question::Live, TIMEOUT).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_reason_of_a_process_that_is_not_ready_is_told() {
         let address = answers("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"rabbitmq\":\"away\u{1b}\"}").await;
-        let error = ask(address, TIMEOUT).await.unwrap_err();
+        let error = ask(address, Question::Ready, TIMEOUT).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "not ready, status 503: {\"rabbitmq\":\"away\\u{1b}\"}"
@@ -139,17 +180,19 @@ mod tests {
     async fn a_process_that_is_away_or_silent_is_told_apart_from_one_that_says_no() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let error = ask(address, Duration::from_millis(50)).await.unwrap_err();
+        let error = ask(address, Question::Ready, Duration::from_millis(50))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("nothing within 50ms"), "{error}");
         drop(listener);
-        let error = ask(address, TIMEOUT).await.unwrap_err();
+        let error = ask(address, Question::Ready, TIMEOUT).await.unwrap_err();
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
 
     #[tokio::test]
     async fn something_that_speaks_no_http_is_no_answer() {
         let address = answers("AMQP\u{0}\u{0}\u{9}\u{1}").await;
-        let error = ask(address, TIMEOUT).await.unwrap_err();
+        let error = ask(address, Question::Ready, TIMEOUT).await.unwrap_err();
         assert!(error.to_string().contains("does not speak HTTP"), "{error}");
     }
 

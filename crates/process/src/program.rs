@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
+use crate::healthcheck::Question;
 use crate::settings::{self, CheckSettings, Sources};
 use crate::telemetry::TelemetryConfig;
 use crate::telemetry::metrics::Metrics;
@@ -32,6 +35,9 @@ pub enum Command {
     },
     /// Ask the service that runs with the same settings whether it is ready; exit code 0 or 1
     Healthcheck {
+        /// Ask whether it is alive instead: no restart brings back a broker or a database that is away
+        #[arg(long)]
+        live: bool,
         /// How long to wait for its answer
         #[arg(long, default_value = "4s", value_parser = humantime::parse_duration)]
         timeout: Duration,
@@ -56,8 +62,11 @@ impl Command {
             Self::Config {
                 command: ConfigCommand::Check { json },
             } => settings::check::<S>(sources, json),
-            Self::Healthcheck { timeout } => match settings::load::<S>(sources) {
-                Ok(loaded) => ask(loaded.settings.listen(), timeout).await,
+            Self::Healthcheck { live, timeout } => match settings::load::<S>(sources) {
+                Ok(loaded) => {
+                    let question = if live { Question::Live } else { Question::Ready };
+                    ask(loaded.settings.listen(), question, timeout).await
+                }
                 Err(problems) => {
                     eprintln!("{problems}");
                     Exit::Configuration
@@ -67,21 +76,28 @@ impl Command {
     }
 }
 
-async fn ask(listen: &str, timeout: Duration) -> Exit {
-    match tokio::net::lookup_host(listen)
-        .await
-        .map(|mut addresses| addresses.next())
-    {
-        Ok(Some(address)) => healthcheck::run(address, timeout).await,
-        Ok(None) => {
-            eprintln!("http.listen is {listen}, which has no address");
-            Exit::Failure
-        }
-        Err(error) => {
+async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
+    let deadline = Instant::now() + timeout;
+    let addresses = match timeout_at(deadline, lookup_host(listen)).await {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        Ok(Err(error)) => {
             eprintln!("http.listen is {listen}, which cannot be resolved: {error}");
-            Exit::Failure
+            return Exit::Failure;
+        }
+        Err(_) => {
+            eprintln!("http.listen is {listen}, which cannot be resolved within {timeout:?}");
+            return Exit::Failure;
+        }
+    };
+    // The service listens on the first of them that it could have.
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        if healthcheck::run(*address, question, share).await == Exit::Clean {
+            return Exit::Clean;
         }
     }
+    Exit::Failure
 }
 
 /// What a service gets from its frame.
@@ -113,7 +129,10 @@ pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
             return Exit::Failure;
         }
     };
-    tokio::spawn(frame.metrics.clone().keep_up(frame.stop.clone()));
+    // To the end of the drain: that is when somebody looks.
+    let ended = CancellationToken::new();
+    tokio::spawn(frame.metrics.clone().keep_up(ended.clone()));
+    let _ended = ended.drop_guard();
     // Boxed: the future of a whole program is too large for a stack frame.
     match Box::pin(work(settings, frame)).await {
         Ok(()) => {

@@ -55,6 +55,10 @@ fn end_at_once(signal: Received) {
     std::process::exit(signal.exit_code);
 }
 
+/// How long a stopping process has, after its server has finished or cut off the last request, to finish what was
+/// handed over and to close its connections.
+pub const CLOSING_TIME: Duration = Duration::from_secs(5);
+
 /// Waits for `work` to finish, at most `deadline`; then drops it and returns `None`.
 ///
 /// What `work` is called stands in the log line, which is the operator's only trace of what was given up.

@@ -25,60 +25,72 @@ pub struct Servers {
     _postgres: Option<PrivatePostgres>,
 }
 
-/// Finds or starts both servers, and tells through `say` which are used and why.
+/// What was found: for each server one that can be used, or the programs to start a private one.
+#[derive(Debug)]
+pub struct Found {
+    rabbit: Place,
+    postgres: Place,
+}
+
+/// Looks for both servers, installs what is missing where that is allowed, and starts nothing yet.
+///
+/// It tells through `say` what is used and why. Call it before a build: what is missing is better said before it.
 ///
 /// # Errors
-/// When a server is named but cannot be used, or when none is found and none can be started: the error says what is
+/// When a server is named but cannot be used, or when none is found and none could be started: the error says what is
 /// missing and which commands mend it.
-pub fn find_or_start(say: impl Fn(&str) + Sync) -> Result<Servers> {
-    let (rabbit_found, postgres_found) = (RABBITMQ.find(&say), POSTGRES.find(&say));
-    let (rabbit_found, postgres_found) = match (rabbit_found, postgres_found) {
-        (Ok(rabbit), Ok(postgres)) => (rabbit, postgres),
-        (Err(rabbit), Err(postgres)) => bail!("{rabbit:#}\n{postgres:#}"),
-        (Err(error), _) | (_, Err(error)) => return Err(error),
-    };
-    let mut packages = Vec::new();
-    if matches!(rabbit_found, Found::Nothing { .. }) && !PrivateRabbit::is_installed() {
-        packages.push(RABBITMQ.package);
-    }
-    if matches!(postgres_found, Found::Nothing { .. }) && !PrivatePostgres::is_installed() {
-        packages.push(POSTGRES.package);
-    }
+pub fn find(say: impl Fn(&str)) -> Result<Found> {
+    let (rabbit, postgres) = both(RABBITMQ.find(&say), POSTGRES.find(&say))?;
+    let packages: Vec<_> = [(&RABBITMQ, &rabbit), (&POSTGRES, &postgres)]
+        .into_iter()
+        .filter(|(kind, place)| kind.is_available(place).is_err())
+        .map(|(kind, _)| kind.package)
+        .collect();
     install(&packages, &say)?;
-    // Together, because a RabbitMQ takes its time to start.
-    std::thread::scope(|scope| {
-        let rabbit = scope.spawn(|| {
-            settle(
-                &RABBITMQ,
-                rabbit_found,
-                PrivateRabbit::is_installed,
-                PrivateRabbit::start,
-                PrivateRabbit::url,
+    both(RABBITMQ.is_available(&rabbit), POSTGRES.is_available(&postgres))?;
+    Ok(Found { rabbit, postgres })
+}
+
+impl Found {
+    /// Starts private servers where none was found. Call it after a build, so that no server waits for the compiler.
+    ///
+    /// # Errors
+    /// When one does not start; the error has the end of its log.
+    pub fn start(self, say: impl Fn(&str) + Sync) -> Result<Servers> {
+        let Self { rabbit, postgres } = self;
+        // Together, because a RabbitMQ takes its time to start.
+        let (rabbit, postgres) = std::thread::scope(|scope| {
+            let starting =
+                scope.spawn(|| settle(&RABBITMQ, rabbit, PrivateRabbit::start, PrivateRabbit::url, &say));
+            let postgres = settle(
+                &POSTGRES,
+                postgres,
+                PrivatePostgres::start,
+                PrivatePostgres::url,
                 &say,
-            )
-        });
-        let postgres = settle(
-            &POSTGRES,
-            postgres_found,
-            PrivatePostgres::is_installed,
-            PrivatePostgres::start,
-            PrivatePostgres::url,
-            &say,
-        );
-        let rabbit = rabbit
-            .join()
-            .unwrap_or_else(|_| bail!("the thread that starts RabbitMQ panicked"));
-        match (rabbit, postgres) {
-            (Ok((amqp_url, rabbit)), Ok((postgres_url, postgres))) => Ok(Servers {
-                amqp_url,
-                postgres_url,
-                _rabbit: rabbit,
-                _postgres: postgres,
-            }),
-            (Err(rabbit), Err(postgres)) => bail!("{rabbit:#}\n{postgres:#}"),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
-    })
+            );
+            let rabbit = starting
+                .join()
+                .unwrap_or_else(|_| bail!("the thread that starts RabbitMQ panicked"));
+            both(rabbit, postgres)
+        })?;
+        let ((amqp_url, rabbit), (postgres_url, postgres)) = (rabbit, postgres);
+        Ok(Servers {
+            amqp_url,
+            postgres_url,
+            _rabbit: rabbit,
+            _postgres: postgres,
+        })
+    }
+}
+
+/// Returns both, or every error there is.
+fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(one), Err(other)) => bail!("{one:#}\n{other:#}"),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
 }
 
 /// One kind of server, and how it is looked for.
@@ -88,6 +100,7 @@ struct Kind {
     default: &'static str,
     package: &'static str,
     probe: fn(&str) -> Result<()>,
+    is_installed: fn() -> bool,
 }
 
 const RABBITMQ: Kind = Kind {
@@ -96,6 +109,7 @@ const RABBITMQ: Kind = Kind {
     default: AMQP_DEFAULT,
     package: "rabbitmq-server",
     probe: amqp::probe,
+    is_installed: PrivateRabbit::is_installed,
 };
 
 const POSTGRES: Kind = Kind {
@@ -104,15 +118,20 @@ const POSTGRES: Kind = Kind {
     default: POSTGRES_DEFAULT,
     package: "postgresql",
     probe: pg::probe,
+    is_installed: PrivatePostgres::is_installed,
 };
 
-enum Found {
+/// Where a server is.
+#[derive(Debug)]
+enum Place {
+    /// At this URL.
     Usable(String),
-    Nothing { tried: String },
+    /// Nowhere yet; why the usual place is none.
+    Nowhere { tried: String },
 }
 
 impl Kind {
-    fn find(&self, say: &impl Fn(&str)) -> Result<Found> {
+    fn find(&self, say: &impl Fn(&str)) -> Result<Place> {
         let (name, variable) = (self.name, self.variable);
         if let Some(url) = named(variable) {
             if url.starts_with("amqps://") {
@@ -120,7 +139,7 @@ impl Kind {
                     "{name}: {}, from {variable}; not tried, because it needs TLS",
                     without_password(&url)
                 ));
-                return Ok(Found::Usable(url));
+                return Ok(Place::Usable(url));
             }
             (self.probe)(&url).with_context(|| {
                 format!(
@@ -129,7 +148,7 @@ impl Kind {
                 )
             })?;
             say(&format!("{name}: {}, from {variable}", without_password(&url)));
-            return Ok(Found::Usable(url));
+            return Ok(Place::Usable(url));
         }
         match (self.probe)(self.default) {
             Ok(()) => {
@@ -137,11 +156,19 @@ impl Kind {
                     "{name}: {}, found on this machine",
                     without_password(self.default)
                 ));
-                Ok(Found::Usable(self.default.to_owned()))
+                Ok(Place::Usable(self.default.to_owned()))
             }
-            Err(error) => Ok(Found::Nothing {
+            Err(error) => Ok(Place::Nowhere {
                 tried: format!("{error:#}"),
             }),
+        }
+    }
+
+    /// Fails unless there is a server or the programs to start one.
+    fn is_available(&self, place: &Place) -> Result<()> {
+        match place {
+            Place::Nowhere { tried } if !(self.is_installed)() => Err(self.missing(tried)),
+            _ => Ok(()),
         }
     }
 
@@ -189,19 +216,15 @@ fn install(packages: &[&str], say: &impl Fn(&str)) -> Result<()> {
 
 fn settle<S>(
     kind: &Kind,
-    found: Found,
-    is_installed: fn() -> bool,
+    place: Place,
     start: fn() -> Result<S>,
     url: fn(&S) -> String,
     say: &impl Fn(&str),
 ) -> Result<(String, Option<S>)> {
-    let tried = match found {
-        Found::Usable(url) => return Ok((url, None)),
-        Found::Nothing { tried } => tried,
+    let tried = match place {
+        Place::Usable(url) => return Ok((url, None)),
+        Place::Nowhere { tried } => tried,
     };
-    if !is_installed() {
-        return Err(kind.missing(&tried));
-    }
     let (name, default) = (kind.name, without_password(kind.default));
     say(&format!(
         "{name}: starting a private one, because {default} cannot be used ({tried})"

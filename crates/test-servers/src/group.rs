@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group, test_kill_process_group};
 
-/// Waits for its input to end, which it does however the starter dies, then clears away what was left behind.
-const GUARDIAN: &str = r#"read -r _; kill -9 "-$1" 2>/dev/null; rm -rf -- "$2""#;
+use crate::guardian::Guardian;
 
 /// A process in a group of its own, and a guardian that kills the group when this process is gone.
 #[derive(Debug)]
 pub(crate) struct Group {
     child: Child,
-    guardian: Child,
+    guardian: Option<Guardian>,
 }
 
 impl Group {
@@ -35,16 +34,11 @@ impl Group {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let guardian = Command::new("sh")
-            .args(["-c", GUARDIAN, "guardian", &child.id().to_string()])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        match guardian {
-            Ok(guardian) => Ok(Self { child, guardian }),
+        match Guardian::of(child.id(), Some(folder)) {
+            Ok(guardian) => Ok(Self {
+                child,
+                guardian: Some(guardian),
+            }),
             Err(error) => {
                 child.kill()?;
                 Err(error).context("cannot start sh")
@@ -77,8 +71,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         // The guardian first: afterwards the number of the group may belong to somebody else. What is gone already
         // cannot be killed, and that is all these errors can say.
-        self.guardian.kill().ok();
-        self.guardian.wait().ok();
+        drop(self.guardian.take());
         let group = Pid::from_child(&self.child);
         kill_process_group(group, Signal::KILL).ok();
         self.child.wait().ok();

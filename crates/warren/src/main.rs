@@ -3,10 +3,13 @@
 mod settings;
 mod welcome;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use warren_adapter_embedded::Embedded;
@@ -16,7 +19,7 @@ use warren_pipeline::{Intake, StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
-use warren_process::shutdown::drain;
+use warren_process::shutdown::{CLOSING_TIME, drain};
 
 use settings::Settings;
 
@@ -61,7 +64,12 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let intake = Intake::new(embedded.publisher(), settings.intake.message_limits());
     let consumers = Arc::clone(&embedded);
     let subscribe = move || Ok(consumers.consumer(ConsumerGroup::Store));
-    let store_loop = StoreLoop::new(subscribe, embedded.store(), embedded.health(), settings.worker);
+    let store_loop = StoreLoop::new(
+        subscribe,
+        embedded.store(),
+        embedded.store_health(),
+        settings.worker,
+    );
     let health = Health::new(vec![embedded.health(), Arc::new(store_loop.health()) as _]);
     let routes = Routes {
         service: "warren",
@@ -76,21 +84,82 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), path = %settings.embedded.path.display(), "listening");
-    welcome::print(server.local_addr(), &settings.embedded.path, retention);
+    if settings.telemetry.is_text() {
+        welcome::print(server.local_addr(), &settings.embedded.path, retention);
+    }
 
     // The store loop outlives the server, so that what was taken in at the end is stored before the process is gone.
     let storing = CancellationToken::new();
-    let store_loop = tokio::spawn(store_loop.run(storing.clone()));
-    let maintenance = tokio::spawn(run_maintenance(
+    let mut tasks = JoinSet::new();
+    tasks.spawn(store_loop.run(storing.clone()));
+    tasks.spawn(run_maintenance(
         embedded.maintenance(),
         settings.maintenance,
         storing.clone(),
     ));
-    server.serve(routes, frame.stop).await;
-    drain("publishing", settings.http.drain_timeout, intake.drain()).await;
+    let serving = server.serve(routes, frame.stop.clone());
+    let (drained, early) = beside(&mut tasks, serving, &frame.stop).await;
+
+    // One deadline for all that is left, counted from the signal.
+    let deadline = drained.began + settings.http.drain_delay + settings.http.drain_timeout + CLOSING_TIME;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    drain("publishing", left(), intake.drain()).await;
     storing.cancel();
-    store_loop.await?;
-    maintenance.await?;
-    embedded.close().await;
+    let stored = drain("storing", left(), ended(&mut tasks)).await;
+    drain("closing the database", left(), embedded.close()).await;
+    match early {
+        Some(ended) => {
+            ended?;
+            anyhow::bail!("the store loop or the maintenance ended before it was told to")
+        }
+        None => stored.unwrap_or(Ok(())),
+    }
+}
+
+/// Waits for `serving`, and stops it when one of the tasks ends before: to take in what nobody stores any more would
+/// only fill the disk. Returns how that task ended, too.
+async fn beside<T>(
+    tasks: &mut JoinSet<()>,
+    serving: impl Future<Output = T>,
+    stop: &CancellationToken,
+) -> (T, Option<Result<(), JoinError>>) {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        served = &mut serving => (served, None),
+        Some(ended) = tasks.join_next() => {
+            stop.cancel();
+            (serving.await, Some(ended))
+        }
+    }
+}
+
+/// Waits for every task; an error if one of them panicked.
+async fn ended(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_stops_the_server_and_a_stop_waits_for_the_tasks() {
+        for panics in [true, false] {
+            let stop = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(std::future::pending());
+            tasks.spawn(async move { assert!(!panics, "as told") });
+            let (_, early) = beside(&mut tasks, stop.cancelled(), &stop).await;
+            assert_eq!(early.map(|ended| ended.is_err()), Some(panics));
+        }
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        stop.cancel();
+        let (_, early) = beside(&mut tasks, stop.cancelled(), &stop).await;
+        assert!(early.is_none() && tasks.len() == 1);
+    }
 }

@@ -1,5 +1,7 @@
 //! The settings of this program: the sections of its parts.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use warren_adapter_embedded::EmbeddedConfig;
 use warren_adapter_http::HttpConfig;
@@ -25,6 +27,7 @@ pub(crate) struct Settings {
 impl CheckSettings for Settings {
     fn problems(&self) -> Vec<(String, String)> {
         within("http", self.http.problems())
+            .chain(impatient(&self.http, self.embedded.publish_timeout))
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
             .chain(within("worker", self.worker.problems()))
@@ -51,6 +54,18 @@ impl Settings {
     }
 }
 
+/// A server that gives up before its publisher would tell every client that an outcome is unknown which is about to be
+/// known.
+fn impatient(http: &HttpConfig, publish: Duration) -> Option<(String, String)> {
+    (http.request_timeout <= publish).then(|| {
+        let problem = format!(
+            "is {:?}, not longer than embedded.publish_timeout, which is {publish:?}; raise it, or shorten the other",
+            http.request_timeout
+        );
+        ("http.request_timeout".to_owned(), problem)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +83,17 @@ mod tests {
     #[test]
     fn the_defaults_are_without_problems() {
         assert_eq!(Settings::default().problems(), []);
+    }
+
+    #[test]
+    fn a_request_that_may_not_last_as_long_as_its_publishing_is_a_problem() {
+        let mut settings = Settings::default();
+        settings.http.request_timeout = settings.embedded.publish_timeout;
+        let problems = settings.problems();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].0, "http.request_timeout");
+        assert!(problems[0].1.contains("embedded.publish_timeout"), "{problems:?}");
+        settings.http.request_timeout += Duration::from_millis(1);
+        assert_eq!(settings.problems(), []);
     }
 }

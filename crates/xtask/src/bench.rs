@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
-use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find_or_start};
+use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find};
 
 use crate::cargo::{Workspace, run as run_command};
 
@@ -23,11 +23,12 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Builds, finds the servers, measures, and returns whether the harness was content.
+/// Finds the servers, builds, measures, and returns whether the harness was content.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+    let found = find(|line| eprintln!("{line}"))?;
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     run_command(workspace.cargo(["build", "--release", "--bins"]).args(packages))?;
-    let servers = find_or_start(|line| eprintln!("{line}"))?;
+    let servers = found.start(|line| eprintln!("{line}"))?;
     let mut harness = Command::new(workspace.target.join("release/bench"));
     harness
         .current_dir(&workspace.root)

@@ -41,13 +41,6 @@ impl Workspace {
         command.current_dir(&self.root).args(arguments);
         command
     }
-
-    /// Fails when `Cargo.lock` does not fit the manifests.
-    pub(crate) fn lock_is_current(&self) -> Result<()> {
-        metadata(&["--locked"])
-            .map(drop)
-            .context("run `cargo check` and commit Cargo.lock")
-    }
 }
 
 /// The cargo that called this program, or the one in the path.

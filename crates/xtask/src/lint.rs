@@ -19,21 +19,13 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) {
         installed(workspace, "clippy", "rustup component add clippy")?;
         run_cargo(
             workspace,
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "-D",
-                "warnings",
-            ],
+            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
         )
     });
     steps.run("documentation", || {
         run_command(
             workspace
-                .cargo(["doc", "--workspace", "--no-deps", "--quiet"])
+                .cargo(["doc", "--workspace", "--no-deps"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
         )
     });

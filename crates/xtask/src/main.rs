@@ -63,7 +63,6 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Ci => {
             let mut steps = Steps::default();
-            steps.run("lock file", || workspace.lock_is_current());
             lint::run(&workspace, &mut steps);
             steps.run("test", || {
                 match test::run(&workspace, &test::Options::default())? {

@@ -1,4 +1,4 @@
-//! Reads `deny.toml` as cargo-deny does, for machines without it: who may depend on whom, licences, sources.
+//! Reads `deny.toml` as cargo-deny does, for machines without it: who may depend on whom, wildcards, licences, sources.
 //!
 //! One table holds the dependency rule for both: an entry of `bans.deny` is a crate that nobody may name but its
 //! `wrappers`. Every crate of the workspace that another one names must have such an entry, so that a new crate
@@ -74,8 +74,18 @@ fn in_use(workspace: &Workspace) -> Result<BTreeSet<String>> {
 #[derive(Debug)]
 struct Rules {
     bans: Vec<Ban>,
+    wildcards: Wildcards,
     licences: Vec<String>,
     exceptions: BTreeMap<String, Vec<String>>,
+}
+
+/// Which dependencies may be named without a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wildcards {
+    Any,
+    /// Those that are named by path.
+    Paths,
+    None,
 }
 
 #[derive(Debug)]
@@ -93,8 +103,15 @@ impl Rules {
                 .and_then(toml::Value::as_table)
                 .context(format!("no [{name}]"))
         };
+        let banning = section("bans")?;
+        let paths_may = banning.get("allow-wildcard-paths").and_then(toml::Value::as_bool);
+        let wildcards = match (banning.get("wildcards").and_then(toml::Value::as_str), paths_may) {
+            (Some("deny"), Some(true)) => Wildcards::Paths,
+            (Some("deny"), _) => Wildcards::None,
+            _ => Wildcards::Any,
+        };
         let mut bans = Vec::new();
-        for entry in entries(section("bans")?, "deny") {
+        for entry in entries(banning, "deny") {
             let wrappers = entry
                 .get("wrappers")
                 .map(strings)
@@ -117,6 +134,7 @@ impl Rules {
         }
         Ok(Self {
             bans,
+            wildcards,
             licences: licences.get("allow").map(strings).unwrap_or_default(),
             exceptions,
         })
@@ -126,6 +144,7 @@ impl Rules {
         let mut violations = Vec::new();
         for package in &graph.0 {
             self.banned(package, &mut violations);
+            self.wildcard(package, &mut violations);
             self.licence(package, &mut violations);
             if package
                 .source
@@ -158,6 +177,19 @@ impl Rules {
                 violations.push(format!(
                     "{name} ships {dependency}, which is for tests: make it a dev-dependency"
                 ));
+            }
+        }
+    }
+
+    fn wildcard(&self, package: &Package, violations: &mut Vec<String>) {
+        for (dependency, by_path) in &package.wildcards {
+            let allowed = match self.wildcards {
+                Wildcards::Any => true,
+                Wildcards::Paths => *by_path,
+                Wildcards::None => false,
+            };
+            if !allowed {
+                violations.push(format!("{} takes any version of {dependency}", package.name));
             }
         }
     }
@@ -214,6 +246,8 @@ struct Package {
     source: Option<String>,
     licence: Option<String>,
     dependencies: BTreeSet<(String, Kind)>,
+    /// The dependencies named without a version, and whether each is named by path.
+    wildcards: BTreeSet<(String, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,6 +272,11 @@ impl Graph {
             }
             names.insert(id.clone(), name.clone());
             let (source, licence) = (text(&package["source"]), text(&package["license"]));
+            let wildcards = list(&package["dependencies"])
+                .iter()
+                .filter(|dependency| dependency["req"] == "*")
+                .filter_map(|dependency| Some((text(&dependency["name"])?, dependency["path"].is_string())))
+                .collect();
             packages.insert(
                 id,
                 Package {
@@ -245,6 +284,7 @@ impl Graph {
                     source,
                     licence,
                     dependencies: BTreeSet::new(),
+                    wildcards,
                 },
             );
         }
@@ -290,6 +330,8 @@ mod tests {
         allow = ["MIT"]
         exceptions = [{ crate = "odd", allow = ["MPL-2.0"] }]
         [bans]
+        wildcards = "deny"
+        allow-wildcard-paths = true
         deny = [
             { crate = "openssl", reason = "one TLS is enough" },
             { crate = "warren-domain", wrappers = ["warren-adapter-x"], reason = "the core" },
@@ -306,6 +348,7 @@ mod tests {
                 .iter()
                 .map(|(name, kind)| ((*name).to_owned(), *kind))
                 .collect(),
+            wildcards: BTreeSet::new(),
         }
     }
 
@@ -327,6 +370,10 @@ mod tests {
                 &[("warren-adapter-conformance", Kind::Development)],
             ),
             package("odd", "MPL-2.0", &[]),
+            Package {
+                wildcards: BTreeSet::from([("warren-domain".to_owned(), true)]),
+                ..package("warren-adapter-x", "MIT", &[])
+            },
         ];
         assert!(violations(allowed).is_empty());
     }
@@ -351,6 +398,10 @@ mod tests {
                 ..package("git", "MIT", &[])
             },
             Package {
+                wildcards: BTreeSet::from([("serde".to_owned(), false)]),
+                ..package("loose", "MIT", &[])
+            },
+            Package {
                 licence: None,
                 ..package("none", "", &[])
             },
@@ -360,6 +411,7 @@ mod tests {
             [
                 "git does not come from crates.io",
                 "gpl has the licence GPL-3.0",
+                "loose takes any version of serde",
                 "none names no licence",
                 "warren-adapter-x ships warren-adapter-conformance, which is for tests: make it a dev-dependency",
                 "warren-common is named by warren-adapter-x but has no entry in bans.deny: say who may depend on it",

@@ -1,10 +1,10 @@
 //! Every test, against real servers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find_or_start};
+use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find};
 
 use crate::cargo::{Workspace, run as run_command, shown};
 
@@ -22,21 +22,19 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Builds the binaries, finds the servers, runs the tests, and returns whether all passed.
+/// Finds the servers, builds everything, runs the tests, and returns whether all passed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
-    // First, so that no server waits for the compiler, and the end-to-end tests find what they start.
+    // Before the build, which takes minutes: what is missing is said at once.
+    let found = find(|line| eprintln!("{line}"))?;
+    // What the end-to-end tests start.
     if options.package.is_empty() || options.package.iter().any(|name| name == "warren-e2e") {
-        run_command(&mut workspace.cargo(["build", "--workspace", "--bins", "--quiet"]))?;
+        run_command(&mut workspace.cargo(["build", "--workspace", "--bins"]))?;
     }
-    let servers = find_or_start(|line| eprintln!("{line}"))?;
+    run_command(cargo_test(workspace, options).arg("--no-run"))?;
+    // After it, so that no server waits for the compiler.
+    let servers = found.start(|line| eprintln!("{line}"))?;
 
-    let mut command = workspace.cargo(["test", "--no-fail-fast"]);
-    if options.package.is_empty() {
-        command.arg("--workspace");
-    }
-    for package in &options.package {
-        command.args(["--package", package]);
-    }
+    let mut command = cargo_test(workspace, options);
     command.args(&options.filter).arg("--").args(&options.arguments);
     eprintln!("$ {}", shown(&command));
     let mut child = command
@@ -57,6 +55,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     drop(output);
     drop(servers);
     Ok(tally.tell(status.success()))
+}
+
+/// Returns the command that builds and runs the chosen packages' tests.
+fn cargo_test(workspace: &Workspace, options: &Options) -> Command {
+    let mut command = workspace.cargo(["test", "--no-fail-fast"]);
+    if options.package.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in &options.package {
+        command.args(["--package", package]);
+    }
+    command
 }
 
 /// The sum over all test programs.

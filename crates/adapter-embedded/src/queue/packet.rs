@@ -42,27 +42,30 @@ impl Packet {
 pub(crate) fn pack(messages: Vec<Message>, trace: Option<TraceContext>, limits: PacketLimits) -> Vec<Packet> {
     let mut packets: Vec<Packet> = Vec::new();
     let mut open: [Option<usize>; 5] = [None; 5];
-    let mut line = Vec::new();
     for message in messages {
-        line.clear();
-        message.append_json_line(&mut line);
         let severity = message.severity;
-        let place = open[severity.index()].filter(|place| {
-            let packet = &packets[*place];
-            packet.messages < limits.messages && packet.lines.len() + line.len() <= limits.bytes
-        });
-        if let Some(place) = place {
-            packets[place].messages += 1;
-            packets[place].lines.extend_from_slice(&line);
+        let place = open[severity.index()].filter(|place| packets[*place].messages < limits.messages);
+        let lines = if let Some(packet) = place.map(|place| &mut packets[place]) {
+            let end = packet.lines.len();
+            message.append_json_line(&mut packet.lines);
+            if packet.lines.len() <= limits.bytes {
+                packet.messages += 1;
+                continue;
+            }
+            // One line too many: it begins the next packet.
+            packet.lines.split_off(end)
         } else {
-            open[severity.index()] = Some(packets.len());
-            packets.push(Packet {
-                severity,
-                messages: 1,
-                lines: line.clone(),
-                traces: trace.into_iter().collect(),
-            });
-        }
+            let mut line = Vec::new();
+            message.append_json_line(&mut line);
+            line
+        };
+        open[severity.index()] = Some(packets.len());
+        packets.push(Packet {
+            severity,
+            messages: 1,
+            lines,
+            traces: trace.into_iter().collect(),
+        });
     }
     packets
 }

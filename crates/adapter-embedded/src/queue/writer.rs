@@ -23,7 +23,7 @@ use super::head::Head;
 use super::packet::{Packet, Rows};
 use super::script::Script;
 use super::statements::{append, write_position, write_totals};
-use super::trim::Trim;
+use super::trim::{Step, Trim};
 use super::{Burial, Command, Groups, Limits, Publication, dead_letter, groups};
 use crate::database::Database;
 use crate::directory::Directory;
@@ -72,6 +72,14 @@ struct Batch {
     burials: Vec<Burial>,
 }
 
+/// What became of a batch.
+enum Written {
+    /// There was nothing to write.
+    Nothing,
+    /// It is on the disk, and so much of the log is dropped.
+    Committed(Option<Step>),
+}
+
 /// Where a group stands, and whether the file says otherwise.
 struct Standing {
     group: Arc<Group>,
@@ -94,11 +102,11 @@ impl Writer {
             .execute(&mut *connection)
             .await?;
         let mut writer = Self {
+            trim: Trim::open(&mut connection, &head).await?,
             parts,
             connection,
             groups,
             head: watch::Sender::new(head),
-            trim: Trim::default(),
             unmeasured: 0,
             linger: ACK_LINGER,
         };
@@ -220,18 +228,14 @@ impl Writer {
         let mut head = *self.head.borrow();
         let positions = self.positions(&burials);
         let began = Instant::now();
-        let outcome = match self.script(&mut head, rows.into_inner(), &positions, &burials) {
-            Ok(script) if script.is_empty() => return,
-            Ok(script) => {
-                self.parts.condition.commit_begins();
-                script.commit(&mut self.connection).await
-            }
-            Err(error) => Err(error),
-        };
+        let outcome = self
+            .write(&mut head, rows.into_inner(), &positions, &burials)
+            .await;
         match outcome {
-            Ok(()) => {
+            Ok(Written::Nothing) => {}
+            Ok(Written::Committed(trimmed)) => {
                 histogram!(COMMIT_SECONDS, "file" => "queue").record(began.elapsed());
-                self.committed(head, &positions, &publications);
+                self.committed(head, trimmed, &publications);
                 for publication in publications {
                     publication.answer(Ok(()));
                 }
@@ -245,10 +249,30 @@ impl Writer {
         }
     }
 
-    fn committed(&mut self, head: Head, positions: &[Standing], publications: &[Publication]) {
+    /// Writes everything in one transaction.
+    async fn write(
+        &mut self,
+        head: &mut Head,
+        rows: Vec<Packet>,
+        positions: &[Standing],
+        burials: &[Burial],
+    ) -> Result<Written, sqlx::Error> {
+        let trimmed = self.trim.step(&mut self.connection, cursors(positions)).await?;
+        let script = script(head, rows, positions, burials, trimmed.as_ref())?;
+        if script.is_empty() {
+            return Ok(Written::Nothing);
+        }
+        self.parts.condition.commit_begins();
+        script.commit(&mut self.connection).await?;
+        Ok(Written::Committed(trimmed))
+    }
+
+    fn committed(&mut self, head: Head, trimmed: Option<Step>, publications: &[Publication]) {
         self.parts.condition.commit_succeeded();
         self.linger = ACK_LINGER;
-        self.trim.committed(cursors(positions));
+        if let Some(step) = trimmed {
+            self.trim.committed(&step);
+        }
         let before = self.head.send_replace(head);
         if !publications.is_empty() {
             let messages = head.total().messages - before.total().messages;
@@ -301,34 +325,6 @@ impl Writer {
             .collect()
     }
 
-    fn script(
-        &self,
-        head: &mut Head,
-        rows: Vec<Packet>,
-        positions: &[Standing],
-        burials: &[Burial],
-    ) -> Result<Script, sqlx::Error> {
-        let mut script = Script::begin();
-        let now = Timestamp::now().unix_micros();
-        let appends = !rows.is_empty();
-        for row in rows {
-            append(&mut script, head, row, now)?;
-        }
-        if appends {
-            write_totals(&mut script, head)?;
-        }
-        for burial in burials {
-            for dead in &burial.lines {
-                dead_letter::keep(&mut script, &burial.origin, dead)?;
-            }
-        }
-        for standing in positions.iter().filter(|standing| standing.dirty) {
-            write_position(&mut script, &standing.group, &standing.position, now)?;
-        }
-        self.trim.write(&mut script, cursors(positions))?;
-        Ok(script)
-    }
-
     /// Tells whether dropping rows is worth a commit of its own.
     fn has_more_to_trim(&self) -> bool {
         let groups = self.groups.iter();
@@ -377,6 +373,37 @@ impl Writer {
             );
         }
     }
+}
+
+/// Writes down one transaction; moves `head` on behind its rows.
+fn script(
+    head: &mut Head,
+    rows: Vec<Packet>,
+    positions: &[Standing],
+    burials: &[Burial],
+    trimmed: Option<&Step>,
+) -> Result<Script, sqlx::Error> {
+    let mut script = Script::begin();
+    let now = Timestamp::now().unix_micros();
+    let appends = !rows.is_empty();
+    for row in rows {
+        append(&mut script, head, row, now)?;
+    }
+    if appends {
+        write_totals(&mut script, head)?;
+    }
+    for burial in burials {
+        for dead in &burial.lines {
+            dead_letter::keep(&mut script, &burial.origin, dead)?;
+        }
+    }
+    for standing in positions.iter().filter(|standing| standing.dirty) {
+        write_position(&mut script, &standing.group, &standing.position, now)?;
+    }
+    if let Some(step) = trimmed {
+        step.write(&mut script)?;
+    }
+    Ok(script)
 }
 
 /// Waits until positions are worth a commit of their own.

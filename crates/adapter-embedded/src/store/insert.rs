@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use metrics::histogram;
 use sea_orm::sqlx::sqlite::SqliteConnection;
-use sea_orm::sqlx::{self, Connection, Row};
+use sea_orm::sqlx::{self, Row};
 use uuid::Uuid;
 use warren_domain::ports::{StoreError, Stored};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use super::Store;
+use super::transaction::Transaction;
+use crate::database::Database;
 use crate::metrics::{COMMIT_MESSAGES, COMMIT_SECONDS};
 
 /// What a row takes beside its text: id, times, the entry in the index.
@@ -62,24 +64,30 @@ fn pieces<'i, 's, T>(
     })
 }
 
+/// What a transaction stored.
+struct Inserted<'m> {
+    messages: Vec<&'m Message>,
+    /// About what they take in the file.
+    bytes: u64,
+}
+
 impl Store {
     pub(super) async fn insert(&self, batch: &[Message]) -> Result<Stored, StoreError> {
         let fail = |error| self.error(error);
         let began = Instant::now();
         let first = first_of_each_id(batch);
-        let mut connection = self.database.writer().await.map_err(fail)?;
-        let new = if insert_all(&mut connection, &first).await.map_err(fail)? {
-            first
-        } else {
-            insert_new(&mut connection, first).await.map_err(fail)?
+        let new = match insert_all(&self.database, &first).await.map_err(fail)? {
+            Some(bytes) => Inserted {
+                messages: first,
+                bytes,
+            },
+            None => insert_new(&self.database, first).await.map_err(fail)?,
         };
-        drop(connection);
         histogram!(COMMIT_SECONDS, "file" => "store").record(began.elapsed());
-        histogram!(COMMIT_MESSAGES, "file" => "store").record(new.len() as f64);
+        histogram!(COMMIT_MESSAGES, "file" => "store").record(new.messages.len() as f64);
 
-        self.space
-            .add_store(new.iter().map(|message| size(message)).sum());
-        let inserted: SeverityCounts = new.iter().map(|message| message.severity).collect();
+        self.space.add_store(new.bytes);
+        let inserted: SeverityCounts = new.messages.iter().map(|message| message.severity).collect();
         let all: SeverityCounts = batch.iter().map(|message| message.severity).collect();
         let mut duplicates = SeverityCounts::default();
         for ((severity, all), (_, inserted)) in all.iter().zip(inserted.iter()) {
@@ -91,48 +99,46 @@ impl Store {
 
 /// Returns the first message under each id, sorted by id: neighbours in the index are then written together.
 fn first_of_each_id(batch: &[Message]) -> Vec<&Message> {
-    let mut seen = HashSet::with_capacity(batch.len());
-    let mut first: Vec<_> = batch.iter().filter(|message| seen.insert(message.id)).collect();
-    first.sort_unstable_by_key(|message| message.id);
+    let mut first: Vec<_> = batch.iter().collect();
+    // Stable, so the first of those with one id stays first.
+    first.sort_by_key(|message| message.id);
+    first.dedup_by_key(|message| message.id);
     first
 }
 
-/// About what a message takes in the file.
-fn size(message: &Message) -> u64 {
-    let text = message.body.as_str().len() + message.source.as_str().len();
-    (text + ROW_BYTES) as u64
-}
-
-/// Stores all of `messages`, or nothing; `false`: some were stored before.
-async fn insert_all(connection: &mut SqliteConnection, messages: &[&Message]) -> Result<bool, sqlx::Error> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
-    if !write(&mut transaction, messages).await? {
-        transaction.rollback().await?;
-        return Ok(false);
+/// Stores all of `messages`, or nothing; returns about what they take, `None` if some were stored before.
+pub(super) async fn insert_all(
+    database: &Database,
+    messages: &[&Message],
+) -> Result<Option<u64>, sqlx::Error> {
+    let mut transaction = Transaction::begin(database.writer().await?).await?;
+    let bytes = write(transaction.connection(), messages).await?;
+    match bytes {
+        Some(_) => transaction.commit().await?,
+        None => transaction.rollback().await?,
     }
-    transaction.commit().await?;
-    Ok(true)
+    Ok(bytes)
 }
 
-/// Stores those of `messages` that are not stored yet, and returns them.
+/// Stores those of `messages` that are not stored yet.
 async fn insert_new<'m>(
-    connection: &mut SqliteConnection,
+    database: &Database,
     messages: Vec<&'m Message>,
-) -> Result<Vec<&'m Message>, sqlx::Error> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
-    let stored = stored_among(&mut transaction, &messages).await?;
+) -> Result<Inserted<'m>, sqlx::Error> {
+    let mut transaction = Transaction::begin(database.writer().await?).await?;
+    let stored = stored_among(transaction.connection(), &messages).await?;
     let new: Vec<_> = messages
         .into_iter()
         .filter(|message| !stored.contains(&message.id.as_uuid()))
         .collect();
-    if !write(&mut transaction, &new).await? {
+    let Some(bytes) = write(transaction.connection(), &new).await? else {
         // Nobody else writes while the transaction is open, so the file contradicts itself.
         return Err(sqlx::Error::Protocol(
             "the index of messages does not match its table; run `pragma integrity_check`".to_owned(),
         ));
-    }
+    };
     transaction.commit().await?;
-    Ok(new)
+    Ok(Inserted { messages: new, bytes })
 }
 
 async fn stored_among(
@@ -153,14 +159,19 @@ async fn stored_among(
         .collect()
 }
 
-/// Inserts the rows and counts them; `false`: some were there, and nothing of this may be committed.
-async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Result<bool, sqlx::Error> {
+/// Inserts the rows and counts them; returns about what they take in the file.
+///
+/// `None`: some were there, and nothing of this may be committed.
+async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Result<Option<u64>, sqlx::Error> {
     let now = Timestamp::now().unix_micros();
+    let mut bytes = 0;
     for (piece, sql) in pieces(messages, &INSERTS) {
         let mut insert = sqlx::query(sql);
         for message in piece {
             let attributes = serde_json::to_string(&message.attributes)
                 .map_err(|error| sqlx::Error::Encode(error.into()))?;
+            bytes +=
+                ROW_BYTES + message.source.as_str().len() + message.body.as_str().len() + attributes.len();
             insert = insert
                 .bind(message.id.as_uuid())
                 .bind(i64::from(message.severity.number()))
@@ -173,7 +184,7 @@ async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Resu
         }
         let inserted = insert.execute(&mut *connection).await?.rows_affected();
         if inserted < piece.len() as u64 {
-            return Ok(false);
+            return Ok(None);
         }
     }
     for (piece, sql) in pieces(&counts(messages), &COUNTS) {
@@ -183,7 +194,7 @@ async fn write(connection: &mut SqliteConnection, messages: &[&Message]) -> Resu
         }
         upsert.execute(&mut *connection).await?;
     }
-    Ok(true)
+    Ok(Some(bytes as u64))
 }
 
 type Count<'m> = ((i64, i64, &'m str), i64);

@@ -1,12 +1,13 @@
 //! The messages table: where messages rest.
 //!
-//! - [`insert`]: batches in, each message once.
+//! - [`insert`]: batches in, each message once; each batch one [`transaction`].
 //! - [`retention`]: what is too old goes.
 //! - [`read`]: a look at what is there, by sea-orm.
 
 mod insert;
 pub(crate) mod read;
 mod retention;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,5 +101,89 @@ impl StoreMaintenance for Store {
             prepared: Vec::new(),
             removed: removed.into_iter().collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::sqlx::{self, AssertSqlSafe};
+    use warren_adapter_conformance::samples::{message, messages};
+    use warren_domain::Severity;
+
+    use super::*;
+    use crate::schema::StoreMigrator;
+
+    async fn database(directory: &std::path::Path) -> Database {
+        Database::open::<StoreMigrator>(directory.join("store.db"), 1 << 20)
+            .await
+            .unwrap()
+    }
+
+    async fn run(database: &Database, sql: &'static str) {
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut *database.writer().await.unwrap())
+            .await
+            .unwrap();
+    }
+
+    /// As SQLite does when a write or a commit finds the disk full.
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ends_by_itself_spares_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path()).await;
+        let batch = messages(10);
+        let batch: Vec<_> = batch.iter().collect();
+        run(
+            &database,
+            "create trigger ending before insert on messages begin select raise(rollback, 'ended'); end",
+        )
+        .await;
+        for _ in 0..3 {
+            let error = insert::insert_all(&database, &batch).await.unwrap_err();
+            assert!(error.to_string().contains("ended"), "{error}");
+        }
+        run(&database, "drop trigger ending").await;
+        assert!(insert::insert_all(&database, &batch).await.unwrap().is_some());
+        assert!(insert::insert_all(&database, &batch).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_a_batch_and_spares_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path()).await;
+        let large: Vec<_> = (0..300)
+            .map(|_| message(Severity::Info, "bulk", &"x".repeat(5_000)))
+            .collect();
+        let large: Vec<_> = large.iter().collect();
+        for _ in 0..3 {
+            // The limit belongs to the connection, so it ends with one that is taken out of use.
+            run(&database, "pragma max_page_count = 40").await;
+            let error = insert::insert_all(&database, &large).await.unwrap_err();
+            assert!(
+                matches!(store_error(error, database.path()), StoreError::Unavailable { reason, .. }
+                    if reason.contains("is full"))
+            );
+        }
+        run(&database, "pragma max_page_count = 1000000").await;
+        assert!(insert::insert_all(&database, &large).await.unwrap().is_some());
+        assert!(insert::insert_all(&database, &large).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_future_dropped_in_the_middle_leaves_no_transaction_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path()).await;
+        let batch = messages(2_000);
+        let batch: Vec<_> = batch.iter().collect();
+        for polls in 0..12 {
+            let mut storing = Box::pin(insert::insert_all(&database, &batch));
+            for _ in 0..polls {
+                if timeout(Duration::from_micros(50), &mut storing).await.is_ok() {
+                    return;
+                }
+            }
+            drop(storing);
+            insert::insert_all(&database, &batch[..10]).await.unwrap();
+        }
     }
 }

@@ -10,19 +10,22 @@ use warren_adapter_embedded::Embedded;
 use warren_domain::ports::{ConsumerGroup, MessageConsumer, MessagePublisher, MessageStore};
 use warren_domain::{Message, MessageId, SeverityCounts};
 
-use crate::support::{directory, open};
+use crate::support::{config, directory};
 
 struct Subject {
     embedded: Embedded,
-    _directory: TempDir,
+    prefetch: usize,
+    directory: TempDir,
 }
 
 async fn fresh() -> Arc<Subject> {
     let directory = directory();
-    let embedded = open(directory.path()).await;
+    let config = config(directory.path());
+    let prefetch = config.prefetch;
     Arc::new(Subject {
-        embedded,
-        _directory: directory,
+        embedded: Embedded::open(config, None).await.unwrap(),
+        prefetch,
+        directory,
     })
 }
 
@@ -44,6 +47,10 @@ impl BrokerUnderTest for Subject {
             .collect()
     }
 
+    fn prefetch(&self) -> Option<usize> {
+        Some(self.prefetch)
+    }
+
     async fn tear_down(&self) {
         self.embedded.close().await;
     }
@@ -61,6 +68,17 @@ impl StoreUnderTest for Subject {
 
     async fn counts(&self) -> SeverityCounts {
         self.embedded.reader().counts().await.unwrap()
+    }
+
+    async fn refuse(&self, id: MessageId) -> bool {
+        let trigger = format!(
+            "create trigger refusal before insert on messages when new.id = x'{}' \
+             begin select raise(abort, 'refused'); end",
+            id.as_uuid().simple()
+        );
+        let file = self.directory.path().join("data/store.db");
+        crate::opening::run_sql(&file, &[&trigger]).await;
+        true
     }
 
     async fn tear_down(&self) {

@@ -84,11 +84,6 @@ impl Activity {
         self.enter(IDLE);
     }
 
-    /// Tells whether a request has begun to come and nothing was said to it.
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.state() == HEAD
-    }
-
     /// Tells whether somebody may still be sending.
     pub(super) fn may_linger(&self) -> bool {
         !self.peer_is_gone.load(Ordering::Relaxed)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::hostile_requests::{Expect, Hostile, table};
 use crate::server::TestServer;
-use crate::wire::{Answer, exchange};
+use crate::wire::{Answer, Wire, exchange};
 
 /// What is wrong with the answer to `hostile`, if anything is.
 fn faults(hostile: &Hostile, answer: Option<&Answer>) -> Vec<String> {
@@ -98,5 +98,21 @@ async fn every_hostile_request_is_answered_as_the_table_says_and_the_next_one_is
         server.publisher.taken().len(),
         accepted,
         "what was accepted is what was published"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_smuggled_behind_chunks_beside_a_length_is_not_answered() {
+    let server = TestServer::start().await;
+    let smuggled = table()
+        .into_iter()
+        .find(|hostile| hostile.name == "a length beside chunks")
+        .unwrap();
+    let mut wire = Wire::connect(server.address).await;
+    wire.send(&smuggled.request).await;
+    assert_eq!(wire.answer().await.unwrap().status, 400);
+    assert!(
+        wire.closes_within(Duration::from_secs(5)).await,
+        "a second answer, or none and no end"
     );
 }

@@ -8,7 +8,7 @@ use warren_adapter_http::HttpConfig;
 
 use crate::gate::Gate;
 use crate::hostile_requests::post;
-use crate::server::{TestServer, config, metrics, serve};
+use crate::server::{Numbers, TestServer, config, serve};
 use crate::wire::{Wire, exchange};
 
 fn tight() -> HttpConfig {
@@ -25,14 +25,9 @@ fn large() -> Vec<u8> {
     post("/v1/messages", &[], record.repeat(15).as_bytes())
 }
 
-fn in_flight() -> u64 {
-    // All tests of this binary share the gauge, so it is only looked at for its being there.
-    let page = metrics().render();
-    u64::from(page.contains("warren_http_in_flight_bytes"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_ones_go_on() {
+    let numbers = Numbers::new();
     let (gate, mut calls) = Gate::new();
     let (address, ..) = serve(tight(), Arc::clone(&gate) as _, Vec::new()).await;
     let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
@@ -67,23 +62,98 @@ async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_one
         202,
         "there is room again"
     );
-    assert_eq!(in_flight(), 1);
+    let started = Instant::now();
+    while numbers.in_flight() > 0.0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "bytes stay in flight:\n{}",
+            numbers.page()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+// On one thread, so that every number of the server is among the test's own.
+#[tokio::test]
+async fn a_refused_client_that_goes_on_sending_may_send_it_all_and_reads_why() {
+    let numbers = Numbers::new();
+    let config = HttpConfig {
+        permit_wait: Duration::from_millis(500),
+        ..tight()
+    };
+    let (gate, mut calls) = Gate::new();
+    let (address, ..) = serve(config, Arc::clone(&gate) as _, Vec::new()).await;
+    let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
+    assert_eq!(calls.recv().await, Some(15));
+
+    let mut wire = Wire::connect(address).await;
+    wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 3000000\r\n\r\n")
+        .await;
+    // While the request waits for room, its body begins to come, apart from the head; the rest comes after the answer.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    wire.send(&[b'x'; 100_000]).await;
+    wire.stream.readable().await.unwrap();
+    for _ in 0..29 {
+        wire.send(&[b'x'; 100_000]).await;
+    }
+    assert_eq!(wire.answer().await.expect("no reset").status, 503);
+    assert!(!numbers.page().contains("method=\"none\""), "{}", numbers.page());
+    gate.open.add_permits(1);
+    assert_eq!(first.await.unwrap().status, 202);
+}
+
+/// Announces so many bytes and, once they are asked for, sends one.
+async fn slow_upload(server: &TestServer, announced: usize) -> Wire {
+    let mut slow = Wire::connect(server.address).await;
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: w\r\nexpect: 100-continue\r\ncontent-length: {announced}\r\n\r\n"
+    );
+    slow.send(head.as_bytes()).await;
+    assert_eq!(slow.answer().await.unwrap().status, 100);
+    slow.send(b"{").await;
+    slow
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_gives_its_room_to_those_who_wait() {
+async fn a_slow_body_that_announces_much_soon_holds_little() {
+    let numbers = Numbers::new();
     let server = TestServer::with(tight(), []).await;
-    let mut slow = Wire::connect(server.address).await;
-    slow.send(b"POST /v1/messages HTTP/1.1\r\nhost: w\r\ncontent-length: 4000000\r\n\r\n{")
-        .await;
+    let mut silent = slow_upload(&server, 2_000_000).await;
+    let mut dripping = slow_upload(&server, 2_000_000).await;
+    assert!(numbers.in_flight() > 4_000_000.0);
+    let started = Instant::now();
+    while numbers.in_flight() > 2_200_000.0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{}",
+            numbers.in_flight()
+        );
+        dripping.send(&[b'x'; 10_000]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Both are still there, and have to give nothing more.
+    for slow in [&mut silent, &mut dripping] {
+        let unanswered = tokio::time::timeout(Duration::from_millis(50), slow.answer()).await;
+        assert!(unanswered.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_give_their_room_to_those_who_wait() {
+    // Three of them leave little of the four MiB that large bodies share.
+    let server = TestServer::with(tight(), []).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        slow.push(slow_upload(&server, 1_200_000).await);
+    }
     let started = Instant::now();
     while server.send(&large()).await.status != 202 {
         assert!(
             started.elapsed() < Duration::from_secs(5),
-            "the slow body keeps its room"
+            "the slow bodies keep their room"
         );
     }
-    let answer = slow.answer().await.unwrap();
+    let answer = slow.remove(0).answer().await.unwrap();
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("slower than"), "{}", answer.text());
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinHandle;
@@ -27,6 +28,38 @@ pub(crate) fn metrics() -> PrometheusHandle {
         .clone()
 }
 
+/// The numbers of this thread's test alone: what is counted or made here goes into them.
+pub(crate) struct Numbers {
+    handle: PrometheusHandle,
+    _guard: metrics::LocalRecorderGuard<'static>,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // A guard borrows its recorder, and a test's recorder may live as long as the program.
+        let guard = metrics::set_default_local_recorder(Box::leak(Box::new(recorder)));
+        Self {
+            handle,
+            _guard: guard,
+        }
+    }
+
+    pub(crate) fn page(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Returns the bytes of request bodies that the test's servers hold.
+    pub(crate) fn in_flight(&self) -> f64 {
+        let page = self.page();
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix("warren_http_in_flight_bytes "));
+        line.expect("the gauge").parse().unwrap()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -37,6 +70,7 @@ pub(crate) struct TestServer {
 pub(crate) fn config() -> HttpConfig {
     HttpConfig {
         listen: "127.0.0.1:0".to_owned(),
+        drain_delay: Duration::ZERO,
         ..HttpConfig::default()
     }
 }

@@ -154,11 +154,13 @@ pub trait Settlement: fmt::Debug + Send + Sync {
     /// again, so effects must be idempotent. Adapters gather acknowledgements: many calls cost one exchange.
     ///
     /// # Errors
-    /// Nothing was acknowledged, and the delivery comes again.
+    /// The delivery is not known to be settled: see [`SettleError`].
     async fn settle(self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError>;
 }
 
-/// Why a delivery was not settled. In every case it is delivered again.
+/// Why a delivery is not known to be settled: it comes again, unless what was on its way still succeeds.
+///
+/// It may come at once, and every time counts: whoever gets it repeatedly waits before handling it again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SettleError {
     /// The connection it came on is gone; nothing is to be done.

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use warren_e2e::bed::on_shared_servers;
 use warren_e2e::load::Load;
+use warren_e2e::metrics::Metrics;
 use warren_e2e::process::Service;
 use warren_e2e::request::Planner;
 use warren_e2e::sqlite::DataFolder;
@@ -27,7 +28,10 @@ fn begin(seed: u64, intake: &Service) -> (Arc<Ledger>, JoinHandle<anyhow::Result
 }
 
 /// Kills the program again and again, each time after some more messages were accepted, and starts it again.
-async fn crash(victim: &mut Service, ledger: &Ledger) {
+///
+/// Returns how many messages the broker had delivered to it again until each of the kills.
+async fn crash(victim: &mut Service, ledger: &Ledger) -> u64 {
+    let mut again = 0;
     for crash in 1..=CRASHES {
         let reached = MESSAGES * crash / (CRASHES + 1);
         let within = Duration::from_secs(120);
@@ -37,9 +41,17 @@ async fn crash(victim: &mut Service, ledger: &Ledger) {
             })
             .await
             .unwrap();
+        again += delivered_again(victim).await;
         victim.kill().await.unwrap();
         victim.start().await.unwrap();
     }
+    again
+}
+
+/// Returns how many messages the broker has delivered to a program that it had delivered before; since its start.
+async fn delivered_again(service: &Service) -> u64 {
+    let metrics = Metrics::scrape(service.address()).await.unwrap();
+    metrics.sum("warren_amqp_redelivered_messages_total")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,8 +85,11 @@ async fn kill_9_of_the_worker_loses_nothing_and_doubles_nothing() {
         ingest.start_ready().await.unwrap();
         worker.start_ready().await.unwrap();
         let (ledger, load) = begin(12, &ingest);
-        crash(&mut worker, &ledger).await;
+        let again = crash(&mut worker, &ledger).await;
         load.await.unwrap().unwrap();
+        bed.wait_stored(&ledger).await.unwrap();
+        let again = again + delivered_again(&worker).await;
+        assert!(again > 0, "no delivery was under way when the worker was killed");
         let report = bed.settle(&ledger, &mut ingest, &mut worker).await.unwrap();
         report.assert_clean();
         assert_eq!((report.accepted, report.stored), (MESSAGES, MESSAGES));

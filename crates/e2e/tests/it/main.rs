@@ -7,6 +7,7 @@ mod hostile;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
 #[allow(dead_code)]
 mod hostile_requests;
+mod ids;
 mod kill;
 mod memory;
 mod operator;

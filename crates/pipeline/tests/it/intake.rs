@@ -1,8 +1,9 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
-use warren_domain::ports::PublishError;
-use warren_domain::{Draft, MessageLimits, Rejection, RejectionCode};
+use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
+use warren_domain::{Draft, Message, MessageLimits, Rejection, RejectionCode, TraceContext};
 use warren_pipeline::{Intake, Receipt};
 
 fn records(bodies: &[&str]) -> Vec<Result<Draft, Rejection>> {
@@ -65,6 +66,58 @@ async fn what_the_broker_did_not_take_is_told_apart_by_place() {
             .iter()
             .all(|(.., error)| error.to_string().contains("away"))
     );
+}
+
+#[tokio::test]
+async fn a_publisher_that_breaks_the_order_of_its_answer_makes_no_failed_message_an_accepted_one() {
+    let failure = || PublishError::unavailable("away");
+    for (named, lost) in [
+        (vec![2, 0], vec![0, 2]),
+        (vec![1, 1], vec![1]),
+        (vec![3, 99, 1, 3], vec![1, 3]),
+        (vec![99], vec![0, 1, 2, 3]),
+    ] {
+        let publisher = ScriptedPublisher::new([PublishStep::FailAt(named.clone(), failure())]);
+        let intake = Intake::new(publisher, MessageLimits::default());
+        let receipt = intake.accept(records(&[GOOD, GOOD, GOOD, GOOD]), None).await;
+        let accepted = (0..4).filter(|place| !lost.contains(place)).collect();
+        assert_eq!(places(&receipt), (accepted, vec![], lost), "{named:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Panics;
+
+#[async_trait::async_trait]
+impl MessagePublisher for Panics {
+    async fn publish(&self, _: Vec<Message>, _: Option<TraceContext>) -> Result<(), Unpublished> {
+        tokio::task::yield_now().await;
+        panic!("as told")
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_panics_makes_its_messages_unavailable() {
+    let intake = Intake::new(Arc::new(Panics), MessageLimits::default());
+    let receipt = intake.accept(records(&[GOOD, "{}", GOOD]), None).await;
+    assert_eq!(places(&receipt), (vec![], vec![1], vec![0, 2]));
+    intake.drain().await;
+}
+
+#[tokio::test]
+async fn what_belongs_to_a_request_is_held_until_the_publisher_has_answered_and_no_longer() {
+    let publisher = ScriptedPublisher::new([PublishStep::TakeAfter(Duration::from_millis(50))]);
+    let intake = Intake::new(publisher.clone(), MessageLimits::default());
+    let held = Arc::new(());
+    let publishing = intake.publish(intake.prepare(records(&[GOOD])), None, Arc::clone(&held));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(5), publishing)
+            .await
+            .is_err()
+    );
+    assert_eq!(Arc::strong_count(&held), 2);
+    intake.drain().await;
+    assert_eq!((publisher.taken().len(), Arc::strong_count(&held)), (1, 1));
 }
 
 #[tokio::test]

@@ -14,24 +14,24 @@ use warren_domain::Message;
 use warren_domain::ports::{Cause, HealthCheck, MessageConsumer, StoreError};
 use warren_pipeline::{StoreLoop, WorkerConfig, WorkerHealth};
 
-struct Running {
-    queue: ScriptedQueue,
-    later: Arc<Mutex<VecDeque<ScriptedConsumer>>>,
-    store_health: Arc<ScriptedHealth>,
-    health: WorkerHealth,
-    stop: CancellationToken,
-    run: JoinHandle<()>,
+pub(crate) struct Running {
+    pub(crate) queue: ScriptedQueue,
+    pub(crate) later: Arc<Mutex<VecDeque<ScriptedConsumer>>>,
+    pub(crate) store_health: Arc<ScriptedHealth>,
+    pub(crate) health: WorkerHealth,
+    pub(crate) stop: CancellationToken,
+    pub(crate) run: JoinHandle<()>,
 }
 
 impl Running {
-    async fn stopped(self) -> ScriptedQueue {
+    pub(crate) async fn stopped(self) -> ScriptedQueue {
         self.stop.cancel();
         timeout(PATIENCE, self.run).await.expect("the loop ends").unwrap();
         self.queue
     }
 }
 
-fn quick() -> WorkerConfig {
+pub(crate) fn quick() -> WorkerConfig {
     WorkerConfig {
         retry_min: Duration::from_millis(1),
         retry_max: Duration::from_millis(5),
@@ -40,7 +40,7 @@ fn quick() -> WorkerConfig {
     }
 }
 
-fn run(store: Arc<ScriptedStore>, config: WorkerConfig) -> Running {
+pub(crate) fn run(store: Arc<ScriptedStore>, config: WorkerConfig) -> Running {
     let (queue, consumer) = scripted_queue();
     let later = Arc::new(Mutex::new(VecDeque::from([consumer])));
     let store_health = ScriptedHealth::healthy("store");
@@ -62,14 +62,14 @@ fn run(store: Arc<ScriptedStore>, config: WorkerConfig) -> Running {
     }
 }
 
-fn unavailable() -> StoreError {
+pub(crate) fn unavailable() -> StoreError {
     StoreError::Unavailable {
         reason: "as scripted".to_owned(),
         cause: None,
     }
 }
 
-fn acknowledged(settled: &[(usize, Settled)]) -> usize {
+pub(crate) fn acknowledged(settled: &[(usize, Settled)]) -> usize {
     settled
         .iter()
         .filter(|(_, outcome)| *outcome == Settled::Acknowledged(Vec::new()))
@@ -201,10 +201,7 @@ async fn a_stopping_worker_finishes_what_it_holds() {
     );
     running.queue.feed(messages(7)).await;
     // Held because the batch may still grow for ten minutes; the stop ends that.
-    while running.health.check().await.is_err() {
-        tokio::task::yield_now().await;
-    }
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    running.queue.until_taken(1).await;
     let queue = running.stopped().await;
     assert_eq!(acknowledged(&queue.settled()), 1);
     assert_eq!(store.rows().len(), 7);

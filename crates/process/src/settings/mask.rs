@@ -6,14 +6,15 @@ pub(super) const MASK: &str = "***";
 /// Returns `value` of the setting `key` as it may be shown.
 ///
 /// A key that speaks of a password, secret or token shows `***` alone; the passwords inside a `…url` are
-/// replaced, and the rest of it stays readable, because host and user are what an operator looks for. Every other
-/// value is treated as a possible URL too: a URL pasted into the wrong setting is still a secret.
+/// replaced, and the rest of it stays readable, because host and user are what an operator looks for. A `…url` that
+/// is none, such as `app:s3cret@rabbit:5672`, shows `***` alone: nobody can tell where in it the password stands.
+/// Every other value is treated as a possible URL too: a URL pasted into the wrong setting is still a secret.
 #[must_use]
 pub fn mask(key: &str, value: &str) -> String {
     if value.is_empty() {
         return String::new();
     }
-    if is_secret(key) {
+    if is_secret(key) || (is_url(key) && is_opaque(value)) {
         MASK.to_owned()
     } else {
         mask_urls(value, |_| false)
@@ -26,15 +27,38 @@ pub(crate) fn mask_in(message: &str, key: &str, value: &str) -> String {
     if shown == value {
         return mask_urls(message, char::is_whitespace);
     }
-    let debug = format!("{value:?}");
-    let message = message
-        .replace(debug.trim_matches('"'), &shown)
-        .replace(value, &shown);
+    let mut message = message.to_owned();
+    for value in [value, value.trim()]
+        .into_iter()
+        .filter(|value| !value.is_empty())
+    {
+        let debug = format!("{value:?}");
+        message = message
+            .replace(debug.trim_matches('"'), &shown)
+            .replace(value, &shown);
+    }
     mask_urls(&message, char::is_whitespace)
 }
 
+/// Returns the last segment of a key.
+fn name(key: &str) -> String {
+    key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase()
+}
+
+fn is_url(key: &str) -> bool {
+    name(key).ends_with("url")
+}
+
+/// Tells whether something that may be a user or a password stands before the first `://`, or without any.
+fn is_opaque(value: &str) -> bool {
+    value
+        .split_once("://")
+        .map_or(value, |(scheme, _)| scheme)
+        .contains([':', '@'])
+}
+
 fn is_secret(key: &str) -> bool {
-    let name = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
+    let name = name(key);
     // `password_file` holds the place of a secret, which is what an operator wants to see.
     !name.ends_with("_file")
         && ["password", "secret", "token", "credential"]
@@ -137,6 +161,24 @@ mod tests {
         ] {
             assert_eq!(mask("amqp.url", value), shown);
         }
+    }
+
+    #[test]
+    fn what_should_be_a_url_and_is_none_shows_nothing_that_may_be_a_password() {
+        for value in [
+            "app:s3cret@rabbit:5672",
+            "s3cret@rabbit",
+            "amqp:/app:s3cret@rabbit",
+            "app:s3cret",
+            "app:s3cret@one,amqp://two",
+        ] {
+            assert_eq!(mask("amqp.url", value), MASK, "{value}");
+            assert_eq!(mask("x.proxy_URL", value), MASK, "{value}");
+        }
+        assert_eq!(mask("amqp.url", "rabbit"), "rabbit");
+        assert_eq!(mask("http.listen", "localhost:80"), "localhost:80");
+        let message = mask_in("app:s3cret@h is no URL", "amqp.url", " app:s3cret@h\n");
+        assert_eq!(message, "*** is no URL");
     }
 
     #[test]

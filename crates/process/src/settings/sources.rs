@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
+use super::mask::mask;
 use super::origin::{Origin, PREFIX};
 use super::problem::Problem;
 
@@ -77,13 +78,6 @@ impl Sources {
     pub fn flag(mut self, flag: &str, key: &str, value: &str) -> Self {
         self.flags
             .push((flag.to_owned(), key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Tolerates a further first segment that another program reads, beyond [`SECTIONS`].
-    #[must_use]
-    pub fn tolerate(mut self, section: &'static str) -> Self {
-        self.sections.insert(section);
         self
     }
 }
@@ -338,7 +332,11 @@ fn secret(variable: &str, path: &str) -> Result<String, Problem> {
             variable,
             None,
             &Origin::Variable(variable.to_owned()),
-            &format!("names the file {path}, which cannot be read: {error}"),
+            // Whoever put the URL itself in place of its file's name must not read it in a log.
+            &format!(
+                "names the file {}, which cannot be read: {error}",
+                mask("url", path)
+            ),
         )),
     }
 }

@@ -1,7 +1,7 @@
 //! Log lines on standard error, and panics among them.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::panic::PanicHookInfo;
 
 use tracing::dispatcher;
@@ -12,8 +12,8 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
+use super::TelemetryConfig;
 use super::escape::{EscapingWriter, JsonWriter};
-use super::{LogFormat, TelemetryConfig};
 
 /// Why logging could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -32,15 +32,10 @@ pub enum LoggingError {
 /// When the filter cannot be read, or when called twice.
 pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(&config.log).map_err(LoggingError::Filter)?;
-    let json = match config.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !io::stderr().is_terminal(),
-    };
-    let set = if json {
-        tracing::subscriber::set_global_default(json_lines(filter, || JsonWriter(io::stderr())))
-    } else {
+    let set = if config.is_text() {
         tracing::subscriber::set_global_default(text_lines(filter, io::stderr))
+    } else {
+        tracing::subscriber::set_global_default(json_lines(filter, || JsonWriter(io::stderr())))
     };
     set.map_err(LoggingError::AlreadySet)?;
     install_panic_hook();

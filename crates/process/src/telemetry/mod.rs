@@ -5,6 +5,8 @@ pub mod logging;
 pub mod metrics;
 mod process;
 
+use std::io::{self, IsTerminal as _};
+
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +30,16 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
+    /// Tells whether standard error gets text for people, not JSON for programs.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        match self.format {
+            LogFormat::Json => false,
+            LogFormat::Text => true,
+            LogFormat::Auto => io::stderr().is_terminal(),
+        }
+    }
+
     /// Lists what the types cannot express: field and problem.
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {

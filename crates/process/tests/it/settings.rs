@@ -278,6 +278,24 @@ fn a_secret_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_url_without_a_scheme_is_shown_nowhere() {
+    const WRONG: &str = "app:s3cret@rabbit:5672";
+    let given = file("");
+    let secret = given.write("secret", &format!("{WRONG}\n"));
+    for (name, value) in [
+        ("WARREN_AMQP__URL", WRONG),
+        ("WARREN_AMQP__URL_FILE", &secret),
+        ("WARREN_AMQP__URL_FILE", WRONG),
+    ] {
+        let problems = given.problems(&[(name, value)]).join("\n");
+        assert!(
+            problems.contains("***") && !problems.contains("s3cret"),
+            "{problems}"
+        );
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_place_and_remedy() {
     let given = file(
         "[http]\nlisten = \"localhost\"\nmax_connections = 70000\nbody_limit = \"20 parsecs\"\ntimeout = 5\n\
@@ -379,8 +397,6 @@ fn what_belongs_to_another_program_is_tolerated_where_programs_share_it() {
         1,
         "a section nobody knows is a mistake"
     );
-    let tolerant = given.sources(&[]).tolerate("postgers");
-    settings::load::<Program>(&tolerant).unwrap();
 }
 
 #[test]

@@ -100,6 +100,8 @@ fn no_requests() -> Vec<Hostile> {
     let says = ["headers-too-large", "64 KiB", "100 headers"];
     table.push(refused("a header of 70,000 bytes", header.into(), 431, &says));
     let headers: String = (0..101).map(|number| format!("x-{number}: y\r\n")).collect();
+    let path = format!("GET /{} HTTP/1.1\r\nhost: w\r\n\r\n", "a".repeat(70_000));
+    table.push(refused("a path of 70,000 bytes", path.into(), 431, &says));
     table.push(refused(
         "101 headers",
         format!("GET /livez HTTP/1.1\r\n{headers}\r\n").into(),
@@ -222,6 +224,18 @@ fn heads() -> Vec<Hostile> {
             post("/v1/messages", &["Idempotency-Key: "], GOOD),
             400,
             &["Idempotency-Key"],
+        ),
+        refused(
+            "HTTP/1.1 without a host",
+            [b"POST /v1/messages HTTP/1.1\r\ncontent-length: 15\r\n\r\n", GOOD].concat(),
+            400,
+            &["malformed-request", "Host"],
+        ),
+        refused(
+            "two hosts",
+            post("/v1/messages", &["host: other"], GOOD),
+            400,
+            &["malformed-request", "Host"],
         ),
         refused(
             "a post without a body",

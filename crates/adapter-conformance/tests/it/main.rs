@@ -1,0 +1,43 @@
+//! A fake is allowed once it passes the suite.
+
+#![allow(missing_docs)]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use warren_adapter_conformance::scripted::ScriptedStore;
+use warren_adapter_conformance::store::StoreUnderTest;
+use warren_domain::ports::MessageStore;
+use warren_domain::{Message, MessageId, SeverityCounts};
+
+struct Subject(Arc<ScriptedStore>);
+
+async fn fresh() -> Arc<Subject> {
+    Arc::new(Subject(ScriptedStore::new([])))
+}
+
+#[async_trait]
+impl StoreUnderTest for Subject {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        Arc::clone(&self.0) as Arc<dyn MessageStore>
+    }
+
+    async fn find(&self, ids: &[MessageId]) -> Vec<Message> {
+        let mut rows = self.0.rows();
+        rows.retain(|message| ids.contains(&message.id));
+        rows
+    }
+
+    async fn counts(&self) -> SeverityCounts {
+        self.0.rows().iter().map(|message| message.severity).collect()
+    }
+
+    async fn refuse(&self, id: MessageId) -> bool {
+        self.0.refuse(id);
+        true
+    }
+
+    async fn tear_down(&self) {}
+}
+
+warren_adapter_conformance::store_suite!(fresh());
