@@ -286,10 +286,10 @@ impl Writing {
         let mut queue_open = true;
         loop {
             let closing = self.closing.is_cancelled();
-            if closing || flight.next_round_at.is_none() {
-                if let Err(error) = self.publish_rounds(link, flight).await {
-                    return End::Lost(chain(&error));
-                }
+            if (closing || flight.next_round_at.is_none())
+                && let Err(error) = self.publish_rounds(link, flight).await
+            {
+                return End::Lost(chain(&error));
             }
             let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
             let oldest = oldest.map(|(published, _)| published);
