@@ -27,8 +27,9 @@ pub struct AmqpConfig {
     /// after three seconds; a shorter time cannot tell it from a broker that hangs. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// The interval of heartbeats, whole seconds of at least 2; a silent peer is given up after two of them.
-    /// Default 5 s.
+    /// The interval of heartbeats, whole seconds of at least 2; a silent peer is given up after two of them. With
+    /// `amqps` the end of a burst that fills the socket may wait for the next frame, at the latest half of this:
+    /// amqprs does not flush TLS. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     /// The shortest pause between attempts to connect. Default 50 ms.
@@ -69,7 +70,10 @@ pub struct AmqpConfig {
     /// The most bytes on their way at once, over all rounds; one packet is always let through. Default 16 MiB.
     pub max_unconfirmed_bytes: ByteSize,
 
-    /// The most packets a consumer holds unsettled, 1–65,535. Default 256.
+    /// The most packets a consumer holds unsettled, 1–65,535. It is also what bounds a consumer's memory: the raw
+    /// packets, at most this many times `packet_max_bytes` of the publisher, 96 MiB with the defaults, and beside
+    /// them the messages of the next 32 packets and of the batches at work. In `store-worker` at least
+    /// (`worker.batches_in_flight` + 1) × `worker.batch_deliveries`, or batches stay small. Default 384.
     pub prefetch: u16,
 
     /// How often a packet is delivered from the store queue or a group queue before the broker gives it up: the
@@ -138,7 +142,7 @@ impl Default for AmqpConfig {
             round_pause: Duration::from_millis(1),
             max_unconfirmed_packets: 128,
             max_unconfirmed_bytes: ByteSize::mib(16),
-            prefetch: 256,
+            prefetch: 384,
             store_delivery_limit: 20,
             store_dead_letter_strategy: DeadLetterStrategy::AtLeastOnce,
             store_max_bytes: ByteSize::gib(4),

@@ -99,9 +99,14 @@ impl Connector {
         )
         .await;
         if opened.is_err() {
-            self.next = (self.next + 1) % self.endpoints.len();
+            self.next_address();
         }
         opened
+    }
+
+    /// Goes on to the next address: for a node that lets us in, and then does not work.
+    pub(crate) fn next_address(&mut self) {
+        self.next = (self.next + 1) % self.endpoints.len();
     }
 
     fn arguments(&self, endpoint: &Endpoint) -> OpenConnectionArguments {

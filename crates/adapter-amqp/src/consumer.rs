@@ -22,7 +22,7 @@ use crate::topology::Topology;
 /// How many deliveries are read ahead, ready to be yielded: the next batch is decoded while the last one is stored.
 const READ_AHEAD: usize = 32;
 
-/// How long closing waits until what was fetched is given back; the broker takes it back by itself after that.
+/// How long closing waits until the broker delivers nothing more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Consumes the queue of a group from RabbitMQ, with manual acknowledgements.
@@ -34,6 +34,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A delivery that is dropped, or whose dead letters cannot be written, is given back and comes again. On RabbitMQ
 /// before 4.3 every such return counts towards `store_delivery_limit`, and so does every lost connection: hold a
 /// delivery while the store is away, do not drop it.
+///
+/// What a closed consumer had fetched and not yielded is given back as soon as every delivery it did yield is settled.
 #[derive(Debug)]
 pub struct AmqpConsumer {
     deliveries: mpsc::Receiver<Yielded>,
@@ -41,7 +43,8 @@ pub struct AmqpConsumer {
     consuming: Option<Box<Consuming>>,
     status: Arc<Status>,
     closing: CancellationToken,
-    given_back: CancellationToken,
+    stopped: CancellationToken,
+    ended: CancellationToken,
     started: bool,
 }
 
@@ -54,7 +57,8 @@ impl AmqpConsumer {
         let config = config.checked()?;
         let (out, deliveries) = mpsc::channel(READ_AHEAD);
         let status = Arc::new(Status::idle("consume"));
-        let (closing, given_back) = (CancellationToken::new(), CancellationToken::new());
+        let (closing, stopped) = (CancellationToken::new(), CancellationToken::new());
+        let ended = CancellationToken::new();
         let topology = Topology::new(&config);
         let consuming = Consuming {
             connector: Connector::new(&config, "consume")?,
@@ -69,7 +73,8 @@ impl AmqpConsumer {
             out,
             letters: Arc::new(Letters::new(config)),
             closing: closing.clone(),
-            given_back: given_back.clone(),
+            stopped: stopped.clone(),
+            _ended: ended.clone().drop_guard(),
             metrics: Arc::new(ConsumeMetrics::new()),
             quarantine: Quarantine::default(),
         };
@@ -78,7 +83,8 @@ impl AmqpConsumer {
             consuming: Some(Box::new(consuming)),
             status,
             closing,
-            given_back,
+            stopped,
+            ended,
             started: false,
         })
     }
@@ -86,6 +92,14 @@ impl AmqpConsumer {
     /// Returns what tells whether the consumer is connected; `rabbitmq` by name. Unhealthy until it has begun.
     pub fn health(&self) -> Arc<dyn HealthCheck> {
         Arc::clone(&self.status) as Arc<dyn HealthCheck>
+    }
+
+    /// Waits until the consumer was closed or dropped, every delivery is settled, and the broker knows.
+    ///
+    /// Acknowledging hands over to a task; a program that ends before that task does has its last deliveries
+    /// delivered again. Has no limit of its own: a delivery that is held keeps the consumer's task.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ended.clone().cancelled_owned()
     }
 }
 
@@ -112,8 +126,10 @@ impl MessageConsumer for AmqpConsumer {
         while let Some(given_back) = self.deliveries.recv().await {
             drop(given_back);
         }
-        if self.started && timeout(CLOSE_TIMEOUT, self.given_back.cancelled()).await.is_err() {
-            tracing::warn!("RabbitMQ takes back what was fetched by itself: closing took too long");
+        if self.started && timeout(CLOSE_TIMEOUT, self.stopped.cancelled()).await.is_err() {
+            tracing::warn!(
+                "RabbitMQ did not stop delivering in time; it takes back what was fetched by itself"
+            );
         }
     }
 }

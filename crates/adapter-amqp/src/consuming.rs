@@ -1,6 +1,6 @@
 //! The task behind a consumer: it keeps the connection, reads ahead and settles.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::select;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{ConsumerGroup, Delivery};
 
 use crate::acks::{Acks, Settling, Verdict};
@@ -31,6 +31,10 @@ const GAP_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long telling the broker may take; only a writer that is stuck takes longer.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest that a delivery is kept back whose dead letters cannot be written; RabbitMQ waits 30 minutes for an
+/// acknowledgement.
+const LONGEST_REQUEUE_PAUSE: Duration = Duration::from_secs(300);
 
 /// The consumer's name on its channel, which has no other.
 const CONSUMER_TAG: &str = "warren";
@@ -55,14 +59,16 @@ pub(crate) struct Consuming {
     pub(crate) prefetch: u16,
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
-    /// How long a delivery is kept back whose dead letters could not be written.
+    /// How long a delivery is kept back at least whose dead letters could not be written.
     pub(crate) requeue_pause: Duration,
     pub(crate) status: Arc<Status>,
     pub(crate) out: mpsc::Sender<Yielded>,
     pub(crate) letters: Arc<Letters>,
     pub(crate) closing: CancellationToken,
-    /// Cancelled once everything that was fetched and not yielded is given back.
-    pub(crate) given_back: CancellationToken,
+    /// Cancelled once the broker delivers nothing more and everything that was fetched is read.
+    pub(crate) stopped: CancellationToken,
+    /// Tells, by being dropped, that there is nothing left to do.
+    pub(crate) _ended: DropGuard,
     pub(crate) metrics: Arc<ConsumeMetrics>,
     pub(crate) quarantine: Quarantine,
 }
@@ -124,7 +130,18 @@ struct Settler {
     acks: Acks,
     settled: usize,
     tell_rest_at: Option<Instant>,
-    requeue_later: VecDeque<(Instant, u64)>,
+    /// Deliveries to be given back, and when.
+    requeue_later: BTreeSet<(Instant, u64)>,
+    requeue_pause: Duration,
+    /// The consumer is closing: what is given back is told last.
+    closing: bool,
+    /// Deliveries to be given back when everything else is settled.
+    ///
+    /// Earlier, before the broker has stopped delivering, it would deliver them again to this very consumer. And a
+    /// quorum queue's client in the broker takes a few dozen such returns at once; what comes behind them waits there,
+    /// acknowledgements too, and is forgotten when the connection closes (seen with 3.10.8). Returns that are
+    /// forgotten happen anyway.
+    give_back_last: Vec<u64>,
 }
 
 impl Consuming {
@@ -138,7 +155,13 @@ impl Consuming {
                 () = closing.cancelled() => break,
             };
             let subscribed = match opened {
-                Ok(link) => self.subscribed(link).await,
+                Ok(link) => {
+                    let subscribed = self.subscribed(link).await;
+                    if subscribed.is_err() {
+                        self.connector.next_address();
+                    }
+                    subscribed
+                }
                 Err(error) => Err(error),
             };
             match subscribed {
@@ -183,7 +206,7 @@ impl Consuming {
                 }
             }
         }
-        self.given_back.cancel();
+        self.stopped.cancel();
         self.status.away("the consumer was closed");
     }
 
@@ -238,7 +261,10 @@ impl Consuming {
             acks: Acks::new(),
             settled: 0,
             tell_rest_at: None,
-            requeue_later: VecDeque::new(),
+            requeue_later: BTreeSet::new(),
+            requeue_pause: self.requeue_pause,
+            closing: false,
+            give_back_last: Vec::new(),
         };
         let end = self.settle(link, &mut settler, decided, &mut reader, &lost).await;
         lost.cancel();
@@ -288,12 +314,18 @@ impl Consuming {
                     // The channel publishes nothing, so nothing else concerns it.
                     Some(_) => Ok(()),
                 },
+                () = self.closing.cancelled(), if !cancelled => {
+                    (cancelled, settler.closing) = (true, true);
+                    self.cancel(link, &settler.channel).await
+                }
                 count = decided.recv_many(&mut decisions, 1_024) => {
-                    let told = settler.decide(decisions.drain(..), self.requeue_pause).await;
+                    settler.closing |= self.closing.is_cancelled();
+                    let told = settler.decide(decisions.drain(..)).await;
                     if count == 0 {
                         // Nobody is left who could settle anything: everything is done if that was asked for, and
                         // else the deliveries ended with the connection, which may be known here first.
-                        return match told.and(settler.tell_rest().await) {
+                        let told = told.and(settler.tell_rest().await);
+                        return match told.and(settler.give_back().await) {
                             Ok(()) if !cancelled => End::Lost(DELIVERIES_ENDED.to_owned()),
                             Ok(()) => End::Drained,
                             Err(reason) => End::Lost(reason),
@@ -302,12 +334,8 @@ impl Consuming {
                     told
                 }
                 () = until(settler.tell_rest_at) => settler.tell_rest().await,
-                () = until(settler.requeue_later.front().map(|(at, _)| *at)) => settler.requeue_due().await,
+                () = until(settler.requeue_later.first().map(|(at, _)| *at)) => settler.requeue_due().await,
                 () = lost.cancelled() => return End::Lost("more was delivered than the prefetch allows".to_owned()),
-                () = self.closing.cancelled(), if !cancelled => {
-                    cancelled = true;
-                    self.cancel(link, &settler.channel).await
-                }
                 _ = &mut *reader, if reading => {
                     if !cancelled {
                         return End::Lost(DELIVERIES_ENDED.to_owned());
@@ -317,9 +345,9 @@ impl Consuming {
                     while let Ok(decision) = decided.try_recv() {
                         rest.push(decision);
                     }
-                    let told = settler.decide(rest.into_iter(), self.requeue_pause).await;
+                    let told = settler.decide(rest.into_iter()).await;
                     let told = told.and(settler.tell_rest().await);
-                    self.given_back.cancel();
+                    self.stopped.cancel();
                     told
                 }
                 () = sleep_until(released_at), if quarantined => return End::Released,
@@ -348,22 +376,19 @@ impl Consuming {
 
 impl Settler {
     /// Notes decisions, and tells the broker what can be told in one frame.
-    async fn decide(
-        &mut self,
-        decisions: impl Iterator<Item = Decision>,
-        requeue_pause: Duration,
-    ) -> Result<(), String> {
+    async fn decide(&mut self, decisions: impl Iterator<Item = Decision>) -> Result<(), String> {
         for decision in decisions {
             match decision {
+                Decision::Settle(tag, Verdict::Requeue) if self.closing => self.give_back_last.push(tag),
                 Decision::Settle(tag, verdict) => {
                     self.settled += usize::from(verdict == Verdict::Ack);
                     if let Some(settling) = self.acks.decide(tag, verdict) {
                         self.tell(settling).await?;
                     }
                 }
-                Decision::RequeueLater(tag) => {
-                    self.requeue_later
-                        .push_back((Instant::now() + requeue_pause, tag));
+                Decision::RequeueLater { tag, attempt } => {
+                    let pause = requeue_pause(self.requeue_pause, attempt);
+                    self.requeue_later.insert((Instant::now() + pause, tag));
                 }
             }
         }
@@ -386,9 +411,21 @@ impl Settler {
         Ok(())
     }
 
+    /// Gives back what was to be given back last.
+    async fn give_back(&mut self) -> Result<(), String> {
+        for tag in std::mem::take(&mut self.give_back_last) {
+            if let Some(settling) = self.acks.decide(tag, Verdict::Requeue) {
+                self.tell(settling).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn requeue_due(&mut self) -> Result<(), String> {
         let now = Instant::now();
-        while let Some((_, tag)) = self.requeue_later.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(due) = self.requeue_later.first().copied().filter(|(at, _)| *at <= now) {
+            self.requeue_later.remove(&due);
+            let (_, tag) = due;
             if let Some(settling) = self.acks.decide(tag, Verdict::Requeue) {
                 self.tell(settling).await?;
             }
@@ -415,6 +452,15 @@ impl Settler {
     }
 }
 
+/// Returns how long a delivery is kept back whose dead letters could not be written: twice as long with every attempt,
+/// so that an outage of the dead letters does not use up the delivery limit, and with it the reason.
+fn requeue_pause(shortest: Duration, attempt: u32) -> Duration {
+    let doubled = shortest.saturating_mul(1 << attempt.min(16));
+    doubled
+        .min(LONGEST_REQUEUE_PAUSE)
+        .mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
 /// Waits for a moment, or for ever.
 async fn until(moment: Option<Instant>) {
     match moment {
@@ -426,6 +472,19 @@ async fn until(moment: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_made_a_dead_letter_is_kept_back_longer_each_time() {
+        let second = Duration::from_secs(1);
+        for (attempt, longest) in [(1, 2), (2, 4), (8, 256), (9, 300), (20, 300), (u32::MAX, 300)] {
+            let longest = second * longest;
+            let pause = requeue_pause(second, attempt);
+            assert!((longest / 2..=longest).contains(&pause), "{attempt}: {pause:?}");
+        }
+        // The default delivery limit lasts for more than half an hour.
+        let all: Duration = (1..20).map(|attempt| requeue_pause(second, attempt)).sum();
+        assert!(all > second * 1_800, "{all:?}");
+    }
 
     #[test]
     fn three_young_deaths_begin_the_quarantine() {

@@ -58,6 +58,7 @@ pub(crate) struct Letter {
     detail: String,
     message_type: Option<String>,
     content_type: Option<String>,
+    content_encoding: Option<String>,
 }
 
 impl Letter {
@@ -73,6 +74,7 @@ impl Letter {
             detail: bounded(&reason.detail),
             message_type: Some(packet::PACKET_TYPE.to_owned()),
             content_type: Some(packet::CONTENT_TYPE.to_owned()),
+            content_encoding: None,
             origin,
         }
     }
@@ -86,6 +88,7 @@ impl Letter {
         Self {
             message_type: properties.message_type().cloned(),
             content_type: properties.content_type().cloned(),
+            content_encoding: properties.content_encoding().cloned(),
             ..Self::of_lines(origin, origin.first_seen, reason)
         }
     }
@@ -115,12 +118,18 @@ impl Letter {
             insert(&mut headers, name, FieldValue::from(value));
         }
         insert(&mut headers, ATTEMPT, FieldValue::l((*attempt).into()));
-        packet::stamped(
-            message_id,
-            self.message_type.as_deref().unwrap_or_default(),
-            self.content_type.as_deref().unwrap_or_default(),
-            headers,
-        )
+        let mut properties = packet::stamped(message_id, headers);
+        // What the original does not say, its letter does not say either: sent on its way again it is the same packet.
+        if let Some(message_type) = &self.message_type {
+            properties.with_message_type(message_type);
+        }
+        if let Some(content_type) = &self.content_type {
+            properties.with_content_type(content_type);
+        }
+        if let Some(encoding) = &self.content_encoding {
+            properties.with_content_encoding(encoding);
+        }
+        properties
     }
 }
 
@@ -133,15 +142,40 @@ fn bounded(detail: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_headers_are_bounded() {
-        let origin = Origin {
+    fn origin() -> Origin {
+        Origin {
             queue: "q".repeat(255),
             exchange: "e".repeat(255),
             routing_key: "r".repeat(255),
             attempt: u32::MAX,
             first_seen: Timestamp::MAX,
+        }
+    }
+
+    #[test]
+    fn a_letter_says_of_itself_what_its_packet_did() {
+        let letter = |packet: &BasicProperties| {
+            let letter = Letter::of_packet(&origin(), packet, &undecodable("why"));
+            letter.properties("id")
         };
+        let silent = letter(&BasicProperties::default());
+        assert_eq!(silent.message_type(), None);
+        assert_eq!(silent.content_type(), None);
+        assert_eq!(silent.content_encoding(), None);
+        let zipped = BasicProperties::default()
+            .with_message_type("warren.v2")
+            .with_content_type("application/x-ndjson")
+            .with_content_encoding("gzip")
+            .finish();
+        let kept = letter(&zipped);
+        assert_eq!(kept.message_type(), zipped.message_type());
+        assert_eq!(kept.content_type(), zipped.content_type());
+        assert_eq!(kept.content_encoding(), zipped.content_encoding());
+    }
+
+    #[test]
+    fn the_headers_are_bounded() {
+        let origin = origin();
         let letter = Letter::of_lines(&origin, Timestamp::MIN, &undecodable("é".repeat(100_000)));
         assert!(letter.detail.len() <= MAX_DETAIL && letter.detail.ends_with('é'));
         let properties = letter.properties("id");

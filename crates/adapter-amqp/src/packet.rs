@@ -56,24 +56,20 @@ pub(crate) fn properties(message_id: &str, messages: usize, traces: &[TraceConte
             insert(&mut headers, TRACEPARENTS, FieldValue::from(joined));
         }
     }
-    stamped(message_id, PACKET_TYPE, CONTENT_TYPE, headers)
+    stamped(message_id, headers)
+        .with_message_type(PACKET_TYPE)
+        .with_content_type(CONTENT_TYPE)
+        .finish()
 }
 
-/// Makes the properties that everything we publish has: durable, with an id, a type and a time.
+/// Makes the properties that everything we publish has: durable, with an id and a time.
 ///
-/// The texts have to be short strings, at most 255 bytes: amqprs panics beyond.
-pub(crate) fn stamped(
-    message_id: &str,
-    message_type: &str,
-    content_type: &str,
-    headers: FieldTable,
-) -> BasicProperties {
+/// The texts of properties have to be short strings, at most 255 bytes: amqprs panics beyond.
+pub(crate) fn stamped(message_id: &str, headers: FieldTable) -> BasicProperties {
     let seconds = Timestamp::now().unix_micros() / 1_000_000;
     BasicProperties::default()
-        .with_content_type(content_type)
         .with_delivery_mode(DELIVERY_MODE_PERSISTENT)
         .with_message_id(message_id)
-        .with_message_type(message_type)
         .with_timestamp(u64::try_from(seconds).unwrap_or_default())
         .with_headers(headers)
         .finish()
@@ -132,7 +128,8 @@ pub(crate) struct Decoded {
 /// Tells whether a packet calls itself something this program does not know.
 pub(crate) fn unsupported(properties: &BasicProperties) -> Option<String> {
     match properties.message_type() {
-        Some(kind) if kind != PACKET_TYPE => Some(format!(
+        // Some clients send an empty one for none.
+        Some(kind) if !kind.is_empty() && kind != PACKET_TYPE => Some(format!(
             "a packet of type {kind:?}, but this program reads {PACKET_TYPE} only"
         )),
         _ => match properties.content_encoding() {
@@ -249,6 +246,7 @@ mod tests {
         let typed = |kind: &str| BasicProperties::default().with_message_type(kind).finish();
         assert_eq!(unsupported(&BasicProperties::default()), None);
         assert_eq!(unsupported(&typed(PACKET_TYPE)), None);
+        assert_eq!(unsupported(&typed("")), None);
         assert!(unsupported(&typed("warren.v2")).is_some_and(|why| why.contains("warren.v2")));
         let zipped = BasicProperties::default().with_content_encoding("gzip").finish();
         assert!(unsupported(&zipped).is_some());

@@ -75,7 +75,8 @@ impl MessagePublisher for AmqpPublisher {
         let mut errors: Vec<(usize, PublishError)> = Vec::new();
         for places in by_address(&messages) {
             let mut places = places.into_iter().peekable();
-            while let Some((held, lines)) = self.sender.next_chunk(&messages, &mut places) {
+            let mut carried = Vec::new();
+            while let Some((held, lines)) = self.sender.next_chunk(&messages, &mut places, &mut carried) {
                 let first = &messages[held[0]];
                 let address = Address::Messages {
                     severity: first.severity,
@@ -219,14 +220,20 @@ impl Sender {
     }
 
     /// Writes the lines of the next messages that fit into a packet together, at least one.
+    ///
+    /// `carried` is the line of the next message if it is written already: it was the first that did not fit.
     fn next_chunk(
         &self,
         messages: &[Message],
         places: &mut std::iter::Peekable<impl Iterator<Item = usize>>,
+        carried: &mut Vec<u8>,
     ) -> Option<(Vec<usize>, Vec<u8>)> {
         let first = places.next()?;
-        let mut lines = Vec::with_capacity(512);
-        messages[first].append_json_line(&mut lines);
+        let mut lines = std::mem::take(carried);
+        if lines.is_empty() {
+            lines.reserve(512);
+            messages[first].append_json_line(&mut lines);
+        }
         let mut held = vec![first];
         while held.len() < self.packet.messages
             && let Some(place) = places.peek().copied()
@@ -234,11 +241,15 @@ impl Sender {
             let before = lines.len();
             messages[place].append_json_line(&mut lines);
             if lines.len() > self.packet.bytes {
-                lines.truncate(before);
+                *carried = lines.split_off(before);
                 break;
             }
             held.push(place);
             places.next();
+        }
+        // What waits is counted by its length.
+        if lines.capacity() > 2 * lines.len() {
+            lines.shrink_to_fit();
         }
         Some((held, lines))
     }

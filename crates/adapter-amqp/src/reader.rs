@@ -84,9 +84,11 @@ impl Reader {
         redelivered: bool,
         properties: &BasicProperties,
         decoded: Decoded,
-        body: Vec<u8>,
+        mut body: Vec<u8>,
         origin: Origin,
     ) -> Delivery {
+        // amqprs gathers the frames of a body in a buffer that doubles: up to half of it is air.
+        body.shrink_to_fit();
         let Decoded { messages, lines, bad } = decoded;
         self.metrics
             .delivered(messages.iter().map(|message| message.severity), redelivered);
@@ -124,8 +126,9 @@ impl Reader {
             self.queue.clone(),
             reason.detail.clone(),
         );
+        let attempt = origin.attempt;
         tokio::spawn(async move {
-            match session.bury(tag, vec![(letter, body)]).await {
+            match session.bury(tag, attempt, vec![(letter, body)]).await {
                 Ok(()) => tracing::warn!(queue, detail, "a packet without a message is a dead letter now"),
                 Err(error) => tracing::warn!(queue, detail, %error, "cannot make a dead letter; tries again"),
             }

@@ -77,8 +77,11 @@ impl Letters {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Decision {
     Settle(u64, Verdict),
-    /// To be delivered again, after a pause: its dead letters could not be written.
-    RequeueLater(u64),
+    /// To be delivered again, after a pause that grows with the attempts: its dead letters could not be written.
+    RequeueLater {
+        tag: u64,
+        attempt: u32,
+    },
 }
 
 /// One channel's side of its deliveries. A delivery of a lost connection finds nobody here to settle it, so that its
@@ -106,11 +109,16 @@ impl Session {
     }
 
     /// Writes dead letters and then acknowledges the delivery they are of.
-    pub(crate) async fn bury(&self, tag: u64, letters: Vec<(Letter, Vec<u8>)>) -> Result<(), SettleError> {
+    pub(crate) async fn bury(
+        &self,
+        tag: u64,
+        attempt: u32,
+        letters: Vec<(Letter, Vec<u8>)>,
+    ) -> Result<(), SettleError> {
         match self.letters.write(letters).await {
             Ok(()) => self.decide(Decision::Settle(tag, Verdict::Ack)),
             Err(error) => {
-                self.decide(Decision::RequeueLater(tag))?;
+                self.decide(Decision::RequeueLater { tag, attempt })?;
                 Err(SettleError::Unavailable {
                     reason: error.to_string(),
                     cause: Some(Arc::new(error)),
@@ -181,7 +189,7 @@ impl Settlement for PacketSettlement {
             return Err(SettleError::ConnectionLost);
         }
         // Not decided before it is settled: whoever drops this future midway gives the delivery back.
-        let settled = self.session.bury(self.tag, letters).await;
+        let settled = self.session.bury(self.tag, self.origin.attempt, letters).await;
         self.decided = true;
         settled
     }

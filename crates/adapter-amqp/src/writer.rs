@@ -45,17 +45,27 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// How often the exchanges and queues are declared again though nothing seems wrong: a packet that only a group's
 /// queue took is not returned, so a store queue that somebody deleted is not noticed otherwise.
-const TOPOLOGY_CHECK: Duration = Duration::from_secs(30);
+const TOPOLOGY_CHECK: Duration = Duration::from_secs(5);
 
 /// The least pause between declarations that unroutable packets ask for.
 const TOPOLOGY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between declarations that fail.
+const TOPOLOGY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many declarations may fail on one connection. RabbitMQ closes the channel of each, and amqprs never uses the
+/// number of a channel again that it has not closed itself; it panics when all 2,047 are gone.
+const TOPOLOGY_FAILURES: u32 = 1_000;
 
 /// How long after connecting a refused packet is published again instead of failing: a quorum queue that somebody
 /// else has declared a moment ago exists before it has a leader, and refuses everything until then.
 const ELECTION: Duration = Duration::from_secs(2);
 
-/// The pause before a refused packet is published again.
+/// The first pause before a refused packet is published again; the pauses double with the age of the connection…
 const ELECTION_PAUSE: Duration = Duration::from_millis(100);
+
+/// …up to this.
+const LONGEST_ELECTION_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many calls in one round show that more are to be expected, so that it is worth to let them gather.
 const COMPANY: usize = 4;
@@ -112,6 +122,10 @@ struct Flight {
     /// Declares the topology again, when there is a reason to.
     declaring: Option<Declaring>,
     declare_at: Instant,
+    /// The pauses between declarations that fail.
+    declare_backoff: Backoff,
+    /// How many of them have failed.
+    failed_declarations: u32,
 }
 
 impl Writing {
@@ -125,7 +139,13 @@ impl Writing {
                 () = pointless => break,
             };
             let connected = match opened {
-                Ok(link) => self.prepared(link).await,
+                Ok(link) => {
+                    let prepared = self.prepared(link).await;
+                    if prepared.is_err() {
+                        self.connector.next_address();
+                    }
+                    prepared
+                }
                 Err(error) => Err(error),
             };
             match connected {
@@ -232,6 +252,8 @@ impl Writing {
             proven: false,
             declaring: None,
             declare_at: Instant::now() + TOPOLOGY_CHECK,
+            declare_backoff: Backoff::new(TOPOLOGY_PAUSE, TOPOLOGY_PATIENCE),
+            failed_declarations: 0,
         };
         let end = self.exchange(link, &mut flight).await;
         if flight.proven {
@@ -248,6 +270,7 @@ impl Writing {
                 tracing::warn!(reason, "gave up the connection for publishing");
                 self.status.stalled();
                 self.status.away(reason);
+                self.connector.next_address();
             }
         }
         let waiting = std::mem::take(&mut self.again);
@@ -263,10 +286,10 @@ impl Writing {
         let mut queue_open = true;
         loop {
             let closing = self.closing.is_cancelled();
-            if closing || flight.next_round_at.is_none() {
-                if let Err(error) = self.publish_rounds(link, flight).await {
-                    return End::Lost(chain(&error));
-                }
+            if (closing || flight.next_round_at.is_none())
+                && let Err(error) = self.publish_rounds(link, flight).await
+            {
+                return End::Lost(chain(&error));
             }
             let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
             let oldest = oldest.map(|(published, _)| published);
@@ -304,10 +327,17 @@ impl Writing {
                 () = until(flight.next_round_at) => flight.next_round_at = None,
                 () = self.closing.cancelled(), if !closing => {}
                 () = until(retry_at) => {
-                    let due = flight.refused.pop_front();
-                    self.again.extend(due.map(|(_, packet)| packet));
+                    let now = Instant::now();
+                    while let Some((_, packet)) = flight.refused.pop_front_if(|(at, _)| *at <= now) {
+                        self.again.push_back(packet);
+                    }
                 }
-                declared = running(&mut flight.declaring) => self.declared(declared, flight),
+                declared = running(&mut flight.declaring) => {
+                    self.declared(declared, flight);
+                    if flight.failed_declarations >= TOPOLOGY_FAILURES {
+                        return End::Lost("the exchanges and queues cannot be declared".to_owned());
+                    }
+                }
                 () = sleep_until(flight.declare_at), if flight.declaring.is_none() => {
                     flight.declaring = Some(Box::pin(self.topology.declare_aside(link)));
                 }
@@ -422,8 +452,11 @@ impl Writing {
                 let returned = unconfirmed.find(|packet| Some(&packet.id) == message_id.as_ref());
                 let packet = returned.ok_or("RabbitMQ returned a packet that was not on its way")?;
                 packet.returned = Some(reason);
-                let soon = Instant::now() + TOPOLOGY_PAUSE;
-                flight.declare_at = flight.declare_at.min(soon);
+                // While declaring fails it is tried again soon enough.
+                if flight.failed_declarations == 0 {
+                    let soon = Instant::now() + TOPOLOGY_PAUSE;
+                    flight.declare_at = flight.declare_at.min(soon);
+                }
                 return Ok(());
             }
             Event::Closed { code, reason } => return Err(format!("{reason} ({code})")),
@@ -439,9 +472,9 @@ impl Writing {
             if refusal.is_some() && flight.born.elapsed() < ELECTION {
                 // The connection has survived it, so it does not count as an attempt that costs one.
                 packet.attempts = 0;
-                flight
-                    .refused
-                    .push_back((Instant::now() + ELECTION_PAUSE, packet));
+                let age = flight.born.elapsed();
+                let pause = age.clamp(ELECTION_PAUSE, LONGEST_ELECTION_PAUSE);
+                flight.refused.push_back((Instant::now() + pause, packet));
                 continue;
             }
             let outcome = match (&refusal, packet.returned.take()) {
@@ -461,12 +494,15 @@ impl Writing {
         match declared {
             Ok(()) => {
                 flight.declare_at = Instant::now() + TOPOLOGY_CHECK;
+                flight.declare_backoff.reset();
+                flight.failed_declarations = 0;
                 if self.status.fault(None) {
                     tracing::info!("the exchanges and queues are as they should be again");
                 }
             }
             Err(error) => {
-                flight.declare_at = Instant::now() + TOPOLOGY_PAUSE;
+                flight.declare_at = Instant::now() + flight.declare_backoff.pause();
+                flight.failed_declarations += 1;
                 let fault = chain(&error);
                 if self.status.fault(Some(fault.clone())) {
                     tracing::error!(

@@ -46,7 +46,8 @@ pub struct PostgresConfig {
     /// How long PostgreSQL keeps a transaction, with its locks, whose client has gone silent. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_session_timeout: Duration,
-    /// How long a connection is idle before TCP asks whether the other side is still there. Default 15 s.
+    /// How long a connection is idle before TCP asks whether the other side is still there, on both sides.
+    /// Default 15 s.
     #[serde(with = "humantime_serde")]
     pub keepalive: Duration,
     /// How old a connection becomes before it is replaced, so that a changed address is noticed. Default 30 min.
@@ -161,6 +162,9 @@ pub(crate) struct SessionLimits {
     pub(crate) statement: Duration,
     pub(crate) lock: Duration,
     pub(crate) idle_in_transaction: Duration,
+    /// How long PostgreSQL lets the connection be idle before it asks whether this side is still there: a host that
+    /// died would keep its locks for as long as the kernel keeps its connection, hours by default.
+    pub(crate) keepalive: Duration,
 }
 
 impl SessionLimits {
@@ -174,6 +178,7 @@ impl SessionLimits {
             statement: config.statement_timeout,
             lock: config.lock_timeout,
             idle_in_transaction: config.idle_in_transaction_session_timeout,
+            keepalive: config.keepalive,
         }
     }
 
@@ -182,6 +187,7 @@ impl SessionLimits {
             statement: config.maintenance_timeout,
             lock: config.maintenance_lock_timeout,
             idle_in_transaction: config.idle_in_transaction_session_timeout,
+            keepalive: config.keepalive,
         }
     }
 
@@ -190,6 +196,7 @@ impl SessionLimits {
             statement: config.migrate_timeout + CLIENT_GRACE,
             lock: config.migrate_timeout,
             idle_in_transaction: config.idle_in_transaction_session_timeout,
+            keepalive: config.keepalive,
         }
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use warren_domain::ports::StoreError;
 
+use crate::partitions::{DEFAULT_PARTITION, Day};
+
 /// What the caller has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -27,6 +29,9 @@ pub(crate) enum Verdict {
 /// Sorts an SQLSTATE.
 pub(crate) fn verdict(state: &str) -> Verdict {
     match state.get(..2).unwrap_or(state) {
+        // Never the row's fault: a column that is not Warren's must not be null, or the server reads another binary
+        // format than Warren writes.
+        _ if matches!(state, "23502" | "22P03" | "22P04") => Verdict::Misconfigured,
         // Data exceptions, constraints, limits of the program (a row too large), views' check options.
         "22" | "23" | "44" | "54" => Verdict::Rejected,
         // `raise exception` in a trigger: a rule of whoever runs the database.
@@ -45,7 +50,10 @@ pub(crate) fn verdict(state: &str) -> Verdict {
 /// Says what an SQLSTATE means here, and what to do.
 fn explain(state: &str) -> &'static str {
     match state {
-        "23502" => "a column that must not be empty would be",
+        "22P03" | "22P04" => {
+            "it does not read PostgreSQL's binary formats as Warren writes them; see which server this is"
+        }
+        "23502" => "a column that Warren does not fill must not be null; give it a default, or allow nulls",
         "23505" => "a unique constraint that is not Warren's refuses it",
         "23514" => "a check constraint refuses it",
         "25006" => "it takes no writes, as a standby does; postgres.url must lead to the primary",
@@ -175,7 +183,7 @@ impl ServerFault {
         let verdict = match (self.state.as_str(), &self.constraint, self.relation.as_deref()) {
             // A partition's bounds refuse a row, which is no constraint with a name. The table itself: it has no
             // partition for the row at all. A partition: the row was on its way into the default one while the
-            // maintenance made the right one, and finds it the next time.
+            // maintenance made the right one, and finds it the next time. Any other: somebody's trigger says so.
             ("23514", None, Some("messages")) => {
                 return misconfigured(
                     place,
@@ -183,7 +191,7 @@ impl ServerFault {
                     Some(Arc::new(self)),
                 );
             }
-            ("23514", None, _) => Verdict::Unavailable,
+            ("23514", None, Some(relation)) if is_partition(relation) => Verdict::Unavailable,
             (state, _, _) => verdict(state),
         };
         let mut reason = match (verdict, self.state.as_str()) {
@@ -205,6 +213,10 @@ impl ServerFault {
             Verdict::Rejected => StoreError::Rejected { reason, cause },
         }
     }
+}
+
+fn is_partition(relation: &str) -> bool {
+    relation == DEFAULT_PARTITION || Day::of_partition(relation).is_some()
 }
 
 /// Returns the message of a fault as far as it can hold no value of a row.
@@ -343,14 +355,14 @@ mod tests {
                 Misconfigured,
                 &[
                     "0A000", "28000", "28P01", "3D000", "3F000", "42501", "42601", "42703", "42883", "42P01",
-                    "42P07", "42804", "F0000", "P0000", "XX001", "XX002",
+                    "42P07", "42804", "F0000", "P0000", "XX001", "XX002", "23502", "22P03", "22P04",
                 ],
             ),
             (
                 Rejected,
                 &[
-                    "22001", "22003", "22008", "22021", "22P02", "22P05", "23502", "23503", "23505", "23514",
-                    "23P01", "44000", "54000", "54001", "P0001",
+                    "22001", "22003", "22008", "22021", "22P02", "22P05", "23503", "23505", "23514", "23P01",
+                    "44000", "54000", "54001", "P0001",
                 ],
             ),
         ] {
@@ -371,9 +383,19 @@ mod tests {
             StoreError::Misconfigured { .. }
         ));
         assert!(matches!(
-            fault("23514", Some("messages_20261122"), Some("short")),
-            StoreError::Rejected { .. }
+            fault("23514", Some("messages_20261122"), None),
+            StoreError::Unavailable { .. }
         ));
+        for (relation, constraint) in [
+            (Some("messages_20261122"), Some("short")),
+            (Some("audit"), None),
+            (None, None),
+        ] {
+            assert!(matches!(
+                fault("23514", relation, constraint),
+                StoreError::Rejected { .. }
+            ));
+        }
     }
 
     #[test]

@@ -33,13 +33,13 @@ const SLICE: i64 = 50_000;
 /// How many such statements a round has; the next round goes on.
 const SLICES: u32 = 200;
 
-/// Does one round.
+/// Does one round; returns `None` when somebody else is maintaining.
 pub(crate) async fn round(
     connector: &Connector,
     config: &PostgresConfig,
     retention_days: Option<u32>,
     now: Timestamp,
-) -> Result<Maintained, StoreError> {
+) -> Result<Option<Maintained>, StoreError> {
     let session = connector.open(SessionLimits::maintaining(config)).await?;
     let outcome = round_on(&session, config, retention_days, now).await;
     match outcome {
@@ -77,18 +77,62 @@ async fn round_on(
     config: &PostgresConfig,
     retention_days: Option<u32>,
     now: Timestamp,
-) -> Result<Maintained, Failure> {
+) -> Result<Option<Maintained>, Failure> {
     if !lock(session).await? {
-        return Ok(Maintained::default());
+        return Ok(None);
     }
-    // First what needs no lock on the tables: a dump that runs for hours must not keep the counts from being folded.
-    fold_counts(session).await?;
-    let prepared = prepare(session, config, now).await?;
-    let removed = match retention_days {
-        Some(days) if days > 0 => remove_before(session, Day::of(now).before(days)).await?,
-        _ => Vec::new(),
+    let mut steps = Steps {
+        session,
+        failure: None,
     };
-    Ok(Maintained { prepared, removed })
+    // First what needs no lock on the tables: a dump that runs for hours must not keep the counts from being folded.
+    steps.next(fold_counts(session)).await?;
+    let prepared = steps.next(prepare(session, config, now)).await?;
+    let mut removed = None;
+    if let Some(days @ 1..) = retention_days {
+        let first_kept = Day::of(now).before(days);
+        removed = steps.next(drop_before(session, first_kept)).await?;
+        steps.next(remove_strays(session, first_kept)).await?;
+        steps.next(remove_counts(session, first_kept)).await?;
+    }
+    match steps.failure {
+        Some(failure) => Err(failure),
+        None => Ok(Some(Maintained {
+            prepared: prepared.unwrap_or_default(),
+            removed: removed.unwrap_or_default(),
+        })),
+    }
+}
+
+/// Steps that do not depend on each other: one that fails does not keep the others from being taken.
+struct Steps<'s> {
+    session: &'s Session,
+    /// The first failure, told when all steps are done.
+    failure: Option<Failure>,
+}
+
+impl Steps<'_> {
+    /// Takes a step; returns `None` when it failed.
+    ///
+    /// # Errors
+    /// The first failure of all, once the session is of no more use.
+    async fn next<T>(
+        &mut self,
+        step: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        let failure = match step.await {
+            Ok(done) => return Ok(Some(done)),
+            Err(failure) => failure,
+        };
+        let usable = failure.state().is_some() && self.session.run("rollback").await.is_ok();
+        let first = self.failure.take().unwrap_or(failure);
+        if usable {
+            self.failure = Some(first);
+            Ok(None)
+        } else {
+            Err(first)
+        }
+    }
 }
 
 /// Takes the lock for as long as the session lives; `false` when somebody else has it.
@@ -180,8 +224,8 @@ async fn fold_counts(session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Drops the partitions of the days before `first_kept`, and what else is older; returns what it dropped.
-async fn remove_before(session: &Session, first_kept: Day) -> Result<Vec<String>, Failure> {
+/// Drops the partitions of the days before `first_kept`; returns what it dropped.
+async fn drop_before(session: &Session, first_kept: Day) -> Result<Vec<String>, Failure> {
     let mut expired = days(session).await?;
     expired.retain(|day| *day < first_kept);
     expired.sort_unstable();
@@ -190,6 +234,11 @@ async fn remove_before(session: &Session, first_kept: Day) -> Result<Vec<String>
         retrying(session, || Box::pin(drop_partition(session, day))).await?;
         dropped.push(day.partition());
     }
+    Ok(dropped)
+}
+
+/// Removes what is older than `first_kept` from the default partition.
+async fn remove_strays(session: &Session, first_kept: Day) -> Result<(), Failure> {
     const STRAYS: &str = "\
         with gone as (
             delete from messages_default where id in (
@@ -197,6 +246,12 @@ async fn remove_before(session: &Session, first_kept: Day) -> Result<Vec<String>
             ) returning 1
         )
         select count(*) from gone";
+    in_slices(session, STRAYS, &[&SLICE, &first_kept.first_id()]).await?;
+    Ok(())
+}
+
+/// Removes the counts of the minutes before `first_kept`.
+async fn remove_counts(session: &Session, first_kept: Day) -> Result<(), Failure> {
     const COUNTS: &str = "\
         with gone as (
             delete from message_counts_folded where (minute, severity, source) in (
@@ -204,9 +259,8 @@ async fn remove_before(session: &Session, first_kept: Day) -> Result<Vec<String>
             ) returning 1
         )
         select count(*) from gone";
-    in_slices(session, STRAYS, &[&SLICE, &first_kept.first_id()]).await?;
     in_slices(session, COUNTS, &[&SLICE, &Moment(first_kept.start())]).await?;
-    Ok(dropped)
+    Ok(())
 }
 
 /// Repeats a statement that handles up to [`SLICE`] rows and returns how many, until it finds fewer or the round has

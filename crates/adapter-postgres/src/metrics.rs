@@ -38,7 +38,7 @@ pub fn describe_metrics() {
     describe_histogram!(
         MAINTENANCE_SECONDS,
         Unit::Seconds,
-        "Time of a round of maintenance"
+        "Time of a round of maintenance; outcome: done, busy (another process is at it) or failed"
     );
     describe_counter!(
         MOVED,

@@ -9,6 +9,9 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// The Julian day number of 1970-01-01.
 const EPOCH_JULIAN: i32 = 2_440_588;
 
+/// The partition of whatever has no other.
+pub(crate) const DEFAULT_PARTITION: &str = "messages_default";
+
 /// What the name of a day's partition begins with.
 const PREFIX: &str = "messages_";
 

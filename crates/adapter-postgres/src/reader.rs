@@ -1,16 +1,18 @@
 //! Reads messages back, through sea-orm.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{
-    ColumnTrait, DatabaseConnection, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QuerySelect,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QuerySelect,
 };
+use tokio::time::timeout;
 use warren_domain::ports::StoreError;
 use warren_domain::{Message, MessageId, Severity, SeverityCounts, Timestamp};
 
 use crate::config::{PostgresConfig, SessionLimits};
 use crate::entity::{message, message_count};
-use crate::error::{from_orm, misconfigured};
+use crate::error::{from_orm, misconfigured, unavailable};
 use crate::orm;
 use crate::session::Connector;
 
@@ -22,6 +24,9 @@ const CONNECTIONS: u32 = 2;
 pub struct PostgresReader {
     orm: DatabaseConnection,
     place: Arc<str>,
+    /// How long one exchange may take: longer than sea-orm waits for a connection and PostgreSQL lets a statement run,
+    /// neither of which ends when the server has gone silent.
+    limit: Duration,
 }
 
 impl PostgresReader {
@@ -44,6 +49,7 @@ impl PostgresReader {
         Ok(Self {
             orm,
             place: connector.place().into(),
+            limit: config.acquire_timeout + SessionLimits::writing(config).client_side(),
         })
     }
 
@@ -57,11 +63,8 @@ impl PostgresReader {
         let mut messages = Vec::with_capacity(ids.len());
         for ids in ids.chunks(MOST) {
             let ids = ids.iter().map(|id| id.as_uuid());
-            let rows = message::Entity::find()
-                .filter(message::Column::Id.is_in(ids))
-                .all(&self.orm)
-                .await
-                .map_err(|error| from_orm(error, &self.place))?;
+            let found = message::Entity::find().filter(message::Column::Id.is_in(ids));
+            let rows = self.within(found.all(&self.orm)).await?;
             for row in rows {
                 let message = row.into_message().map_err(|foreign| {
                     misconfigured(
@@ -89,17 +92,15 @@ impl PostgresReader {
             severity: i16,
             count: i64,
         }
-        let sums = message_count::Entity::find()
+        let summed = message_count::Entity::find()
             .select_only()
             .column(message_count::Column::Severity)
             .column_as(message_count::Column::Count.sum().cast_as("bigint"), "count")
             .filter(message_count::Column::Minute.gte(moment(from)))
             .filter(message_count::Column::Minute.lt(moment(to)))
             .group_by(message_count::Column::Severity)
-            .into_model::<Sum>()
-            .all(&self.orm)
-            .await
-            .map_err(|error| from_orm(error, &self.place))?;
+            .into_model::<Sum>();
+        let sums = self.within(summed.all(&self.orm)).await?;
         let mut counts = SeverityCounts::default();
         for sum in sums {
             let severity = u8::try_from(sum.severity).ok().and_then(Severity::from_number);
@@ -115,10 +116,17 @@ impl PostgresReader {
     /// # Errors
     /// As [`PostgresReader::connect`].
     pub async fn close(self) -> Result<(), StoreError> {
-        self.orm
-            .close()
-            .await
-            .map_err(|error| from_orm(error, &self.place))
+        self.within(self.orm.close_by_ref()).await
+    }
+
+    async fn within<T>(&self, exchange: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
+        match timeout(self.limit, exchange).await {
+            Ok(outcome) => outcome.map_err(|error| from_orm(error, &self.place)),
+            Err(_) => {
+                let fault = format!("no answer within {:?}", self.limit);
+                Err(unavailable(&self.place, &fault))
+            }
+        }
     }
 }
 

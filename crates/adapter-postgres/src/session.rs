@@ -160,15 +160,18 @@ const COPY: &str =
 
 /// Returns what every session begins with; the first answer is the database's encoding.
 ///
-/// Not startup options, because connection poolers refuse those. A server or role whose `synchronous_commit` is off
+/// Not startup options, because connection poolers refuse those; a pooler has to hand out whole sessions all the same,
+/// as `docs/configuration.md` says. A server or role whose `synchronous_commit` is off
 /// would make `Ok` mean "probably"; any of its other values flushes before the answer, and is left as it is.
 fn settings(limits: SessionLimits) -> String {
     format!(
         "show server_encoding; set client_min_messages = error; set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; \
+         set tcp_keepalives_idle = {keepalive}; set tcp_keepalives_interval = {keepalive}; set tcp_keepalives_count = 3; \
          select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
         limits.statement.as_millis(),
         limits.lock.as_millis(),
         limits.idle_in_transaction.as_millis(),
+        keepalive = limits.keepalive.as_secs().max(1),
     )
 }
 

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
-use warren_domain::{Message, Severity, SeverityCounts};
+use warren_domain::{Message, MessageId, Severity, SeverityCounts, Timestamp};
 
 use crate::error::Failure;
 use crate::row::{Jsonb, Moment, put_jsonb, severity_number};
@@ -27,6 +27,13 @@ pub(crate) const STORE: &str = "\
 /// How many bytes of text one statement takes. PostgreSQL ends the connection at a message of 1 GiB; this is far less,
 /// because a statement's parameters lie in memory twice.
 const MOST_BYTES: usize = 16 << 20;
+
+/// How many rows one statement takes. Each statement has the whole statement timeout, so that a database that needs
+/// milliseconds for a row (a trigger, a disk that is busy) still gets through a large batch.
+const MOST_ROWS: usize = 500;
+
+/// No attributes, in the binary format of `jsonb`.
+const EMPTY: &[u8] = b"\x01{}";
 
 /// A row and its attributes in the binary format of `jsonb`.
 struct Row<'a> {
@@ -71,6 +78,40 @@ pub(crate) async fn store(session: &WriteSession, rows: &[&Message]) -> Result<S
     }
     session.run("commit").await?;
     Ok(inserted)
+}
+
+/// Does what [`store`] does with a message that is nobody's, and takes it back.
+pub(crate) async fn rehearse(session: &WriteSession) -> Result<(), Failure> {
+    let (ids, severities) = (
+        [MessageId::generate().as_uuid()],
+        [severity_number(Severity::Info)],
+    );
+    let (sources, bodies, attributes) = (["default"], [""], [Jsonb(EMPTY)]);
+    let moments = [Moment(Timestamp::now())];
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &ids.as_slice(),
+        &severities.as_slice(),
+        &sources.as_slice(),
+        &bodies.as_slice(),
+        &attributes.as_slice(),
+        &moments.as_slice(),
+        &moments.as_slice(),
+    ];
+    let client = session.client();
+    session
+        .within(async {
+            // Sent together; the first to fail is the one that is returned.
+            let (begun, stored, undone) = tokio::join!(
+                client.batch_execute("begin"),
+                client.query(&session.statements().unnest, &parameters),
+                client.batch_execute("rollback"),
+            );
+            begun?;
+            stored?;
+            undone?;
+            Ok(())
+        })
+        .await
 }
 
 async fn store_part(session: &WriteSession, rows: &[Row<'_>]) -> Result<SeverityCounts, Failure> {
@@ -125,7 +166,7 @@ impl<'r, 'm> Iterator for Parts<'r, 'm> {
             return None;
         }
         let mut bytes = 0;
-        let fits = self.0.iter().take_while(|row| {
+        let fits = self.0.iter().take(MOST_ROWS).take_while(|row| {
             bytes += row.bytes();
             bytes <= MOST_BYTES
         });

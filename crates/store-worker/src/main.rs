@@ -3,12 +3,16 @@
 mod settings;
 mod subscription;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
+use tokio::select;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use warren_adapter_http::{Health, Routes, Server};
 use warren_adapter_postgres::PostgresStore;
 use warren_pipeline::{StoreLoop, run_maintenance};
@@ -18,6 +22,9 @@ use warren_process::settings::Sources;
 
 use settings::Settings;
 use subscription::Subscription;
+
+/// How long a stopping worker waits until the broker has its last acknowledgements, after `worker.drain_timeout` at most.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 
 /// Gets messages from RabbitMQ into PostgreSQL, each exactly once.
 ///
@@ -76,7 +83,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.retention(),
     )?);
     let subscription = Subscription::new(settings.amqp)?;
-    let consumer_health = subscription.health();
+    let (consumer_health, consumers) = (subscription.health(), subscription.working());
     let subscribe = move || subscription.consumer();
     let store_loop = StoreLoop::new(subscribe, store.clone(), store.clone(), settings.worker);
     let health = Health::new(vec![
@@ -97,7 +104,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     // The server outlives the store loop: a worker that finishes what it holds is not ready, but alive.
     let finished = CancellationToken::new();
     let server = tokio::spawn(server.serve(routes, finished.clone()));
-    let maintenance = tokio::spawn(run_maintenance(
+    let mut maintenance = tokio::spawn(run_maintenance(
         store.clone(),
         settings.maintenance,
         frame.stop.clone(),
@@ -107,8 +114,24 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         stopping.cancelled().await;
         health.start_draining();
     });
-    store_loop.run(frame.stop).await;
-    maintenance.await?;
+    let maintained = {
+        let mut working = pin!(store_loop.run(frame.stop.clone()));
+        select! {
+            () = &mut working => maintenance.await,
+            // It only ends before it is asked to when it is broken; then the worker stops, in good order.
+            maintained = &mut maintenance => {
+                frame.stop.cancel();
+                working.await;
+                maintained
+            }
+        }
+    };
+    // What is stored is acknowledged only when the broker has heard of it; else it is delivered and looked at again.
+    consumers.close();
+    if timeout(LAST_ACKNOWLEDGEMENTS, consumers.wait()).await.is_err() {
+        warn!("RabbitMQ did not take the last acknowledgements in time; those deliveries come again");
+    }
+    maintained?;
     finished.cancel();
     server.await?;
     store.close().await;

@@ -31,6 +31,7 @@ impl CheckSettings for Settings {
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))
             .chain(within("telemetry", self.telemetry.problems()))
+            .chain(self.prefetch_problem())
             .collect()
     }
 }
@@ -46,6 +47,22 @@ impl ServiceSettings for Settings {
 }
 
 impl Settings {
+    /// Says what is wrong when the broker does not deliver enough for a batch to gather while others are stored.
+    fn prefetch_problem(&self) -> Option<(String, String)> {
+        let batches = self.worker.batches_in_flight.saturating_add(1);
+        let least = batches.saturating_mul(self.worker.batch_deliveries);
+        (usize::from(self.amqp.prefetch) < least).then(|| {
+            let prefetch = self.amqp.prefetch;
+            (
+                "amqp.prefetch".to_owned(),
+                format!(
+                    "is {prefetch}; use at least {least}, which is (worker.batches_in_flight + 1) × \
+                     worker.batch_deliveries, or lower those: no batch can gather while others are stored"
+                ),
+            )
+        })
+    }
+
     /// Returns the days to keep messages, `None` for ever.
     pub(crate) fn retention(&self) -> Option<u32> {
         (self.retention_days > 0).then_some(self.retention_days)
@@ -69,5 +86,19 @@ mod tests {
     #[test]
     fn the_defaults_are_without_problems() {
         assert_eq!(Settings::default().problems(), []);
+    }
+
+    #[test]
+    fn a_prefetch_without_room_for_another_batch_is_a_problem() {
+        let mut settings = Settings::default();
+        settings.amqp.prefetch = 383;
+        let problems = settings.problems();
+        assert_eq!(problems.len(), 1);
+        assert!(
+            problems[0].0 == "amqp.prefetch" && problems[0].1.contains("384"),
+            "{problems:?}"
+        );
+        settings.worker.batch_deliveries = 100;
+        assert_eq!(settings.problems(), []);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio_util::task::TaskTracker;
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, ConfigError};
 use warren_domain::ports::{Cause, ConsumerGroup, HealthCheck, MessageConsumer, Unhealthy};
 
@@ -11,6 +12,8 @@ use warren_domain::ports::{Cause, ConsumerGroup, HealthCheck, MessageConsumer, U
 pub(crate) struct Subscription {
     config: AmqpConfig,
     latest: Arc<Latest>,
+    /// Every consumer that was made and has not ended.
+    working: TaskTracker,
 }
 
 impl Subscription {
@@ -20,6 +23,7 @@ impl Subscription {
         Ok(Self {
             config,
             latest: Arc::new(Latest(Mutex::new(unused.health()))),
+            working: TaskTracker::new(),
         })
     }
 
@@ -28,11 +32,17 @@ impl Subscription {
         Arc::clone(&self.latest) as Arc<dyn HealthCheck>
     }
 
+    /// Returns what can wait until every consumer has ended, and the broker has its acknowledgements.
+    pub(crate) fn working(&self) -> TaskTracker {
+        self.working.clone()
+    }
+
     /// Makes the next consumer.
     pub(crate) fn consumer(&self) -> Result<Box<dyn MessageConsumer>, Cause> {
         let consumer =
             AmqpConsumer::new(self.config.clone(), ConsumerGroup::Store).map_err(|e| Arc::new(e) as Cause)?;
         *self.latest.0.lock().unwrap_or_else(PoisonError::into_inner) = consumer.health();
+        self.working.spawn(consumer.ended());
         Ok(Box::new(consumer))
     }
 }

@@ -11,7 +11,7 @@ use warren_domain::ports::{ConsumerGroup, DeadLetterReason, MessageConsumer, Mes
 use warren_domain::{MessageId, Severity};
 
 use crate::raw::publish_poison;
-use crate::support::{Corner, Operator, header, healthy, next};
+use crate::support::{Corner, Operator, PATIENCE, header, healthy, next};
 
 fn line(body: &str) -> String {
     format!("{{\"id\":\"{}\",\"body\":\"{body}\"}}", MessageId::generate())
@@ -186,17 +186,22 @@ async fn a_packet_that_kills_connections_becomes_a_dead_letter_alone() {
         let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
         let operator = Operator::new().await;
         let mut seen = HashSet::new();
-        // An acknowledgement may die with its connection; then the packet comes again.
-        while seen.len() < 40 || operator.ready(&corner.name("dead")).await != Some(1) {
-            if let Ok(delivery) = timeout(Duration::from_millis(500), consumer.next()).await {
-                let delivery = delivery.expect("the consumer is open");
-                seen.extend(delivery.messages.iter().map(|message| message.id));
+        // An acknowledgement may die with its connection; then the packet comes again. Connections end after the
+        // poison too, when the whole prefetch is let through again.
+        let surviving = async {
+            while seen.len() < 40 || operator.ready(&corner.name("dead")).await != Some(1) {
+                if let Ok(delivery) = timeout(Duration::from_millis(500), consumer.next()).await {
+                    let delivery = delivery.expect("the consumer is open");
+                    seen.extend(delivery.messages.iter().map(|message| message.id));
+                    delivery.ack().await.ok();
+                }
+            }
+            while let Ok(Some(delivery)) = timeout(Duration::from_millis(500), consumer.next()).await {
                 delivery.ack().await.ok();
             }
-        }
-        while let Ok(Some(delivery)) = timeout(Duration::from_millis(500), consumer.next()).await {
-            delivery.ack().await.unwrap();
-        }
+        };
+        let survived = timeout(4 * PATIENCE, surviving).await;
+        survived.expect("the poison becomes a dead letter and everything else is delivered");
         consumer.close().await;
         operator.await_ready(&corner.name("store"), 0).await;
         assert_eq!(

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
 use warren_adapter_conformance::samples::{message, messages};
 use warren_domain::ports::{MessageConsumer, MessagePublisher};
 use warren_domain::{MessageId, Severity, TraceContext};
 
-use crate::support::{Corner, Operator, header, healthy, listeners, next, take};
+use crate::support::{Corner, Operator, PATIENCE, header, healthy, listeners, next, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_one_address_is_packed() {
@@ -140,22 +141,47 @@ async fn what_is_acknowledged_leaves_the_queue_and_what_was_read_ahead_goes_back
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_closed_consumer_gives_back_does_not_come_to_it_again() {
+    Corner::run(|corner| async move {
+        let publisher = corner.publisher();
+        for n in 0..60 {
+            let batch = vec![message(Severity::Info, &format!("s{n}"), "x")];
+            publisher.publish(batch, None).await.unwrap();
+        }
+        let mut consumer = corner.consumer();
+        next(&mut consumer).await.ack().await.unwrap();
+        consumer.close().await;
+        Operator::new().await.await_ready(&corner.name("store"), 59).await;
+        let mut consumer = corner.consumer();
+        for _ in 0..59 {
+            let delivery = next(&mut consumer).await;
+            assert!(delivery.attempt <= 2, "attempt {}", delivery.attempt);
+            delivery.ack().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivery_can_be_acknowledged_after_its_consumer_is_gone() {
     Corner::run(|corner| async move {
         corner.publisher().publish(messages(1), None).await.unwrap();
         let mut consumer = corner.consumer();
         let delivery = next(&mut consumer).await;
+        let ended = consumer.ended();
+        let mut ended = std::pin::pin!(ended);
         consumer.close().await;
         drop(consumer);
+        assert!(futures_util::poll!(&mut ended).is_pending(), "a delivery is held");
         delivery.ack().await.unwrap();
+        timeout(PATIENCE, ended).await.expect("the consumer has ended");
+        // Unsettled, it would have come back when its connection closed.
         let operator = Operator::new().await;
-        // Unsettled, it would come back when its connection closes.
-        let (publisher, mut consumer) = (corner.publisher(), corner.consumer());
-        let marker = messages(1);
-        publisher.publish(marker.clone(), None).await.unwrap();
-        assert_eq!(take(&mut consumer, 1).await, marker);
-        consumer.close().await;
-        operator.await_ready(&corner.name("store"), 0).await;
+        assert_eq!(operator.ready(&corner.name("store")).await, Some(0));
+        let unasked = corner.consumer();
+        let ended = unasked.ended();
+        drop(unasked);
+        ended.await;
     })
     .await;
 }

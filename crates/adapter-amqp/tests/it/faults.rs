@@ -240,6 +240,54 @@ async fn another_address_is_tried_when_one_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lets_us_in_and_does_not_work_is_left_for_another() {
+    Corner::run(|corner| async move {
+        let nodes = [Proxy::new().await, Proxy::new().await];
+        let crate::support::Address { user, path, .. } = crate::support::address();
+        let urls = nodes
+            .iter()
+            .map(|node| format!("amqp://{user}@{}/{path}", node.authority()));
+        let config = AmqpConfig {
+            url: urls.collect::<Vec<_>>().join(",").into(),
+            ..corner.config.clone()
+        };
+        let chosen = async || {
+            let mut chosen = None;
+            eventually("a node is chosen", async || {
+                chosen = nodes.iter().position(|node| node.live() == 1);
+                chosen.is_some()
+            })
+            .await;
+            &nodes[chosen.unwrap()]
+        };
+
+        let publisher = AmqpPublisher::start(config.clone()).unwrap();
+        healthy(&publisher).await;
+        let node = chosen().await;
+        node.refuse_work();
+        node.cut();
+        publish_recovers(&publisher).await;
+        assert_eq!(node.live(), 0);
+        node.heal();
+        publisher.close().await;
+        eventually("the publisher has left", async || {
+            nodes.iter().all(|node| node.live() == 0)
+        })
+        .await;
+
+        let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
+        take(&mut consumer, 1).await;
+        let node = chosen().await;
+        node.refuse_work();
+        node.cut();
+        corner.publisher().publish(messages(1), None).await.unwrap();
+        take(&mut consumer, 1).await;
+        assert_eq!(node.live(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_credentials_are_said_without_the_password() {
     Corner::run(|corner| async move {
         let authority = crate::support::address().authority;

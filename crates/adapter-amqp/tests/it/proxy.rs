@@ -18,6 +18,7 @@ struct Gates {
     to_broker: bool,
     to_client: bool,
     accepts: bool,
+    works: bool,
 }
 
 pub struct Proxy {
@@ -41,6 +42,7 @@ impl Proxy {
             to_broker: true,
             to_client: true,
             accepts: true,
+            works: true,
         };
         let (gates, gates_seen) = watch::channel(open);
         let (cut, cut_seen) = watch::channel(CancellationToken::new());
@@ -94,6 +96,11 @@ impl Proxy {
         self.gates.send_modify(|gates| gates.accepts = false);
     }
 
+    /// Lets every connection in, and closes it at its first declaration.
+    pub fn refuse_work(&self) {
+        self.gates.send_modify(|gates| gates.works = false);
+    }
+
     /// Carries everything again.
     pub fn heal(&self) {
         self.gates.send_modify(|gates| {
@@ -101,6 +108,7 @@ impl Proxy {
                 to_broker: true,
                 to_client: true,
                 accepts: true,
+                works: true,
             };
         });
     }
@@ -120,6 +128,10 @@ impl Proxy {
         self.opened.load(Ordering::Relaxed)
     }
 }
+
+/// The class and the number of the method that every connection of ours begins its work with.
+/// <https://www.rabbitmq.com/amqp-0-9-1-reference#exchange.declare>
+const EXCHANGE_DECLARE: [u8; 4] = [0, 40, 0, 10];
 
 async fn carry(client: TcpStream, gates: watch::Receiver<Gates>, cut: CancellationToken) {
     let Ok(broker) = TcpStream::connect(address().authority).await else {
@@ -149,6 +161,10 @@ async fn pass(
         };
         // What was read while the gate was closing is held back too, and a cut comes before the next opening.
         let opened = gates.wait_for(open).await.is_ok() && !cut.is_cancelled();
+        let declares = buffer[..count].windows(4).any(|bytes| bytes == EXCHANGE_DECLARE);
+        if declares && !gates.borrow().works {
+            return;
+        }
         if !opened || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }

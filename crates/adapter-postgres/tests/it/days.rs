@@ -176,6 +176,43 @@ async fn what_is_older_than_the_retention_goes_and_the_rest_stays() {
 }
 
 #[tokio::test]
+async fn a_step_of_the_maintenance_that_fails_does_not_keep_the_others_from_being_taken() {
+    with_database(|database| async move {
+        let midnight = distant_midnight();
+        let (keeping, store) = (
+            database.store(),
+            PostgresStore::new(database.config(), Some(3)).unwrap(),
+        );
+        let old = keeping
+            .maintain(moment(midnight - 10 * DAY))
+            .await
+            .unwrap()
+            .prepared;
+        let new = keeping.maintain(moment(midnight)).await.unwrap().prepared;
+        let day = new.last().unwrap();
+        // The last day cannot be made again: a table that is no partition has its name.
+        database
+            .run(&format!("drop table {day}; create table {day} ()"))
+            .await;
+        keeping.store(&[message_made_at(moment(midnight))]).await.unwrap();
+        let failed = store.maintain(moment(midnight)).await;
+        assert!(
+            matches!(&failed, Err(StoreError::Misconfigured { reason, .. }) if reason.contains("42P07")),
+            "{failed:?}"
+        );
+        let deltas = "select count(*) from message_count_deltas";
+        assert_eq!(database.number(deltas).await, 0, "the counts are folded");
+        assert!(
+            !partitions(&database).await.contains(&old[0]),
+            "an old day is dropped"
+        );
+        keeping.close().await;
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn several_processes_maintain_at_once_without_error() {
     with_database(|database| async move {
         let now = moment(distant_midnight());

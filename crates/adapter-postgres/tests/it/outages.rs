@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use warren_adapter_conformance::samples::{message, messages};
-use warren_adapter_postgres::{PostgresConfig, PostgresStore, migrate};
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, migrate};
 use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
 use warren_domain::{Severity, Timestamp};
 
@@ -166,7 +166,14 @@ async fn a_locked_table_is_unavailable_in_time_and_the_connections_stay() {
             assert_unavailable(store.store(&messages(size)).await);
             assert!(begun.elapsed() < Duration::from_secs(3));
         }
+        let unhealthy = store.check().await.unwrap_err().to_string();
+        assert!(
+            unhealthy.contains("lock"),
+            "a look is not fooled by a server that answers: {unhealthy}"
+        );
         database.run("rollback").await;
+        store.check().await.unwrap();
+        assert_eq!(rows(&database).await, 3, "looking leaves nothing");
         store.store(&messages(500)).await.unwrap();
         assert_eq!(rows(&database).await, 503);
         store.close().await;
@@ -191,6 +198,56 @@ async fn a_statement_that_takes_too_long_is_unavailable() {
         assert!(begun.elapsed() < Duration::from_secs(3));
         store.store(&messages(3)).await.unwrap();
         store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_needs_longer_than_a_statement_may_is_stored_in_parts() {
+    with_database(|database| async move {
+        database
+            .run(
+                "create function slow() returns trigger language plpgsql as
+                 $$ begin perform pg_sleep(0.001); return new; end $$;
+                 create trigger slow before insert on messages for each row execute function slow()",
+            )
+            .await;
+        let config = PostgresConfig {
+            statement_timeout: Duration::from_secs(2),
+            lock_timeout: Duration::from_secs(1),
+            ..database.config()
+        };
+        let store = PostgresStore::new(config, None).unwrap();
+        let batch = messages(2_500);
+        let stored = store.store(&batch).await.unwrap();
+        assert_eq!(stored.inserted.total(), 2_500);
+        let counted = "select sum(count)::bigint from message_counts";
+        assert_eq!(
+            (rows(&database).await, database.number(counted).await),
+            (2_500, 2_500)
+        );
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_gives_up_on_a_server_that_has_gone_silent() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let config = impatient(PostgresConfig {
+            url: proxy.url(&database),
+            ..database.config()
+        });
+        let reader = PostgresReader::connect(&config).await.unwrap();
+        let sought = [messages(1)[0].id];
+        assert_eq!(reader.find(&sought).await.unwrap(), []);
+        proxy.set(Network::Silent);
+        let begun = Instant::now();
+        assert_unavailable(reader.find(&sought).await);
+        assert_unavailable(reader.counts(Timestamp::MIN, Timestamp::MAX).await);
+        reader.close().await.ok();
+        assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     })
     .await;
 }

@@ -120,3 +120,25 @@ async fn a_missing_column_is_no_fault_of_the_message() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_column_that_warren_does_not_fill_is_no_fault_of_the_message() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(3)).await.unwrap();
+        database
+            .run("delete from messages; alter table messages add column tenant text not null")
+            .await;
+        for size in [3, 500] {
+            let told = assert_misconfigured(store.store(&messages(size)).await);
+            assert!(told.contains("default"), "{told}");
+        }
+        assert!(store.check().await.is_err());
+        database
+            .run("alter table messages alter column tenant set default 'nobody'")
+            .await;
+        store.store(&messages(500)).await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
