@@ -188,6 +188,14 @@ pub(crate) struct Cost {
     pub(crate) peak_bytes: u64,
 }
 
+/// Waits until everything is on the disk: what earlier measurements have left would be paid for by the next one.
+///
+/// # Errors
+/// The runtime is being torn down.
+pub(crate) async fn settle() -> Result<()> {
+    Ok(tokio::task::spawn_blocking(rustix::fs::sync).await?)
+}
+
 /// Watches some processes from its start to its end.
 #[derive(Debug)]
 pub(crate) struct Watch {

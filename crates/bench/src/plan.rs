@@ -7,7 +7,7 @@ use warren_e2e::bed::{Bed, lend};
 use warren_e2e::postgres;
 
 use crate::bare_http;
-use crate::cost::Watch;
+use crate::cost::{Watch, settle};
 use crate::load::Pace;
 use crate::messages::Mix;
 use crate::raw_copy;
@@ -122,6 +122,7 @@ impl Plan {
             most_messages: self.most_messages,
             mix: self.mix,
         };
+        settle().await?;
         let watch = Watch::start(&servers.with(&[]))?;
         let mut published = publish.run(&servers.amqp).await?;
         let costs = watch.end()?;
@@ -140,6 +141,7 @@ impl Plan {
         eprintln!("  {}", Row::RawCopy.name());
         lend(&servers.amqp, &servers.postgres, async |bed| {
             let client = postgres::connect(&bed.database.url()).await?;
+            settle().await?;
             let watch = Watch::start(&servers.with(&[]))?;
             let (rows, elapsed) = raw_copy::run(&client, self.load, self.most_messages, self.mix).await?;
             let costs = watch.end()?;

@@ -9,7 +9,7 @@ use warren_e2e::metrics::Books;
 use warren_e2e::process::{Service, peak_memory};
 use warren_e2e::sqlite::DataFolder;
 
-use crate::cost::{Costs, Watch};
+use crate::cost::{Costs, Watch, settle};
 use crate::load::{Load, Outcome, Pace};
 use crate::messages;
 use crate::plan::Plan;
@@ -93,6 +93,7 @@ impl Programs {
     /// A program failed, or what was accepted is not stored within five minutes.
     pub(crate) async fn measure(self, servers: &Servers, load: Load) -> Result<(Figures, u64)> {
         let pids = self.pids();
+        settle().await?;
         let watch = Watch::start(&servers.with(&pids))?;
         let start = Instant::now();
         let outcome = Load {
@@ -167,6 +168,7 @@ pub(crate) async fn catch_up(bed: &Bed, servers: &Servers, plan: &Plan) -> Resul
     ensure_whole(&filled)?;
     ingest.stop(Duration::from_secs(30)).await?;
     let mut worker = with(bed.worker()?, &plan.settings);
+    settle().await?;
     worker.spawn()?;
     let start = Instant::now();
     let pids = [("store-worker", worker.pid().context("the worker ended at once")?)];
@@ -204,6 +206,7 @@ pub(crate) async fn embedded_catch_up(servers: &Servers, plan: &Plan) -> Result<
     ensure_whole(&filled)?;
     warren.kill().await?;
     let left = filled.accepted.saturating_sub(folder.count().await?);
+    settle().await?;
     warren.spawn()?;
     let start = Instant::now();
     let pids = [("warren", warren.pid().context("warren ended at once")?)];
