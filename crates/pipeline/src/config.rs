@@ -79,8 +79,8 @@ pub struct WorkerConfig {
     pub batch_messages: usize,
     /// A batch is stored once its bodies and attributes hold this many bytes, roughly. Default 8 MiB.
     pub batch_bytes: ByteSize,
-    /// A batch is stored once it holds this many deliveries; about a third of the broker's prefetch lets one batch be
-    /// stored while the next one arrives. Default 128.
+    /// A batch is stored once it holds this many deliveries; a third of the broker's prefetch lets the next batch
+    /// gather while two are being stored. Default 128.
     pub batch_deliveries: usize,
     /// A batch is stored this long after its first message at the latest. Default 50 ms.
     #[serde(with = "humantime_serde")]

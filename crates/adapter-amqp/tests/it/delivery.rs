@@ -59,6 +59,34 @@ async fn packing_can_be_turned_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_gather_in_the_pause_after_a_round_that_was_shared() {
+    Corner::run(|corner| async move {
+        let publisher = AmqpPublisher::start(AmqpConfig {
+            round_pause: Duration::from_millis(100),
+            ..corner.config.clone()
+        })
+        .unwrap();
+        healthy(&publisher).await;
+        let publisher = std::sync::Arc::new(publisher);
+        let mut calls = JoinSet::new();
+        for n in 0..100 {
+            let publisher = std::sync::Arc::clone(&publisher);
+            let messages = vec![message(Severity::Info, "a", &n.to_string())];
+            calls.spawn(async move { publisher.publish(messages, None).await.unwrap() });
+            // Some at once, which share a round; the others one by one, each of which would have a packet of its own.
+            if n > 20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        calls.join_all().await;
+        publisher.close().await;
+        let packets = Operator::new().await.take_all(&corner.name("store")).await;
+        assert!(packets.len() <= 15, "100 calls took {} packets", packets.len());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_wait_together_share_packets_and_each_keeps_its_trace() {
     Corner::run(|corner| async move {
         let publisher = std::sync::Arc::new(corner.publisher());
