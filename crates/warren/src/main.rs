@@ -11,7 +11,6 @@ use clap::Parser;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 use warren_adapter_embedded::Embedded;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
 use warren_domain::ports::ConsumerGroup;
@@ -22,6 +21,7 @@ use warren_process::settings::Sources;
 use warren_process::shutdown::{CLOSING_TIME, drain};
 
 use settings::Settings;
+use welcome::Welcome;
 
 /// Takes messages in over HTTP and stores each exactly once, in one process over SQLite: nothing else to install.
 ///
@@ -83,10 +83,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
-    info!(address = %server.local_addr(), path = %settings.embedded.path.display(), "listening");
-    if settings.telemetry.is_text() {
-        welcome::print(server.local_addr(), &settings.embedded.path, retention);
-    }
+    Welcome::new(server.local_addr(), &settings.embedded.path, retention).say(settings.telemetry.is_text());
 
     // The store loop outlives the server, so that what was taken in at the end is stored before the process is gone.
     let storing = CancellationToken::new();
