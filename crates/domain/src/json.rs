@@ -402,7 +402,7 @@ impl UniqueKeys<'_> {
         if self.level == deepest {
             return Err(self.reader.reject(
                 RejectionCode::TooDeep,
-                format!("nested deeper than {deepest} levels"),
+                format!("nested deeper than {deepest} levels, which no setting allows"),
                 "flatten it, or put it into the body as text",
             ));
         }

@@ -22,9 +22,9 @@ pub(super) fn table() -> Vec<Hostile> {
             table.push(taken(&name, post("/v1/messages", &[JSON], &among), 2, 1, &says));
         }
     }
-    // The parser gives up at 128 levels, so that no record can use up the stack.
+    // Reading ends at the deepest level that a setting allows, so that no record can use up the stack.
     let bottomless = post("/v1/messages", &[JSON], &nested(100_000));
-    let says = ["invalid_json", "recursion limit", "/attributes/a/0/0/"];
+    let says = ["too_deep", "no setting allows", "/attributes/a/0/0/"];
     table.push(refused("attributes without a bottom", bottomless, 422, &says));
     for (name, record) in valid() {
         table.push(taken(
