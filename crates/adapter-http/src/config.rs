@@ -42,7 +42,7 @@ pub struct HttpConfig {
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// How many bytes of request bodies are held at once, from before the first is read until the last of their
-    /// messages is confirmed. Default 32 MiB.
+    /// messages is confirmed. Default 40 MiB.
     ///
     /// The process holds up to four times as much: the text three times over (as messages, packed, and in the broker
     /// client) and what the messages take beside it. A fifth is kept for bodies of up to 64 KiB, so that large
@@ -76,7 +76,7 @@ impl Default for HttpConfig {
             body_chunk_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
-            max_in_flight_bytes: ByteSize::mib(32),
+            max_in_flight_bytes: ByteSize::mib(40),
             permit_wait: Duration::from_millis(100),
             drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
