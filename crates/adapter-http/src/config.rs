@@ -181,7 +181,7 @@ mod tests {
     fn every_impossible_setting_is_named() {
         let config = HttpConfig {
             listen: "localhost".to_owned(),
-            max_request: ByteSize::mib(26),
+            max_request: HttpConfig::default().max_in_flight_bytes,
             max_wire: ByteSize(0),
             max_connections: 0,
             idle_timeout: Duration::ZERO,
