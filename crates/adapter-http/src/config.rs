@@ -138,6 +138,20 @@ impl HttpConfig {
         problems
     }
 
+    /// Tells what is wrong when requests may not last longer than publishing, whose limit is the setting `key`.
+    ///
+    /// A server that gave up before its publisher would tell every client that an outcome is unknown which is about to
+    /// be known.
+    pub fn impatience(&self, key: &str, publishing: Duration) -> Option<(&'static str, String)> {
+        let wait = self.request_timeout;
+        (wait <= publishing).then(|| {
+            let problem = format!(
+                "is {wait:?}, not longer than {key}, which is {publishing:?}; raise it, or shorten the other"
+            );
+            ("request_timeout", problem)
+        })
+    }
+
     /// Splits `max_in_flight_bytes` into what small bodies have for themselves, and what the others share.
     pub(crate) fn pools(&self) -> (usize, usize) {
         let all = self

@@ -1,7 +1,5 @@
 //! The settings of this program: the sections of its parts.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_http::HttpConfig;
@@ -22,8 +20,10 @@ pub(crate) struct Settings {
 
 impl CheckSettings for Settings {
     fn problems(&self) -> Vec<(String, String)> {
+        let publishing = self.amqp.publish_timeout;
+        let impatience = self.http.impatience("amqp.publish_timeout", publishing);
         within("http", self.http.problems())
-            .chain(impatient(&self.http, self.amqp.publish_timeout))
+            .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("amqp", self.amqp.problems()))
             .chain(within("telemetry", self.telemetry.problems()))
@@ -41,20 +41,10 @@ impl ServiceSettings for Settings {
     }
 }
 
-/// A server that gives up before its publisher would tell every client that an outcome is unknown which is about to be
-/// known.
-fn impatient(http: &HttpConfig, publish: Duration) -> Option<(String, String)> {
-    (http.request_timeout <= publish).then(|| {
-        let problem = format!(
-            "is {:?}, not longer than amqp.publish_timeout, which is {publish:?}; raise it, or shorten the other",
-            http.request_timeout
-        );
-        ("http.request_timeout".to_owned(), problem)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

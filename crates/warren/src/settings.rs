@@ -1,7 +1,5 @@
 //! The settings of this program: the sections of its parts.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use warren_adapter_embedded::EmbeddedConfig;
 use warren_adapter_http::HttpConfig;
@@ -26,8 +24,10 @@ pub(crate) struct Settings {
 
 impl CheckSettings for Settings {
     fn problems(&self) -> Vec<(String, String)> {
+        let publishing = self.embedded.publish_timeout;
+        let impatience = self.http.impatience("embedded.publish_timeout", publishing);
         within("http", self.http.problems())
-            .chain(impatient(&self.http, self.embedded.publish_timeout))
+            .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
             .chain(within("worker", self.worker.problems()))
@@ -54,20 +54,10 @@ impl Settings {
     }
 }
 
-/// A server that gives up before its publisher would tell every client that an outcome is unknown which is about to be
-/// known.
-fn impatient(http: &HttpConfig, publish: Duration) -> Option<(String, String)> {
-    (http.request_timeout <= publish).then(|| {
-        let problem = format!(
-            "is {:?}, not longer than embedded.publish_timeout, which is {publish:?}; raise it, or shorten the other",
-            http.request_timeout
-        );
-        ("http.request_timeout".to_owned(), problem)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -48,7 +48,7 @@ pub trait CheckSettings {
 /// Puts a section's name before the fields that its own `problems()` names.
 pub fn within(
     section: &str,
-    problems: Vec<(&'static str, String)>,
+    problems: impl IntoIterator<Item = (&'static str, String)>,
 ) -> impl Iterator<Item = (String, String)> {
     problems
         .into_iter()
