@@ -87,7 +87,7 @@ impl Topology {
     pub(crate) fn queue(&self, group: &ConsumerGroup) -> String {
         match group {
             ConsumerGroup::Store => format!("{}.store", self.prefix),
-            ConsumerGroup::Named { name, .. } => format!("{}.group.{name}", self.prefix),
+            ConsumerGroup::Named(group) => format!("{}.group.{}", self.prefix, group.name),
         }
     }
 
@@ -103,8 +103,8 @@ impl Topology {
         group: Option<&ConsumerGroup>,
     ) -> Result<(), LinkError> {
         let mut declarations = self.base();
-        if let Some(group @ ConsumerGroup::Named { severities, .. }) = group {
-            declarations.extend(self.group(&self.queue(group), *severities));
+        if let Some(group @ ConsumerGroup::Named(named)) = group {
+            declarations.extend(self.group(&self.queue(group), named.selection.severities));
         }
         let channel = link.channel()?.clone();
         let declared = link
@@ -303,6 +303,9 @@ fn explained(what: &str, settings: &str, code: u16, reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use warren_domain::Selection;
+    use warren_domain::ports::{NamedGroup, StartAt};
+
     use super::*;
 
     #[test]
@@ -311,10 +314,11 @@ mod tests {
             prefix: "p".to_owned(),
             ..AmqpConfig::default()
         });
-        let group = ConsumerGroup::Named {
+        let group = ConsumerGroup::Named(NamedGroup {
             name: "a-b".parse().unwrap(),
-            severities: SeveritySet::ALL,
-        };
+            selection: Selection::of(SeveritySet::ALL),
+            start: StartAt::Oldest,
+        });
         assert_eq!(topology.exchange(Severity::Critical), "p.critical");
         assert_eq!(topology.queue(&ConsumerGroup::Store), "p.store");
         assert_eq!(topology.queue(&group), "p.group.a-b");

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, MessagePublisher, Refused,
+    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, MessagePublisher, NamedGroup, Refused,
+    StartAt,
 };
-use warren_domain::{Message, MessageId, Severity, TraceContext};
+use warren_domain::{Message, MessageId, Selection, Severity, TraceContext};
 
 use crate::PATIENCE;
 use crate::samples::{assert_same_messages, extremes, message, messages};
@@ -103,10 +104,11 @@ async fn take(consumer: &mut dyn MessageConsumer, count: usize) -> Vec<Message> 
 }
 
 fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
-    ConsumerGroup::Named {
+    ConsumerGroup::Named(NamedGroup {
         name: name.parse().unwrap(),
-        severities: severities.into_iter().collect(),
-    }
+        selection: Selection::of(severities.into_iter().collect()),
+        start: StartAt::Oldest,
+    })
 }
 
 /// Makes a group exist: its first member fetches once, and what comes is kept for the test.

@@ -168,6 +168,57 @@ impl fmt::Debug for SeveritySet {
     }
 }
 
+/// What is wrong with a text that should name severities.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSeveritySet {
+    /// No severity at all.
+    #[error(
+        "names no severity; write some of debug, info, warning, error, critical, such as error,critical or error+"
+    )]
+    Empty,
+    /// A name nobody uses.
+    #[error("{0:?} is not one of debug, info, warning, error, critical, nor one of their aliases")]
+    Unknown(String),
+}
+
+impl FromStr for SeveritySet {
+    type Err = InvalidSeveritySet;
+
+    /// Reads names joined by commas; `error+` means error and everything graver, `all` every severity.
+    fn from_str(text: &str) -> Result<Self, InvalidSeveritySet> {
+        let mut chosen = Vec::new();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if word.eq_ignore_ascii_case("all") {
+                chosen.extend(Severity::ALL);
+                continue;
+            }
+            let (name, and_graver) = match word.strip_suffix('+') {
+                Some(name) => (name, true),
+                None => (word, false),
+            };
+            let least: Severity = name
+                .parse()
+                .map_err(|_| InvalidSeveritySet::Unknown(name.to_owned()))?;
+            chosen.push(least);
+            if and_graver {
+                chosen.extend(Severity::ALL.into_iter().filter(|severity| *severity > least));
+            }
+        }
+        if chosen.is_empty() {
+            return Err(InvalidSeveritySet::Empty);
+        }
+        Ok(chosen.into_iter().collect())
+    }
+}
+
+impl fmt::Display for SeveritySet {
+    /// Writes the names joined by commas, lowest first, as [`FromStr`] reads them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Severity::as_str).collect();
+        f.pad(&names.join(","))
+    }
+}
+
 /// A number of messages for each severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeverityCounts([u64; 5]);
@@ -263,6 +314,23 @@ mod tests {
                 counts.total()
             ),
             (4, 2, 6)
+        );
+    }
+
+    #[test]
+    fn a_set_is_read_as_people_write_it() {
+        let set = |severities: &[Severity]| severities.iter().copied().collect::<SeveritySet>();
+        use Severity::{Critical, Debug, Error, Info};
+        assert_eq!("error+".parse(), Ok(set(&[Error, Critical])));
+        assert_eq!("debug, INFO".parse(), Ok(set(&[Debug, Info])));
+        assert_eq!("all".parse(), Ok(SeveritySet::ALL));
+        assert_eq!("trace+".parse(), Ok(SeveritySet::ALL));
+        assert_eq!("fatal,debug".parse(), Ok(set(&[Debug, Critical])));
+        assert_eq!(set(&[Critical, Debug]).to_string(), "debug,critical");
+        assert_eq!(" , ".parse::<SeveritySet>(), Err(InvalidSeveritySet::Empty));
+        assert_eq!(
+            "error,loud".parse::<SeveritySet>(),
+            Err(InvalidSeveritySet::Unknown("loud".to_owned()))
         );
     }
 }

@@ -13,8 +13,8 @@ use amqprs::{BasicProperties, FieldTable, FieldValue};
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy};
-use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer};
-use warren_domain::{Message, MessageId, Severity, SeveritySet};
+use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer, NamedGroup, StartAt};
+use warren_domain::{Message, MessageId, Selection, Severity};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -245,8 +245,9 @@ pub async fn take(consumer: &mut AmqpConsumer, count: usize) -> Vec<Message> {
 }
 
 pub fn listeners(severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
-    ConsumerGroup::Named {
+    ConsumerGroup::Named(NamedGroup {
         name: "listeners".parse().unwrap(),
-        severities: severities.into_iter().collect::<SeveritySet>(),
-    }
+        selection: Selection::of(severities.into_iter().collect()),
+        start: StartAt::Oldest,
+    })
 }

@@ -62,7 +62,7 @@ impl Consumer {
     pub(crate) fn new(queue: Arc<Queue>, group: ConsumerGroup) -> Self {
         let (name, severities) = match group {
             ConsumerGroup::Store => (STORE_GROUP.to_owned(), SeveritySet::ALL),
-            ConsumerGroup::Named { name, severities } => (name.as_str().to_owned(), severities),
+            ConsumerGroup::Named(group) => (group.name.as_str().to_owned(), group.selection.severities),
         };
         Self {
             name,

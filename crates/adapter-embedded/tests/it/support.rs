@@ -6,8 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
-use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer};
-use warren_domain::{Message, MessageId, Severity};
+use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer, NamedGroup, StartAt};
+use warren_domain::{Message, MessageId, Selection, Severity};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,10 +67,11 @@ pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {
 }
 
 pub(crate) fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
-    ConsumerGroup::Named {
+    ConsumerGroup::Named(NamedGroup {
         name: name.parse().unwrap(),
-        severities: severities.into_iter().collect(),
-    }
+        selection: Selection::of(severities.into_iter().collect()),
+        start: StartAt::Oldest,
+    })
 }
 
 /// Waits until `condition` holds.

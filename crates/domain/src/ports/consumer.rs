@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 
-use super::Cause;
-use crate::{Message, SeveritySet, TraceContext};
+use super::{Cause, Unhealthy};
+use crate::{Message, Selection, Severity, Timestamp, TraceContext};
 
 /// The name of a consumer group: 1–64 bytes of `[a-z0-9_-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,12 +51,47 @@ pub enum ConsumerGroup {
     /// The way into the store: every severity, never expiring, and the one that intake waits for when it is full.
     Store,
     /// Any other group, bounded so that an unattended one can never hold up intake.
-    Named {
-        /// Its name.
-        name: GroupName,
-        /// What it listens to.
-        severities: SeveritySet,
-    },
+    Named(NamedGroup),
+}
+
+/// A group that counts, watches, or does whatever its owner likes, beside the way into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedGroup {
+    /// Its name.
+    pub name: GroupName,
+    /// What it listens to; adapters may deliver more while it changes, see [`MessageConsumer::next`].
+    pub selection: Selection,
+    /// Where a member that begins now begins.
+    pub start: StartAt,
+}
+
+impl NamedGroup {
+    /// Returns the four groups that Warren ships: `all`, `debug-info`, `critical` and `error`, from the oldest message.
+    pub fn shipped() -> [Self; 4] {
+        use Severity::{Critical, Debug, Error, Info};
+        [
+            ("all", &Severity::ALL[..]),
+            ("debug-info", &[Debug, Info]),
+            ("critical", &[Critical]),
+            ("error", &[Error]),
+        ]
+        .map(|(name, severities)| Self {
+            name: GroupName(name.into()),
+            selection: Selection::of(severities.iter().copied().collect()),
+            start: StartAt::Oldest,
+        })
+    }
+}
+
+/// Where a consumer begins that has not consumed before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the oldest message that is kept for the group: everything since its first member came, less what was
+    /// settled.
+    #[default]
+    Oldest,
+    /// At the next message: what waits for the group when this consumer begins is dropped, for all its members.
+    New,
 }
 
 /// Yields what a consumer group is to handle, at least once each.
@@ -68,6 +103,9 @@ pub trait MessageConsumer: fmt::Debug + Send + 'static {
     /// until something is settled. A lost connection is mended inside, with backoff, and shows in the adapter's
     /// [`super::HealthCheck`]; what was unsettled is delivered again. Records that are no messages never appear
     /// here: the adapter dead-letters them itself. Cancel safe.
+    ///
+    /// A named group whose selection has changed may still be delivered what it selected before; whoever must not
+    /// handle it asks [`Selection::matches`].
     ///
     /// `None`: [`MessageConsumer::close`] was called, or the adapter is gone for good.
     async fn next(&mut self) -> Option<Delivery>;
@@ -175,4 +213,25 @@ pub enum SettleError {
         #[source]
         cause: Option<Cause>,
     },
+}
+
+/// Tells how far behind a consumer group is.
+#[async_trait]
+pub trait GroupLag: fmt::Debug + Send + Sync + 'static {
+    /// Asks what waits for the group; answers within two seconds.
+    ///
+    /// # Errors
+    /// [`Unhealthy`]: it cannot be told now, and why.
+    async fn lag(&self) -> Result<Lag, Unhealthy>;
+}
+
+/// What waits for a consumer group, not counting what its members hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// The packets that are ready to be delivered.
+    pub packets: u64,
+    /// The messages in them, where the adapter can tell without opening them.
+    pub messages: Option<u64>,
+    /// When the oldest of them was received, where the adapter can tell; `None` too when nothing waits.
+    pub oldest: Option<Timestamp>,
 }

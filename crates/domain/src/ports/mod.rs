@@ -6,14 +6,16 @@ mod consumer;
 mod health;
 mod publisher;
 mod store;
+mod tally;
 
 pub use consumer::{
-    ConsumerGroup, DeadLetterReason, Delivery, GroupName, InvalidGroupName, MessageConsumer, Refused,
-    SettleError, Settlement,
+    ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, InvalidGroupName, Lag, MessageConsumer,
+    NamedGroup, Refused, SettleError, Settlement, StartAt,
 };
 pub use health::{HealthCheck, Unhealthy};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};
 pub use store::{Maintained, MessageStore, StoreError, StoreMaintenance, Stored};
+pub use tally::{Countable, Counted, Tally, TallyBook, TallyError};
 
 use std::error::Error;
 use std::sync::Arc;
