@@ -15,6 +15,7 @@ mod maintenance;
 mod metrics;
 mod retry;
 mod store_loop;
+pub mod tally;
 mod unabandoned;
 mod write;
 
