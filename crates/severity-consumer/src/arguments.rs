@@ -16,16 +16,34 @@ use warren_process::program;
 /// Any number of these may run for one group and share its messages. Settings come from warren.toml, the environment
 /// (WARREN_AMQP__URL) and --set; docs/configuration.md lists them, docs/consumers.md describes the output.
 #[derive(Debug, Parser)]
-#[command(version)]
-pub(crate) struct Arguments {
+#[command(name = "severity-consumer", version)]
+struct CommandLine {
     #[command(flatten)]
-    pub(crate) settings: SettingsArgs,
+    settings: SettingsArgs,
     #[command(flatten)]
     group: GroupArgs,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    output: Output,
     #[command(subcommand)]
-    pub(crate) command: Option<program::Command>,
+    command: Option<program::Command>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    /// Where settings come from.
+    pub(crate) settings: SettingsArgs,
+    /// What to do.
+    pub(crate) task: Task,
+}
+
+/// What the program does.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Count for a group, and show it.
+    Count(NamedGroup, Output),
+    /// What every service can do.
+    Service(program::Command),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +71,7 @@ struct GroupArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Until when, and how it is shown")]
-pub(crate) struct OutputArgs {
+pub(crate) struct Output {
     /// End once nothing has come for this long, such as `2s`
     #[arg(long, value_name = "DURATION", value_parser = positive)]
     pub(crate) until_idle: Option<Duration>,
@@ -69,23 +87,31 @@ pub(crate) struct OutputArgs {
 }
 
 impl Arguments {
-    /// Reads the command line, and the group it names unless a subcommand needs none.
+    /// Reads the command line; a subcommand needs no group.
     ///
     /// # Errors
     /// What is wrong with it, to be told by [`clap::Error::exit`]: exit code 2.
     pub(crate) fn read<T: Into<OsString> + Clone>(
         arguments: impl IntoIterator<Item = T>,
-    ) -> Result<(Self, Option<NamedGroup>), clap::Error> {
-        let arguments = Self::try_parse_from(arguments)?;
-        let group = arguments.group.named()?;
-        if group.is_none() && arguments.command.is_none() {
-            return Err(missing(format!(
-                "no group to count for: give --group with one of {}, or --name with --severities for a group of \
-                 your own",
-                shipped_names().join(", ")
-            )));
-        }
-        Ok((arguments, group))
+    ) -> Result<Self, clap::Error> {
+        let CommandLine {
+            settings,
+            group,
+            output,
+            command,
+        } = CommandLine::try_parse_from(arguments)?;
+        let task = match (command, group.named()?) {
+            (Some(command), _) => Task::Service(command),
+            (None, Some(group)) => Task::Count(group, output),
+            (None, None) => {
+                return Err(missing(format!(
+                    "no group to count for: give --group with one of {}, or --name with --severities for a group of \
+                     your own",
+                    SHIPPED.join(", ")
+                )));
+            }
+        };
+        Ok(Self { settings, task })
     }
 }
 
@@ -125,15 +151,14 @@ impl GroupArgs {
 }
 
 fn missing(what: String) -> clap::Error {
-    Arguments::command().error(ErrorKind::MissingRequiredArgument, what)
+    CommandLine::command().error(ErrorKind::MissingRequiredArgument, what)
 }
 
-fn shipped_names() -> Vec<String> {
-    NamedGroup::shipped().map(|group| group.name.to_string()).into()
-}
+/// The names of [`NamedGroup::shipped`], as clap wants them.
+const SHIPPED: [&str; 4] = ["all", "debug-info", "critical", "error"];
 
 fn shipped_parser() -> impl TypedValueParser<Value = NamedGroup> {
-    PossibleValuesParser::new(shipped_names()).try_map(|name| {
+    PossibleValuesParser::new(SHIPPED).try_map(|name| {
         let mut shipped = NamedGroup::shipped().into_iter();
         shipped
             .find(|group| group.name.as_str() == name)
@@ -142,7 +167,7 @@ fn shipped_parser() -> impl TypedValueParser<Value = NamedGroup> {
 }
 
 fn own_name(text: &str) -> Result<GroupName, String> {
-    if shipped_names().iter().any(|name| name == text) {
+    if SHIPPED.contains(&text) {
         return Err(format!(
             "Warren ships a group of that name; use --group {text}, or another name"
         ));
@@ -166,14 +191,22 @@ mod tests {
 
     fn read(arguments: &[&str]) -> Result<Option<NamedGroup>, String> {
         let all = ["severity-consumer"].iter().chain(arguments);
-        Arguments::read(all).map(|(_, group)| group).map_err(|error| {
-            assert_eq!(error.exit_code(), 2, "{error}");
-            error.to_string()
-        })
+        match Arguments::read(all) {
+            Ok(Arguments {
+                task: Task::Count(group, _),
+                ..
+            }) => Ok(Some(group)),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                assert_eq!(error.exit_code(), 2, "{error}");
+                Err(error.to_string())
+            }
+        }
     }
 
     #[test]
     fn a_shipped_group_is_named_by_its_name_alone() {
+        assert_eq!(NamedGroup::shipped().map(|group| group.name.to_string()), SHIPPED);
         for shipped in NamedGroup::shipped() {
             let group = read(&["--group", shipped.name.as_str()]).unwrap().unwrap();
             assert_eq!(group, shipped);
@@ -191,27 +224,56 @@ mod tests {
         assert_eq!(group.name.as_str(), "billing");
         let expected = [Severity::Error, Severity::Critical].into_iter().collect();
         assert_eq!(group.selection.severities, expected);
-        let sources: Vec<_> = group.selection.sources.iter().map(SourcePattern::as_str).collect();
+        let sources: Vec<_> = group
+            .selection
+            .sources
+            .iter()
+            .map(SourcePattern::as_str)
+            .collect();
         assert_eq!(sources, ["billing.#", "*.billing"]);
     }
 
     #[test]
     fn what_is_wrong_is_told_with_the_value_the_flag_and_what_is_allowed() {
         for (arguments, told) in [
-            ("", &["all, debug-info, critical, error", "--name", "--severities"][..]),
-            ("--group errors", &["errors", "--group", "debug-info, critical, error"]),
+            (
+                "",
+                &["all, debug-info, critical, error", "--name", "--severities"][..],
+            ),
+            (
+                "--group errors",
+                &["errors", "--group", "debug-info, critical, error"],
+            ),
             ("--group error --name billing", &["--group", "--name"]),
             ("--group error --severities error", &["--group", "--severities"]),
             ("--group error --source a", &["--group", "--source"]),
-            ("--name billing", &["billing", "--severities", "debug, info, warning, error, critical"]),
+            (
+                "--name billing",
+                &["billing", "--severities", "debug, info, warning, error, critical"],
+            ),
             ("--severities error", &["error", "--name"]),
             ("--source a.#", &["a.#", "--name", "--severities"]),
-            ("--name error --severities error", &["error", "--name", "--group error"]),
+            (
+                "--name error --severities error",
+                &["error", "--name", "--group error"],
+            ),
             ("--name Billing --severities error", &["Billing", "--name", "a–z"]),
-            ("--name b --severities loud", &["loud", "--severities", "debug, info, warning, error, critical"]),
-            ("--name b --severities ,", &["--severities", "debug, info, warning, error, critical"]),
-            ("--name b --severities all --source a..b", &["a..b", "--source", "segment"]),
-            ("--name b --severities all --source bill*", &["bill*", "--source", "whole segments"]),
+            (
+                "--name b --severities loud",
+                &["loud", "--severities", "debug, info, warning, error, critical"],
+            ),
+            (
+                "--name b --severities ,",
+                &["--severities", "debug, info, warning, error, critical"],
+            ),
+            (
+                "--name b --severities all --source a..b",
+                &["a..b", "--source", "segment"],
+            ),
+            (
+                "--name b --severities all --source bill*",
+                &["bill*", "--source", "whole segments"],
+            ),
             ("--group all --from-start --new", &["--from-start", "--new"]),
             ("--group all --count 0", &["0", "--count"]),
             ("--group all --until-idle 0s", &["0s", "--until-idle"]),
@@ -220,7 +282,10 @@ mod tests {
             let words: Vec<_> = arguments.split_whitespace().collect();
             let error = read(&words).unwrap_err();
             for expected in told {
-                assert!(error.contains(expected), "{arguments}: {expected} is not in: {error}");
+                assert!(
+                    error.contains(expected),
+                    "{arguments}: {expected} is not in: {error}"
+                );
             }
         }
     }

@@ -45,7 +45,7 @@ const WAL_BYTES: u64 = 16 << 20;
 
 /// The book of one consumer group in an SQLite file, shared by any number of processes of one machine.
 ///
-/// It remembers the last `window` ids: in memory, at 27 bytes each for a window of a million and never more than 45,
+/// It remembers the last `window` ids: in memory, at 38 bytes each for a window of a million and never more than 60,
 /// and in the file, at 16 bytes and a little. What other processes count is read before anything is counted, so all
 /// of them have the same window; they should be opened with the same size of it, for the smallest is what the file
 /// keeps.

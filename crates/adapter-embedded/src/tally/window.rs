@@ -8,9 +8,8 @@ use hashbrown::HashTable;
 /// The ids that were counted last, numbered from the group's first message: a set for looking up, in the order of
 /// counting for forgetting.
 ///
-/// An id takes 16 bytes in the order and five in the table, both at most a half empty once they are grown: 27 bytes
-/// each at the default of a million, never more than 45. Hashed with a key of this process, because senders choose
-/// their ids.
+/// An id takes 16 bytes in the order and five in the table, and both keep room to spare: 38 bytes each for a window of
+/// a million, never more than 60. Hashed with a key of this process, because senders choose their ids.
 ///
 /// What is inserted is tentative until it is committed, so that a failed transaction leaves no trace.
 #[derive(Debug)]
@@ -148,7 +147,7 @@ mod tests {
         );
         assert!(window.insert(98_999), "the one before is forgotten");
         let bytes = window.ids.capacity() * 16 + window.numbers.allocation_size();
-        assert!(bytes <= 1_100 * 45, "{bytes} bytes");
+        assert!(bytes <= 1_100 * 60, "{bytes} bytes");
     }
 
     #[test]
