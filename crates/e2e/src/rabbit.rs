@@ -14,7 +14,16 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const EXCHANGES: [&str; 6] = ["debug", "info", "warning", "error", "critical", "dead"];
 
 /// The queues of one prefix, by what follows it.
-const QUEUES: [&str; 2] = ["store", "dead"];
+const QUEUES: [&str; 7] = [
+    "store",
+    "dead",
+    "group.all",
+    "group.debug-info",
+    "group.critical",
+    "group.error",
+    // The one that tests make themselves.
+    "group.billing",
+];
 
 /// Everything in a broker whose name begins with a random prefix.
 #[derive(Debug)]

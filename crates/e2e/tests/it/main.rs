@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod complete;
+mod consumers;
 mod hostile;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
 #[allow(dead_code)]
