@@ -21,6 +21,11 @@ const CATCH_UP: Duration = Duration::from_secs(120);
 pub struct Line(Value);
 
 impl Line {
+    /// Takes a line that came in another way.
+    pub fn of(json: &Value) -> Self {
+        Self(json.clone())
+    }
+
     /// Returns what is counted of each severity.
     pub fn received(&self) -> Counts {
         SEVERITIES.map(|name| self.0["received"][name].as_u64().unwrap_or(u64::MAX))

@@ -10,9 +10,12 @@ use tokio::time::timeout;
 use warren_e2e::bed::{Bed, on_servers, on_shared_servers};
 use warren_e2e::counting::{Line, last_line, lines, start_consuming, wait_for_line};
 use warren_e2e::environment;
+use warren_e2e::http::Client;
 use warren_e2e::metrics::Metrics;
 use warren_e2e::mix::{Counts, Mix};
 use warren_e2e::process::Service;
+use warren_e2e::request::Request;
+use warren_e2e::sqlite::DataFolder;
 use warren_test_servers::PrivateRabbit;
 
 use crate::alone;
@@ -319,6 +322,68 @@ async fn a_reader_that_goes_away_ends_the_program_quietly() {
         assert!(!words.contains("panicked") && !words.contains("ERROR"), "{words}");
     })
     .await;
+}
+
+/// Asks a `warren` what each of its groups has counted, until they all have what they should.
+async fn counted_in_process(warren: &Service, mix: &Mix) -> Vec<u64> {
+    let mut client = Client::new(warren.address());
+    let counting = async {
+        loop {
+            let answer = client
+                .send(&Request::get("/v1/groups"))
+                .await
+                .unwrap()
+                .json()
+                .unwrap();
+            let lines: Vec<_> = answer["groups"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(Line::of)
+                .collect();
+            let right = GROUPS.iter().zip(&lines).all(|((name, severities), line)| {
+                line.json()["group"] == *name && line.received() == mix.counts(severities, "")
+            });
+            if right {
+                return lines.iter().map(Line::duplicates).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, counting)
+        .await
+        .expect("every group counts exactly")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_counts_for_every_group_through_kills_of_it() {
+    let folder = DataFolder::create().unwrap();
+    let mix = Mix::new(39, 20_000, 200);
+    let mut warren = folder.warren().unwrap();
+    warren.start_ready().await.unwrap();
+    let (progress, mut accepted) = watch::channel(0);
+    let (address, sent) = (warren.address(), mix.clone());
+    let sending = tokio::spawn(async move { sent.send(address, &progress).await });
+    for percent in [30, 60] {
+        let reached = mix.share(percent);
+        accepted.wait_for(|accepted| *accepted >= reached).await.unwrap();
+        warren.kill().await.unwrap();
+        warren.start().await.unwrap();
+    }
+    sending.await.unwrap().unwrap();
+    let duplicates = counted_in_process(&warren, &mix).await;
+    assert!(duplicates[0] >= mix.repeated(), "{duplicates:?}");
+    warren.stop(SOON).await.unwrap();
+    // What was counted is kept, and nothing of it counts again.
+    warren.start_ready().await.unwrap();
+    counted_in_process(&warren, &mix).await;
+    let metrics = Metrics::scrape(warren.address()).await.unwrap();
+    let series = "warren_group_messages_total{group=\"critical\",severity=\"critical\"}";
+    assert_eq!(
+        metrics.value(series),
+        Some(mix.counts(&["critical"], "")[4] as f64)
+    );
+    warren.stop(SOON).await.unwrap();
 }
 
 /// The promise, at its size: 200,000 messages, one in twenty sent twice, every consumer killed three times on the way,
