@@ -1,4 +1,4 @@
-//! A transaction on the one connection that writes a file.
+//! A transaction on a connection to a file.
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::sqlite::SqliteConnection;
@@ -24,6 +24,16 @@ impl Transaction {
             ended: false,
         };
         transaction.run("begin immediate").await?;
+        Ok(transaction)
+    }
+
+    /// Reads one state of the file, whatever is written meanwhile; holds up nobody.
+    pub(crate) async fn begin_reading(connection: PoolConnection<Sqlite>) -> Result<Self, sqlx::Error> {
+        let mut transaction = Self {
+            connection,
+            ended: false,
+        };
+        transaction.run("begin").await?;
         Ok(transaction)
     }
 

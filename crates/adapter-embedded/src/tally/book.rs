@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sea_orm::sqlx::sqlite::SqliteConnection;
 use sea_orm::sqlx::{self, Row};
 use warren_domain::ports::{Countable, Counted, Tally};
-use warren_domain::{Severity, SeverityCounts, Timestamp};
+use warren_domain::{Severity, Timestamp};
 
 use super::window::Window;
 use crate::database::Database;
@@ -45,7 +45,8 @@ impl Book {
             database,
             window: Window::new(window),
         };
-        let mut transaction = Transaction::begin(book.database.writer().await?).await?;
+        let connection = book.database.read_pool().acquire().await?;
+        let mut transaction = Transaction::begin_reading(connection).await?;
         let tally = read_tally(transaction.connection()).await?;
         book.catch_up(transaction.connection(), tally.counts.total())
             .await?;
@@ -68,8 +69,7 @@ impl Book {
         for outcome in &outcomes {
             tally.counts += outcome.counted;
             tally.duplicates += outcome.duplicates;
-            for (severity, n) in outcome.counted.iter().filter(|(_, n)| *n > 0) {
-                debug_assert!(n > 0);
+            for (severity, _) in outcome.counted.iter().filter(|(_, n)| *n > 0) {
                 let last = &mut tally.last_counted[severity.index()];
                 *last = (*last).max(Some(now));
             }
@@ -171,9 +171,8 @@ pub(super) async fn read_tally(connection: &mut SqliteConnection) -> Result<Tall
         let number = |column: usize| -> Result<u64, BookError> {
             u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| BookError::Damaged)
         };
-        let add = |counts: &mut SeverityCounts, n| counts.add(severity, n);
-        add(&mut tally.counts, number(1)?);
-        add(&mut tally.duplicates, number(2)?);
+        tally.counts.add(severity, number(1)?);
+        tally.duplicates.add(severity, number(2)?);
         let last: Option<i64> = row.try_get(3)?;
         tally.last_counted[severity.index()] = last.and_then(Timestamp::from_unix_micros);
     }
