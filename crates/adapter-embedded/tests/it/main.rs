@@ -9,4 +9,5 @@ mod limits;
 mod opening;
 mod reopening;
 mod round_trip;
+mod selecting;
 mod support;
