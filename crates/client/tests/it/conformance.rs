@@ -14,7 +14,7 @@ use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_adapter_http::HttpConfig;
 use warren_client::{HttpPublisher, Message, MessageId, MessagePublisher, Timestamp, Unpublished};
 use warren_domain::TraceContext;
-use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer};
+use warren_domain::ports::{ConsumerGroup, Delivery, GroupLag, GroupName, MessageConsumer};
 use warren_pipeline::IntakeConfig;
 
 use crate::http::{serve, to};
@@ -95,6 +95,10 @@ impl BrokerUnderTest for Subject {
             self.embedded.consumer(group),
             Arc::clone(&self.received),
         ))
+    }
+
+    fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag> {
+        self.embedded.lag(group)
     }
 
     async fn dead_letters(&self) -> Vec<(String, Message)> {

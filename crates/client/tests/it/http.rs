@@ -75,6 +75,7 @@ pub(crate) async fn serve(
         version: "0",
         health: Health::new(Vec::new()),
         metrics: metrics(),
+        groups: Vec::new(),
         intake: Some(IntakeRoutes::new(
             Intake::new(behind, intake.message_limits()),
             &http,
