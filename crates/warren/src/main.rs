@@ -1,5 +1,6 @@
 //! Everything in one process on the embedded adapter.
 
+mod scenario;
 mod settings;
 mod welcome;
 
