@@ -4,15 +4,14 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 use warren_domain::ports::{Delivery, Refused, SettleError};
-use warren_domain::{Message, SeverityCounts, Timestamp};
+use warren_domain::{Message, SeverityCounts};
 
 use crate::WorkerConfig;
-use crate::metrics::{DEAD, count_by_severity};
 
 /// How many requests a batch is linked to; a batch of small requests has thousands.
 const MAX_LINKS: usize = 16;
 
-/// Deliveries that are stored in one transaction, and their messages in one slice.
+/// Deliveries that have their effect together, and their messages in one slice.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// Every message, in the order of the deliveries.
@@ -41,11 +40,6 @@ impl Batch {
             || self.bytes >= config.batch_bytes.as_u64()
     }
 
-    /// Returns when the oldest message was received.
-    pub(crate) fn oldest(&self) -> Option<Timestamp> {
-        self.messages.iter().map(|message| message.received_at).min()
-    }
-
     /// Lists the requests the messages came with, for linking: the first few, and how many more there are.
     pub(crate) fn links(&self) -> String {
         let mut seen = HashSet::new();
@@ -64,8 +58,8 @@ impl Batch {
 
     /// Acknowledges every delivery; `refused` counts places among all messages, ascending.
     ///
-    /// Returns why deliveries were not settled; they come again. Dead letters count once they are durable.
-    pub(crate) async fn settle(self, refused: Vec<Refused>) -> Vec<SettleError> {
+    /// Returns what is durably a dead letter now, and why deliveries were not settled; those come again.
+    pub(crate) async fn settle(self, refused: Vec<Refused>) -> (SeverityCounts, Vec<SettleError>) {
         let mut refused = refused.into_iter().peekable();
         let end = self.messages.len();
         let ends = self
@@ -75,7 +69,7 @@ impl Batch {
             .skip(1)
             .chain([end])
             .collect::<Vec<_>>();
-        let mut failures = Vec::new();
+        let (mut dead, mut failures) = (SeverityCounts::default(), Vec::new());
         for ((begin, delivery), end) in self.deliveries.into_iter().zip(ends) {
             let mut mine = Vec::new();
             while let Some(refused) = refused.next_if(|refused| refused.index < end) {
@@ -84,16 +78,16 @@ impl Batch {
                     ..refused
                 });
             }
-            let dead: SeverityCounts = mine
+            let refused_here: SeverityCounts = mine
                 .iter()
                 .map(|refused| self.messages[begin + refused.index].severity)
                 .collect();
             match delivery.ack_except(mine).await {
-                Ok(()) => count_by_severity(DEAD, &dead),
+                Ok(()) => dead += refused_here,
                 Err(failure) => failures.push(failure),
             }
         }
-        failures
+        (dead, failures)
     }
 }
 

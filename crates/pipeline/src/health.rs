@@ -1,43 +1,61 @@
-//! Whether the store loop is at work.
+//! Whether a loop is at work.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use metrics::gauge;
+use metrics::Gauge;
 use warren_domain::ports::{HealthCheck, Unhealthy};
 
-use crate::metrics::PAUSED;
+/// Tells whether a loop is at work or waits for what it needs.
+#[derive(Clone)]
+pub struct WorkerHealth(Arc<Shared>);
 
-/// Tells whether the store loop is at work or waits for the store.
-#[derive(Clone, Debug)]
-pub struct WorkerHealth(Arc<Mutex<State>>);
+struct Shared {
+    name: &'static str,
+    /// 1 while something is paused.
+    gauge: Gauge,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for WorkerHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHealth")
+            .field("name", &self.0.name)
+            .field("state", &self.0.state)
+            .finish_non_exhaustive()
+    }
+}
 
 #[derive(Debug)]
 struct State {
     /// What is told while nothing is paused.
     unpaused: Result<(), Unhealthy>,
-    /// How many things wait for the store.
+    /// How many things wait for what the loop needs.
     paused: usize,
     /// Why the last of them does.
     reason: String,
 }
 
-impl Default for WorkerHealth {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(State {
+impl WorkerHealth {
+    pub(crate) fn new(name: &'static str, gauge: Gauge) -> Self {
+        let state = State {
             unpaused: Err(Unhealthy("not started".to_owned())),
             paused: 0,
             reason: String::new(),
-        })))
+        };
+        Self(Arc::new(Shared {
+            name,
+            gauge,
+            state: Mutex::new(state),
+        }))
     }
-}
 
-impl WorkerHealth {
-    /// Says that something waits for the store, until the guard is dropped.
+    /// Says that something waits, until the guard is dropped.
     pub(crate) fn pause(&self, reason: String) -> Paused {
         let mut state = self.lock();
         state.paused += 1;
         state.reason = reason;
-        gauge!(PAUSED).set(1.0);
+        self.0.gauge.set(1.0);
         drop(state);
         Paused(self.clone())
     }
@@ -48,14 +66,14 @@ impl WorkerHealth {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait::async_trait]
 impl HealthCheck for WorkerHealth {
     fn name(&self) -> &'static str {
-        "store_loop"
+        self.0.name
     }
 
     async fn check(&self) -> Result<(), Unhealthy> {
@@ -67,7 +85,7 @@ impl HealthCheck for WorkerHealth {
     }
 }
 
-/// Something that waits for the store; ends when it is dropped, also by a panic or an abort.
+/// Something that waits; ends when it is dropped, also by a panic or an abort.
 #[derive(Debug)]
 pub(crate) struct Paused(WorkerHealth);
 
@@ -83,7 +101,7 @@ impl Drop for Paused {
         let mut state = self.0.lock();
         state.paused -= 1;
         if state.paused == 0 {
-            gauge!(PAUSED).set(0.0);
+            self.0.0.gauge.set(0.0);
         }
     }
 }

@@ -1,20 +1,24 @@
-//! What runs: the intake, the store loop and the maintenance of the store.
+//! What runs: the intake, the store loop, the tally loop and the maintenance of the store.
 //!
 //! Everything here is written against the ports of `warren_domain` and knows no product. What it promises:
 //!
 //! - [`Intake`] says yes only after [`MessagePublisher::publish`](warren_domain::ports::MessagePublisher::publish)
 //!   has, and goes on waiting for the broker when the client has gone away;
 //! - [`StoreLoop`] acknowledges a delivery only after every message of it is stored or durably a dead letter;
+//! - [`tally::TallyLoop`] acknowledges a delivery only after its messages are in the group's book;
 //! - nothing here holds more than its settings say, and every wait ends.
 
 pub mod config;
+mod consume_loop;
 mod gather;
 mod health;
 mod intake;
 mod maintenance;
 mod metrics;
+mod outage;
 mod retry;
 mod store_loop;
+pub mod tally;
 mod unabandoned;
 mod write;
 
