@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use warren_domain::{Severity, SeverityCounts};
 
 use super::{GROUPS, GroupCounts};
+use crate::command::grouped;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -172,19 +173,6 @@ fn signed(expected: u64, printed: u64) -> Option<String> {
     }
 }
 
-/// Writes a number with a comma between each three digits.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,11 +235,5 @@ mod tests {
             json["differences"][1],
             json!({"group": "debug-info", "severity": "info", "expected": 40_000, "printed": 1})
         );
-    }
-
-    #[test]
-    fn long_numbers_are_grouped() {
-        let written = [0, 999, 1_000, 1_234_567].map(grouped);
-        assert_eq!(written, ["0", "999", "1,000", "1,234,567"]);
     }
 }
