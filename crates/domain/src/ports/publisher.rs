@@ -1,6 +1,7 @@
 //! The way of a message to whoever keeps it until it is stored.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -24,6 +25,13 @@ pub trait MessagePublisher: fmt::Debug + Send + Sync + 'static {
     /// Names each message that is not known to be durable, with the verdict; every other one is durable.
     /// After [`PublishError::Unavailable`] a message *may* have been taken: publish it again under the same id.
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished>;
+}
+
+#[async_trait]
+impl<P: MessagePublisher + ?Sized> MessagePublisher for Arc<P> {
+    async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
+        (**self).publish(messages, trace).await
+    }
 }
 
 /// The messages of a call that are not known to be durable.
