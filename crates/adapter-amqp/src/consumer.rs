@@ -7,17 +7,21 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer};
+use warren_domain::ports::{ConsumerGroup, Delivery, GroupLag, HealthCheck, MessageConsumer, StartAt};
 
 use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
 use crate::connection::Connector;
-use crate::consuming::{Consuming, Quarantine, Yielded};
+use crate::consuming::{Consuming, Yielded};
 use crate::error::ConfigError;
+use crate::lag::{QueueLag, questions};
 use crate::metrics::ConsumeMetrics;
+use crate::quarantine::Quarantine;
 use crate::settlement::Letters;
 use crate::status::Status;
 use crate::topology::Topology;
+#[cfg(doc)]
+use warren_domain::Selection;
 
 /// How many deliveries are read ahead, ready to be yielded: the next batch is decoded while the last one is stored.
 const READ_AHEAD: usize = 32;
@@ -35,6 +39,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// before 4.3 every such return counts towards `store_delivery_limit`, and so does every lost connection: hold a
 /// delivery while the store is away, do not drop it.
 ///
+/// A named group's queue is bound to the exchanges of the severities it selects, by its patterns of sources. When a
+/// group comes back with another selection, bindings of severities it selects no more are removed, as far as they can
+/// be known: those by `#` and by the patterns of the new selection. RabbitMQ lists no bindings to an ordinary user, so
+/// one by an older pattern stays, and what it brings has to be told apart by [`Selection::matches`]. Members that ask
+/// for different selections at the same time bind for both.
+///
+/// [`StartAt::New`]: when the consumer first has its connection, it drops what waits in the queue, for every member of
+/// the group; never again, so that a lost connection loses nothing. What other members hold is theirs.
+///
 /// What a closed consumer had fetched and not yielded is given back as soon as every delivery it did yield is settled.
 #[derive(Debug)]
 pub struct AmqpConsumer {
@@ -46,6 +59,7 @@ pub struct AmqpConsumer {
     stopped: CancellationToken,
     ended: CancellationToken,
     started: bool,
+    lag: Arc<QueueLag>,
 }
 
 impl AmqpConsumer {
@@ -60,11 +74,17 @@ impl AmqpConsumer {
         let (closing, stopped) = (CancellationToken::new(), CancellationToken::new());
         let ended = CancellationToken::new();
         let topology = Topology::new(&config);
+        let (lag, answering) = questions(Arc::clone(&status));
+        let drops_waiting = match &group {
+            ConsumerGroup::Store => false,
+            ConsumerGroup::Named(group) => group.start == StartAt::New,
+        };
         let consuming = Consuming {
             connector: Connector::new(&config, "consume")?,
             queue: topology.queue(&group),
             topology,
             group,
+            drops_waiting,
             prefetch: config.prefetch,
             connect_timeout: config.connect_timeout,
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max),
@@ -77,6 +97,7 @@ impl AmqpConsumer {
             _ended: ended.clone().drop_guard(),
             metrics: Arc::new(ConsumeMetrics::new()),
             quarantine: Quarantine::default(),
+            answering,
         };
         Ok(Self {
             deliveries,
@@ -86,12 +107,20 @@ impl AmqpConsumer {
             stopped,
             ended,
             started: false,
+            lag: Arc::new(lag),
         })
     }
 
     /// Returns what tells whether the consumer is connected; `rabbitmq` by name. Unhealthy until it has begun.
     pub fn health(&self) -> Arc<dyn HealthCheck> {
         Arc::clone(&self.status) as Arc<dyn HealthCheck>
+    }
+
+    /// Returns what tells how many packets wait in the queue, over the consumer's own connection.
+    ///
+    /// RabbitMQ counts packets, neither messages nor their age. It says 0 of a queue that is electing a leader.
+    pub fn lag(&self) -> Arc<dyn GroupLag> {
+        Arc::clone(&self.lag) as Arc<dyn GroupLag>
     }
 
     /// Waits until the consumer was closed or dropped, every delivery is settled, and the broker knows.

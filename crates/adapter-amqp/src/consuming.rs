@@ -1,40 +1,31 @@
 //! The task behind a consumer: it keeps the connection, reads ahead and settles.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amqprs::channel::{
-    BasicAckArguments, BasicCancelArguments, BasicConsumeArguments, BasicNackArguments, BasicQosArguments,
-    Channel, ConsumerMessage,
+    BasicCancelArguments, BasicConsumeArguments, BasicQosArguments, Channel, ConsumerMessage,
+    QueuePurgeArguments,
 };
 use tokio::select;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{ConsumerGroup, Delivery};
 
-use crate::acks::{Acks, Settling, Verdict};
 use crate::backoff::Backoff;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
+use crate::lag::{Answering, ready};
 use crate::metrics::ConsumeMetrics;
+use crate::quarantine::Quarantine;
 use crate::reader::Reader;
 use crate::settlement::{Decision, Letters, Session};
+use crate::settler::Settler;
 use crate::status::{Status, chain};
 use crate::topology::Topology;
-
-/// How long acknowledgements wait behind a gap for it to close, before they are told one by one.
-const GAP_PATIENCE: Duration = Duration::from_millis(50);
-
-/// How long telling the broker may take; only a writer that is stuck takes longer.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest that a delivery is kept back whose dead letters cannot be written; RabbitMQ waits 30 minutes for an
-/// acknowledgement.
-const LONGEST_REQUEUE_PAUSE: Duration = Duration::from_secs(300);
 
 /// The consumer's name on its channel, which has no other.
 const CONSUMER_TAG: &str = "warren";
@@ -56,6 +47,8 @@ pub(crate) struct Consuming {
     pub(crate) topology: Topology,
     pub(crate) group: ConsumerGroup,
     pub(crate) queue: String,
+    /// What waits is still to be dropped, because the consumer begins with what comes next.
+    pub(crate) drops_waiting: bool,
     pub(crate) prefetch: u16,
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
@@ -71,6 +64,7 @@ pub(crate) struct Consuming {
     pub(crate) _ended: DropGuard,
     pub(crate) metrics: Arc<ConsumeMetrics>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) answering: Answering,
 }
 
 impl fmt::Debug for Consuming {
@@ -87,61 +81,6 @@ enum End {
     Released,
     /// The connection, or the queue, is gone.
     Lost(String),
-}
-
-/// One packet at a time after connections have died young.
-///
-/// A header that is not UTF-8 kills every connection of amqprs that receives it, and each death counts as a delivery
-/// of everything that was out: with a whole prefetch out, the broker would give up hundreds of innocent packets with
-/// the guilty one. One at a time, it gives up the guilty one alone.
-#[derive(Debug, Default)]
-pub(crate) struct Quarantine {
-    young_deaths: u32,
-}
-
-impl Quarantine {
-    /// How many young deaths in a row begin it.
-    const BEGINS: u32 = 3;
-    /// How many packets settled, one at a time, end it.
-    const ENDS_AFTER: usize = 100;
-    /// A connection that lived so long died of something else. What was settled on a younger one proves nothing: the
-    /// acknowledgements of what came before the guilty packet die with the connection.
-    const YOUTH: Duration = Duration::from_secs(10);
-    /// So long without a death ends it too.
-    const ENDS_WITHIN: Duration = Duration::from_secs(60);
-
-    fn begun(&self) -> bool {
-        self.young_deaths >= Self::BEGINS
-    }
-
-    /// Notes a death; once begun, only [`End::Released`] ends the quarantine.
-    fn died(&mut self, age: Duration) {
-        if !self.begun() && age >= Self::YOUTH {
-            self.young_deaths = 0;
-        } else {
-            self.young_deaths = self.young_deaths.saturating_add(1);
-        }
-    }
-}
-
-/// What is settled, and what is to be told to the broker, on one channel.
-struct Settler {
-    channel: Channel,
-    acks: Acks,
-    settled: usize,
-    tell_rest_at: Option<Instant>,
-    /// Deliveries to be given back, and when.
-    requeue_later: BTreeSet<(Instant, u64)>,
-    requeue_pause: Duration,
-    /// The consumer is closing: what is given back is told last.
-    closing: bool,
-    /// Deliveries to be given back when everything else is settled.
-    ///
-    /// Earlier, before the broker has stopped delivering, it would deliver them again to this very consumer. And a
-    /// quorum queue's client in the broker takes a few dozen such returns at once; what comes behind them waits there,
-    /// acknowledgements too, and is forgotten when the connection closes (seen with 3.10.8). Returns that are
-    /// forgotten happen anyway.
-    give_back_last: Vec<u64>,
 }
 
 impl Consuming {
@@ -216,6 +155,10 @@ impl Consuming {
         mut link: Link,
     ) -> Result<(Link, UnboundedReceiver<ConsumerMessage>), LinkError> {
         self.topology.declare(&mut link, Some(&self.group)).await?;
+        if self.drops_waiting {
+            self.drop_waiting(&link).await?;
+            self.drops_waiting = false;
+        }
         let channel = link.channel()?.clone();
         let prefetch = if self.quarantine.begun() { 1 } else { self.prefetch };
         let arguments = BasicConsumeArguments::new(&self.queue, CONSUMER_TAG)
@@ -233,6 +176,26 @@ impl Consuming {
             cause: cause(error),
         })?;
         Ok((link, messages))
+    }
+
+    /// Drops what waits in the queue; what members of the group hold is theirs.
+    async fn drop_waiting(&self, link: &Link) -> Result<(), LinkError> {
+        let channel = link.channel()?.clone();
+        let purge = QueuePurgeArguments::new(&self.queue);
+        let purging = link.run(
+            self.connect_timeout,
+            async move { channel.queue_purge(purge).await },
+        );
+        let packets = purging.await?.map_err(|error| {
+            let queue = &self.queue;
+            LinkError::Lost(format!("what waits in queue {queue} cannot be dropped: {error}"))
+        })?;
+        tracing::info!(
+            queue = self.queue,
+            packets,
+            "begins with what comes next; what waited was dropped"
+        );
+        Ok(())
     }
 
     async fn serve(&mut self, link: &mut Link, messages: UnboundedReceiver<ConsumerMessage>) -> End {
@@ -256,19 +219,11 @@ impl Consuming {
             metrics: Arc::clone(&self.metrics),
         };
         let mut reader = tokio::spawn(reader.run());
-        let mut settler = Settler {
-            channel,
-            acks: Acks::new(),
-            settled: 0,
-            tell_rest_at: None,
-            requeue_later: BTreeSet::new(),
-            requeue_pause: self.requeue_pause,
-            closing: false,
-            give_back_last: Vec::new(),
-        };
+        let mut settler = Settler::new(channel, self.requeue_pause);
         let end = self.settle(link, &mut settler, decided, &mut reader, &lost).await;
         lost.cancel();
         reader.abort();
+        self.answering.give_up();
         if settler.settled > 0 || born.elapsed() >= Quarantine::YOUTH {
             self.backoff.reset();
         }
@@ -276,7 +231,7 @@ impl Consuming {
             End::Released => self.quarantine = Quarantine::default(),
             End::Lost(_) => {
                 self.quarantine.died(born.elapsed());
-                if self.quarantine.young_deaths == Quarantine::BEGINS {
+                if self.quarantine.has_just_begun() {
                     tracing::warn!(
                         queue = self.queue,
                         "connections die young, perhaps of one packet; consumes one at a time for a while"
@@ -350,6 +305,10 @@ impl Consuming {
                     self.stopped.cancel();
                     told
                 }
+                question = self.answering.question() => {
+                    self.answering.ask(question, ready(link, &self.queue));
+                    Ok(())
+                }
                 () = sleep_until(released_at), if quarantined => return End::Released,
             };
             if let Err(reason) = told {
@@ -374,130 +333,10 @@ impl Consuming {
     }
 }
 
-impl Settler {
-    /// Notes decisions, and tells the broker what can be told in one frame.
-    async fn decide(&mut self, decisions: impl Iterator<Item = Decision>) -> Result<(), String> {
-        for decision in decisions {
-            match decision {
-                Decision::Settle(tag, Verdict::Requeue) if self.closing => self.give_back_last.push(tag),
-                Decision::Settle(tag, verdict) => {
-                    self.settled += usize::from(verdict == Verdict::Ack);
-                    if let Some(settling) = self.acks.decide(tag, verdict) {
-                        self.tell(settling).await?;
-                    }
-                }
-                Decision::RequeueLater { tag, attempt } => {
-                    let pause = requeue_pause(self.requeue_pause, attempt);
-                    self.requeue_later.insert((Instant::now() + pause, tag));
-                }
-            }
-        }
-        if let Some(settling) = self.acks.settle_prefix() {
-            self.tell(settling).await?;
-        }
-        self.tell_rest_at = match self.tell_rest_at {
-            at @ Some(_) if self.acks.has_untold() => at,
-            _ => self.acks.has_untold().then(|| Instant::now() + GAP_PATIENCE),
-        };
-        Ok(())
-    }
-
-    /// Tells the broker what waits behind a gap.
-    async fn tell_rest(&mut self) -> Result<(), String> {
-        self.tell_rest_at = None;
-        for settling in self.acks.settle_rest() {
-            self.tell(settling).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives back what was to be given back last.
-    async fn give_back(&mut self) -> Result<(), String> {
-        for tag in std::mem::take(&mut self.give_back_last) {
-            if let Some(settling) = self.acks.decide(tag, Verdict::Requeue) {
-                self.tell(settling).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn requeue_due(&mut self) -> Result<(), String> {
-        let now = Instant::now();
-        while let Some(due) = self.requeue_later.first().copied().filter(|(at, _)| *at <= now) {
-            self.requeue_later.remove(&due);
-            let (_, tag) = due;
-            if let Some(settling) = self.acks.decide(tag, Verdict::Requeue) {
-                self.tell(settling).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn tell(&self, settling: Settling) -> Result<(), String> {
-        let telling = async {
-            match settling {
-                Settling::AckUpTo(tag) => self.channel.basic_ack(BasicAckArguments::new(tag, true)).await,
-                Settling::Ack(tag) => self.channel.basic_ack(BasicAckArguments::new(tag, false)).await,
-                Settling::Requeue(tag) => {
-                    let arguments = BasicNackArguments::new(tag, false, true);
-                    self.channel.basic_nack(arguments).await
-                }
-            }
-        };
-        match timeout(SETTLE_TIMEOUT, telling).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("RabbitMQ reads no acknowledgements".to_owned()),
-        }
-    }
-}
-
-/// Returns how long a delivery is kept back whose dead letters could not be written: twice as long with every attempt,
-/// so that an outage of the dead letters does not use up the delivery limit, and with it the reason.
-fn requeue_pause(shortest: Duration, attempt: u32) -> Duration {
-    let doubled = shortest.saturating_mul(1 << attempt.min(16));
-    doubled
-        .min(LONGEST_REQUEUE_PAUSE)
-        .mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
 /// Waits for a moment, or for ever.
 async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_made_a_dead_letter_is_kept_back_longer_each_time() {
-        let second = Duration::from_secs(1);
-        for (attempt, longest) in [(1, 2), (2, 4), (8, 256), (9, 300), (20, 300), (u32::MAX, 300)] {
-            let longest = second * longest;
-            let pause = requeue_pause(second, attempt);
-            assert!((longest / 2..=longest).contains(&pause), "{attempt}: {pause:?}");
-        }
-        // The default delivery limit lasts for more than half an hour.
-        let all: Duration = (1..20).map(|attempt| requeue_pause(second, attempt)).sum();
-        assert!(all > second * 1_800, "{all:?}");
-    }
-
-    #[test]
-    fn three_young_deaths_begin_the_quarantine() {
-        let mut quarantine = Quarantine::default();
-        quarantine.died(Duration::ZERO);
-        quarantine.died(Duration::ZERO);
-        quarantine.died(Quarantine::YOUTH);
-        for _ in 0..3 {
-            assert!(!quarantine.begun());
-            quarantine.died(Duration::ZERO);
-        }
-        assert!(quarantine.begun());
-        quarantine.died(Quarantine::YOUTH);
-        assert!(quarantine.begun());
     }
 }

@@ -28,7 +28,7 @@ struct State {
     /// Since when the oldest packet on its way waits for its confirm.
     unconfirmed_since: Option<Instant>,
     /// The last connection was given up because nothing was confirmed, and nothing has been since: RabbitMQ takes
-    /// connections, but no messages, while it is short of memory or disk.
+    /// connections, but no messages, while it is short of memory or disk, or while the queue does not run.
     stalled: bool,
     /// What is wrong with the exchanges and queues, though the connection stands.
     fault: Option<String>,
@@ -140,7 +140,7 @@ impl Status {
                 if state.stalled && state.unconfirmed_since.as_ref().is_some_and(long_since) =>
             {
                 Some(PublishError::unavailable(
-                    "RabbitMQ takes connections, but no messages: a memory or disk alarm?",
+                    "RabbitMQ takes connections, but no messages: a memory or disk alarm, or a queue that does not run?",
                 ))
             }
             _ => None,

@@ -12,8 +12,8 @@ use amqprs::channel::{
 };
 use amqprs::{FieldTable, FieldValue};
 use tokio::sync::mpsc;
-use warren_domain::ports::ConsumerGroup;
-use warren_domain::{Severity, SeveritySet};
+use warren_domain::ports::{ConsumerGroup, GroupName};
+use warren_domain::{Selection, Severity, SourcePattern};
 
 use crate::config::AmqpConfig;
 use crate::connection::{Event, Link};
@@ -87,8 +87,13 @@ impl Topology {
     pub(crate) fn queue(&self, group: &ConsumerGroup) -> String {
         match group {
             ConsumerGroup::Store => format!("{}.store", self.prefix),
-            ConsumerGroup::Named(group) => format!("{}.group.{}", self.prefix, group.name),
+            ConsumerGroup::Named(group) => self.group_queue(&group.name),
         }
+    }
+
+    /// Returns the queue of a named group.
+    pub(crate) fn group_queue(&self, name: &GroupName) -> String {
+        format!("{}.group.{name}", self.prefix)
     }
 
     /// Declares what a publisher needs, and with a group its queue.
@@ -104,7 +109,7 @@ impl Topology {
     ) -> Result<(), LinkError> {
         let mut declarations = self.base();
         if let Some(group @ ConsumerGroup::Named(named)) = group {
-            declarations.extend(self.group(&self.queue(group), named.selection.severities));
+            declarations.extend(self.group(&self.queue(group), &named.selection));
         }
         let channel = link.channel()?.clone();
         let declared = link
@@ -144,7 +149,7 @@ impl Topology {
                 ("x-max-length-bytes", FieldValue::l(self.dead_max_bytes)),
             ],
         ));
-        declarations.push(bind(&dead, &dead));
+        declarations.push(bind(&dead, &dead, EVERY_SOURCE));
         declarations.push(queue(
             &store,
             "amqp.store_delivery_limit, amqp.store_dead_letter_strategy and amqp.store_max_bytes",
@@ -158,13 +163,14 @@ impl Topology {
                 ("x-max-length-bytes", FieldValue::l(self.store_max_bytes)),
             ],
         ));
-        declarations.extend(Severity::ALL.map(|severity| bind(&store, &self.exchange(severity))));
+        declarations
+            .extend(Severity::ALL.map(|severity| bind(&store, &self.exchange(severity), EVERY_SOURCE)));
         declarations
     }
 
     /// A group's queue drops its oldest packets when it is full, and itself when nobody comes: a group that is
     /// forgotten never holds up intake. What it cannot deliver it drops too; the store has its own copy.
-    fn group(&self, name: &str, severities: SeveritySet) -> Vec<Declaration> {
+    fn group(&self, name: &str, selection: &Selection) -> Vec<Declaration> {
         let mut declarations = vec![queue(
             name,
             "amqp.store_delivery_limit, amqp.group_max_bytes and amqp.group_expires",
@@ -176,21 +182,36 @@ impl Topology {
                 ("x-expires", FieldValue::l(self.group_expires)),
             ],
         )];
-        // A group may have listened to others before; removing a binding that is not there succeeds.
-        declarations.extend(Severity::ALL.map(|severity| {
+        let keys = keys(selection);
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for severity in Severity::ALL {
             let exchange = self.exchange(severity);
-            if severities.contains(severity) {
-                bind(name, &exchange)
-            } else {
-                Declaration {
-                    what: format!("the binding of queue {name} to exchange {exchange}"),
-                    settings: "",
-                    step: Step::Unbind(QueueUnbindArguments::new(name, &exchange, "#")),
-                }
+            let selected = selection.severities.contains(severity);
+            for key in &keys {
+                let list = if selected { &mut wanted } else { &mut unwanted };
+                list.push((exchange.clone(), *key));
             }
-        }));
+            if !keys.contains(&EVERY_SOURCE) {
+                unwanted.push((exchange, EVERY_SOURCE));
+            }
+        }
+        // A group may have listened to others before; removing a binding that is not there succeeds. First what is
+        // wanted: at no moment is a message missed that both the old and the new selection mean.
+        declarations.extend(wanted.iter().map(|(exchange, key)| bind(name, exchange, key)));
+        declarations.extend(unwanted.iter().map(|(exchange, key)| unbind(name, exchange, key)));
         declarations
     }
+}
+
+/// The binding key of every source.
+const EVERY_SOURCE: &str = "#";
+
+/// Returns the binding keys of a selection.
+pub(crate) fn keys(selection: &Selection) -> Vec<&str> {
+    if selection.sources.is_empty() {
+        return vec![EVERY_SOURCE];
+    }
+    selection.sources.iter().map(SourcePattern::as_str).collect()
 }
 
 fn exchange(name: &str) -> Declaration {
@@ -225,11 +246,19 @@ fn queue<const N: usize>(
     }
 }
 
-fn bind(queue: &str, exchange: &str) -> Declaration {
+fn bind(queue: &str, exchange: &str, key: &str) -> Declaration {
     Declaration {
-        what: format!("the binding of queue {queue} to exchange {exchange}"),
+        what: format!("the binding of queue {queue} to exchange {exchange} by {key}"),
         settings: "",
-        step: Step::Bind(QueueBindArguments::new(queue, exchange, "#")),
+        step: Step::Bind(QueueBindArguments::new(queue, exchange, key)),
+    }
+}
+
+fn unbind(queue: &str, exchange: &str, key: &str) -> Declaration {
+    Declaration {
+        what: format!("the binding of queue {queue} to exchange {exchange} by {key}"),
+        settings: "",
+        step: Step::Unbind(QueueUnbindArguments::new(queue, exchange, key)),
     }
 }
 
@@ -303,7 +332,7 @@ fn explained(what: &str, settings: &str, code: u16, reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use warren_domain::Selection;
+    use warren_domain::SeveritySet;
     use warren_domain::ports::{NamedGroup, StartAt};
 
     use super::*;

@@ -27,14 +27,14 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use warren_domain::ports::PublishError;
+use warren_domain::ports::{ConsumerGroup, PublishError};
 
 use crate::backoff::Backoff;
 use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
 use crate::metrics::PublishMetrics;
-use crate::packing::{Chunk, Packet, PacketLimits, pack};
+use crate::packing::{Address, Chunk, Packet, PacketLimits, pack};
 use crate::status::{Status, chain};
 use crate::topology::Topology;
 use crate::window::{Room, Window, WindowLimits};
@@ -266,7 +266,14 @@ impl Writing {
                 self.status.away(reason);
             }
             End::Stalled => {
-                let reason = "RabbitMQ confirmed nothing in time: it hangs, or has a memory or disk alarm";
+                let queue = match flight.confirms.oldest().map(|packet| &packet.address) {
+                    Some(Address::DeadLetter(_)) => self.topology.dead(),
+                    Some(Address::Messages { .. }) | None => self.topology.queue(&ConsumerGroup::Store),
+                };
+                let reason = format!(
+                    "RabbitMQ confirmed nothing in time: it hangs, has a memory or disk alarm, or its queue {queue} \
+                     does not run (see `rabbitmqctl list_queues name state`)"
+                );
                 tracing::warn!(reason, "gave up the connection for publishing");
                 self.status.stalled();
                 self.status.away(reason);

@@ -10,7 +10,7 @@ use warren_adapter_conformance::samples::{message, messages};
 use warren_domain::ports::{MessageConsumer, MessagePublisher};
 use warren_domain::{MessageId, Severity, TraceContext};
 
-use crate::support::{Corner, Operator, PATIENCE, header, healthy, listeners, next, take};
+use crate::support::{Corner, Operator, PATIENCE, header, healthy, next, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_one_address_is_packed() {
@@ -247,36 +247,6 @@ async fn acknowledgements_behind_a_gap_do_not_wait_for_it() {
         let held = next(&mut consumer).await;
         take(&mut consumer, 9).await;
         held.ack().await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_that_comes_back_for_less_hears_less() {
-    Corner::run(|corner| async move {
-        let group = |severities: &[Severity]| {
-            let group = listeners(severities.iter().copied());
-            AmqpConsumer::new(corner.config.clone(), group).unwrap()
-        };
-        let publisher = corner.publisher();
-        for heard in [&Severity::ALL[..], &[Severity::Critical]] {
-            let mut consumer = group(heard);
-            let health = consumer.health();
-            // Nothing comes yet; the first call makes the group exist.
-            let first = tokio::time::timeout(Duration::from_millis(1), consumer.next()).await;
-            assert!(first.is_err());
-            healthy(&*health).await;
-            let sent = messages(5);
-            publisher.publish(sent, None).await.unwrap();
-            let mut severities: Vec<_> = take(&mut consumer, heard.len())
-                .await
-                .iter()
-                .map(|message| message.severity)
-                .collect();
-            severities.sort_unstable();
-            assert_eq!(severities, heard);
-            consumer.close().await;
-        }
     })
     .await;
 }

@@ -6,6 +6,7 @@ mod conformance;
 mod dead_letters;
 mod delivery;
 mod faults;
+mod groups;
 mod proxy;
 mod raw;
 mod support;

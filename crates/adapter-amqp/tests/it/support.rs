@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amqprs::channel::{
-    BasicGetArguments, BasicPublishArguments, Channel, ExchangeDeleteArguments, QueueDeclareArguments,
+    BasicGetArguments, BasicPublishArguments, Channel, ExchangeDeclareArguments, QueueDeclareArguments,
     QueueDeleteArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
-use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy, remove_topology};
 use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer, NamedGroup, StartAt};
 use warren_domain::{Message, MessageId, Selection, Severity};
 
@@ -99,25 +99,13 @@ impl Corner {
     }
 
     pub async fn tear_down(&self) {
-        let operator = Operator::new().await;
-        for queue in ["store", "dead"].into_iter().chain(GROUPS) {
-            operator.delete_queue(&self.name(queue)).await;
-        }
-        for exchange in Severity::ALL.map(Severity::as_str).into_iter().chain(["dead"]) {
-            let delete = ExchangeDeleteArguments::new(&self.name(exchange));
-            operator.channel.exchange_delete(delete).await.unwrap();
-        }
-        operator.connection.close().await.unwrap();
+        let groups = GROUPS.map(|name| name.parse().unwrap());
+        remove_topology(&self.config, &groups).await.unwrap();
     }
 }
 
-/// The queues of every group that a test of this crate or of the conformance suite makes.
-const GROUPS: [&str; 4] = [
-    "group.loud-and-quiet",
-    "group.one",
-    "group.other",
-    "group.listeners",
-];
+/// Every group that a test of this crate or of the conformance suite makes.
+const GROUPS: [&str; 5] = ["loud-and-quiet", "one", "other", "listeners", "billing"];
 
 /// Somebody with the rights to look at everything and to break it.
 pub struct Operator {
@@ -176,6 +164,15 @@ impl Operator {
             self.ready(name).await == Some(count)
         })
         .await;
+    }
+
+    /// Whether there is an exchange of this name.
+    pub async fn has_exchange(&self, name: &str) -> bool {
+        let channel = self.connection.open_channel(None).await.unwrap();
+        let declare = ExchangeDeclareArguments::new(name, "topic")
+            .passive(true)
+            .finish();
+        channel.exchange_declare(declare).await.is_ok()
     }
 
     pub async fn publish(&self, exchange: &str, properties: BasicProperties, body: impl Into<Vec<u8>>) {
@@ -245,9 +242,20 @@ pub async fn take(consumer: &mut AmqpConsumer, count: usize) -> Vec<Message> {
 }
 
 pub fn listeners(severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
+    listeners_to(selection(severities, &[]), StartAt::Oldest)
+}
+
+pub fn listeners_to(selection: Selection, start: StartAt) -> ConsumerGroup {
     ConsumerGroup::Named(NamedGroup {
         name: "listeners".parse().unwrap(),
-        selection: Selection::of(severities.into_iter().collect()),
-        start: StartAt::Oldest,
+        selection,
+        start,
     })
+}
+
+pub fn selection(severities: impl IntoIterator<Item = Severity>, sources: &[&str]) -> Selection {
+    Selection {
+        severities: severities.into_iter().collect(),
+        sources: sources.iter().map(|pattern| pattern.parse().unwrap()).collect(),
+    }
 }

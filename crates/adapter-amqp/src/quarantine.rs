@@ -1,0 +1,63 @@
+//! What a consumer does about a packet that kills its connections.
+
+use std::time::Duration;
+
+/// One packet at a time after connections have died young.
+///
+/// A header that is not UTF-8 kills every connection of amqprs that receives it, and each death counts as a delivery
+/// of everything that was out: with a whole prefetch out, the broker would give up hundreds of innocent packets with
+/// the guilty one. One at a time, it gives up the guilty one alone.
+#[derive(Debug, Default)]
+pub(crate) struct Quarantine {
+    young_deaths: u32,
+}
+
+impl Quarantine {
+    /// How many young deaths in a row begin it.
+    const BEGINS: u32 = 3;
+    /// How many packets settled, one at a time, end it.
+    pub(crate) const ENDS_AFTER: usize = 100;
+    /// A connection that lived so long died of something else. What was settled on a younger one proves nothing: the
+    /// acknowledgements of what came before the guilty packet die with the connection.
+    pub(crate) const YOUTH: Duration = Duration::from_secs(10);
+    /// So long without a death ends it too.
+    pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+    pub(crate) fn begun(&self) -> bool {
+        self.young_deaths >= Self::BEGINS
+    }
+
+    /// Tells whether the last death began it.
+    pub(crate) fn has_just_begun(&self) -> bool {
+        self.young_deaths == Self::BEGINS
+    }
+
+    /// Notes a death; once begun, only a new one ends it: after [`Self::ENDS_AFTER`] or [`Self::ENDS_WITHIN`].
+    pub(crate) fn died(&mut self, age: Duration) {
+        if !self.begun() && age >= Self::YOUTH {
+            self.young_deaths = 0;
+        } else {
+            self.young_deaths = self.young_deaths.saturating_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_young_deaths_begin_the_quarantine() {
+        let mut quarantine = Quarantine::default();
+        quarantine.died(Duration::ZERO);
+        quarantine.died(Duration::ZERO);
+        quarantine.died(Quarantine::YOUTH);
+        for _ in 0..3 {
+            assert!(!quarantine.begun());
+            quarantine.died(Duration::ZERO);
+        }
+        assert!(quarantine.begun());
+        quarantine.died(Quarantine::YOUTH);
+        assert!(quarantine.begun());
+    }
+}
