@@ -1,6 +1,9 @@
-//! Everything in one process on the embedded adapter.
+//! Everything in one process on the embedded adapter, and the command line.
 
+mod command;
+mod groups;
 mod scenario;
+mod send;
 mod settings;
 mod welcome;
 
@@ -40,6 +43,10 @@ struct Arguments {
 enum Command {
     /// Take messages in and store them, until Ctrl-C; the same as no command
     Serve,
+    /// Send messages, from the command line or standard input
+    Send(send::SendArgs),
+    /// Show what the consumer groups of the running `warren` have counted
+    Groups(groups::GroupsArgs),
     #[command(flatten)]
     Service(program::Command),
 }
@@ -50,6 +57,8 @@ async fn main() -> ExitCode {
     let sources = Sources::of_process(&arguments.settings);
     match arguments.command {
         None | Some(Command::Serve) => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
+        Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
+        Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
     }
     .into()

@@ -1,6 +1,7 @@
 //! The settings of this program: the sections of its parts.
 
 use serde::{Deserialize, Serialize};
+use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_embedded::EmbeddedConfig;
 use warren_adapter_http::HttpConfig;
 use warren_pipeline::{IntakeConfig, MaintenanceConfig, WorkerConfig};
@@ -15,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) http: HttpConfig,
     pub(crate) intake: IntakeConfig,
     pub(crate) embedded: EmbeddedConfig,
+    /// For the commands that speak to RabbitMQ; serving does not.
+    pub(crate) amqp: AmqpConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) maintenance: MaintenanceConfig,
     /// The days that messages are kept, counted from the time in their ids; 0 keeps them for ever. Default 0.
@@ -30,6 +33,7 @@ impl CheckSettings for Settings {
             .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
+            .chain(within("amqp", self.amqp.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))
             .chain(within("telemetry", self.telemetry.problems()))

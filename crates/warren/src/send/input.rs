@@ -175,7 +175,7 @@ mod tests {
     fn what_is_no_text_is_told_with_its_line_and_the_next_one_is_read() {
         assert_eq!(
             read(b"a\nb\xff\xfe\nc\n", 100),
-            ["1:a@2", "2!not UTF-8 at its byte 2", "3:c@7"]
+            ["1:a@2", "2!not UTF-8 at its byte 2", "3:c@8"]
         );
     }
 
