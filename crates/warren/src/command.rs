@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use warren_process::exit::Exit;
 use warren_process::settings::{self, Sources};
 
@@ -41,6 +43,11 @@ pub(crate) fn usage(problem: impl std::fmt::Display) -> Exit {
 /// Tells whether whoever reads the output has gone.
 pub(crate) fn is_broken_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Tells whether colours may be written there: on a terminal that has some, unless `NO_COLOR` is set.
+pub(crate) fn colours(output: &impl RawStream) -> bool {
+    AutoStream::choice(output) != ColorChoice::Never
 }
 
 /// Reads an interval.

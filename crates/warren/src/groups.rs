@@ -76,7 +76,9 @@ async fn show(arguments: &GroupsArgs, listen: &str, stop: &CancellationToken) ->
 
 /// Asks the process that listens there for its groups.
 async fn ask(listen: &str) -> Result<Vec<GroupReport>> {
-    let addresses = addresses(listen, TIMEOUT).await.map_err(|reason| anyhow!(reason))?;
+    let addresses = addresses(listen, TIMEOUT)
+        .await
+        .map_err(|reason| anyhow!(reason))?;
     let mut away = None;
     // The process listens on the first of them that it could have.
     for address in addresses {

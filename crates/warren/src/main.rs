@@ -47,6 +47,9 @@ enum Command {
     Send(send::SendArgs),
     /// Show what the consumer groups of the running `warren` have counted
     Groups(groups::GroupsArgs),
+    /// Prove with scenario files that each consumer counts exactly what it should
+    #[command(subcommand)]
+    Scenario(scenario::ScenarioCommand),
     #[command(flatten)]
     Service(program::Command),
 }
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
         None | Some(Command::Serve) => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
         Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
         Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
+        Some(Command::Scenario(command)) => scenario::run(command, &arguments.settings, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
     }
     .into()

@@ -72,17 +72,27 @@ mod tests {
             ("a=b", json!("a=b")),
             ("1e999", json!("1e999")),
             ("18446744073709551615", json!(u64::MAX)),
-            ("123456789012345678901234567890", json!("123456789012345678901234567890")),
+            (
+                "123456789012345678901234567890",
+                json!("123456789012345678901234567890"),
+            ),
         ] {
             let attribute = Attribute::parse(&format!("key={text}")).unwrap();
-            assert_eq!((attribute.key.as_str(), attribute.value), ("key", value), "{text}");
+            assert_eq!(
+                (attribute.key.as_str(), attribute.value),
+                ("key", value),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_key_is_needed_and_given_once() {
         for text in ["", "order", "=42"] {
-            assert!(Attribute::parse(text).unwrap_err().contains("KEY=VALUE"), "{text:?}");
+            assert!(
+                Attribute::parse(text).unwrap_err().contains("KEY=VALUE"),
+                "{text:?}"
+            );
         }
         let twice = ["a=1", "b=2", "a=3"].map(|text| Attribute::parse(text).unwrap());
         assert_eq!(gather(twice.to_vec()), Err("a".to_owned()));

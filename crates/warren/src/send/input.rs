@@ -39,10 +39,7 @@ pub(crate) enum LineFault {
 ///
 /// # Errors
 /// When no thread can be started.
-pub(crate) fn lines(
-    reader: impl Read + Send + 'static,
-    longest: usize,
-) -> io::Result<mpsc::Receiver<Input>> {
+pub(crate) fn lines(reader: impl Read + Send + 'static, longest: usize) -> io::Result<mpsc::Receiver<Input>> {
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     thread::Builder::new()
         .name("standard-input".to_owned())
@@ -196,6 +193,9 @@ mod tests {
     #[test]
     fn a_thread_hands_them_over_and_ends_with_its_taker() {
         let mut lines = lines(io::Cursor::new("a\n".repeat(10_000)), 10).unwrap();
-        assert!(matches!(lines.blocking_recv(), Some(Input::Line { number: 1, .. })));
+        assert!(matches!(
+            lines.blocking_recv(),
+            Some(Input::Line { number: 1, .. })
+        ));
     }
 }

@@ -80,8 +80,11 @@ fn severity(text: &str) -> Result<Severity, String> {
 
 /// Reads a source, and says what one is.
 fn source(text: &str) -> Result<Source, String> {
-    text.parse()
-        .map_err(|problem| format!("it {problem}; expected segments of A–Z, a–z, 0–9, _ and - joined by dots, such as billing.api"))
+    text.parse().map_err(|problem| {
+        format!(
+            "it {problem}; expected segments of A–Z, a–z, 0–9, _ and - joined by dots, such as billing.api"
+        )
+    })
 }
 
 /// Sends what the arguments say.
@@ -119,8 +122,10 @@ pub(crate) async fn run(arguments: SendArgs, sources: &Sources) -> Exit {
 
 /// Returns how many bytes there are to read, where standard input is a file.
 fn input_length(text: &str) -> Option<u64> {
-    let input = (text == "-").then(|| Path::new("/dev/stdin").metadata().ok()).flatten()?;
-    input.is_file().then(|| input.len())
+    let input = (text == "-")
+        .then(|| Path::new("/dev/stdin").metadata().ok())
+        .flatten()?;
+    input.is_file().then_some(input.len())
 }
 
 /// What is being sent.
@@ -187,7 +192,11 @@ impl Sending<'_> {
             println!("{}", outcome.to_json(target));
         }
         eprintln!("{}", outcome.text(target));
-        Ok(if outcome.is_complete() { Exit::Clean } else { Exit::Failure })
+        Ok(if outcome.is_complete() {
+            Exit::Clean
+        } else {
+            Exit::Failure
+        })
     }
 
     /// Hands everything over to the logger.
@@ -211,7 +220,8 @@ impl Sending<'_> {
                     self.fault(number, &fault.to_string(), faults);
                 }
                 Input::Broken(error) => {
-                    self.progress.note(&format!("standard input cannot be read on: {error}"));
+                    self.progress
+                        .note(&format!("standard input cannot be read on: {error}"));
                     faults.broken = Some(error);
                 }
             }
@@ -255,7 +265,8 @@ impl Sending<'_> {
         match faults.lines {
             ..=FAULTS_TOLD => self.progress.note(&format!("line {number} is not sent: {said}")),
             _ if faults.lines == FAULTS_TOLD + 1 => {
-                self.progress.note("further lines that cannot be sent are counted only");
+                self.progress
+                    .note("further lines that cannot be sent are counted only");
             }
             _ => {}
         }
@@ -282,7 +293,8 @@ impl Sending<'_> {
             let waited = since.elapsed();
             if !told && waited >= TELL_AFTER.min(self.arguments.timeout) {
                 let why = stats.trouble.as_deref().unwrap_or("no answer yet");
-                self.progress.note(&format!("waiting: {}; Ctrl-C gives up", Escaped(why)));
+                self.progress
+                    .note(&format!("waiting: {}; Ctrl-C gives up", Escaped(why)));
                 told = true;
             }
             if waited >= self.arguments.timeout {

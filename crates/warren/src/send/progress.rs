@@ -71,7 +71,11 @@ impl Progress {
 
     /// Returns a count with its rate since the beginning.
     pub(crate) fn rate(&self, count: u64) -> String {
-        format!("{} ({}/s)", grouped(count), grouped(per_second(count, self.began.elapsed())))
+        format!(
+            "{} ({}/s)",
+            grouped(count),
+            grouped(per_second(count, self.began.elapsed()))
+        )
     }
 
     /// Takes the bar away.

@@ -35,7 +35,9 @@ impl Target {
         let Some(to) = to else {
             return Ok(Self::Http(format!("http://{}", settings.http.listen)));
         };
-        let scheme = to.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let scheme = to
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("http" | "https") => Ok(Self::Http(to.to_owned())),
             Some("amqp" | "amqps") => {
@@ -50,7 +52,10 @@ impl Target {
                     .collect();
                 if !problems.is_empty() {
                     let shown = mask("to.url", to);
-                    return Err(format!("invalid value '{shown}' for '--to': {}", problems.join("; ")));
+                    return Err(format!(
+                        "invalid value '{shown}' for '--to': {}",
+                        problems.join("; ")
+                    ));
                 }
                 Ok(Self::Amqp(Box::new(amqp)))
             }
@@ -87,7 +92,10 @@ impl Target {
 
 /// Returns a URL that can be connected to: who listens on every address is reached on the loopback.
 async fn reachable(base: &str) -> Result<String> {
-    let Some(listen) = base.strip_prefix("http://0.0.0.0").or(base.strip_prefix("http://[::]")) else {
+    let Some(listen) = base
+        .strip_prefix("http://0.0.0.0")
+        .or(base.strip_prefix("http://[::]"))
+    else {
         return Ok(base.to_owned());
     };
     let found = addresses(&format!("127.0.0.1{listen}"), RESOLVE_TIMEOUT).await;

@@ -1,0 +1,409 @@
+//! One scenario, from the first process to the verdict.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::FutureExt as _;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use warren_client::{Logger, WhenFull};
+use warren_domain::ports::NamedGroup;
+use warren_domain::{MessageId, SeverityCounts};
+use warren_pipeline::tally::GroupReport;
+use warren_process::cli::SettingsArgs;
+
+use super::child::Log;
+use super::embedded::Embedded;
+use super::environment::Environment;
+use super::file::{Happening, Scenario};
+use super::plan;
+use super::rabbit::Rabbit;
+use super::verdict::Verdict;
+use super::{GROUPS, RunOptions};
+use crate::command::grouped;
+use crate::send::progress::Progress;
+use crate::settings::Settings;
+
+/// How long what was sent may take to be kept.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When no count has changed for so long, none will.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at what was printed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a scenario runs on.
+#[derive(Debug)]
+enum Stage {
+    Rabbit(Box<Rabbit>),
+    Embedded(Box<Embedded>),
+}
+
+/// Why there is no verdict.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: anyhow::Error,
+    /// The ends of the logs of the programs that took part.
+    pub(crate) logs: Vec<(String, Log)>,
+}
+
+/// A verdict, and the logs of the programs that took part.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) verdict: Verdict,
+    pub(crate) logs: Vec<(String, Log)>,
+}
+
+/// Runs a scenario on names and in a folder of its own, and leaves nothing behind.
+///
+/// # Errors
+/// It could not be run to its end.
+pub(crate) async fn run(
+    scenario: &Scenario,
+    options: &RunOptions,
+    settings: &Settings,
+    flags: &SettingsArgs,
+    stop: &CancellationToken,
+) -> Result<Played, Failure> {
+    let failed = |error| Failure {
+        error,
+        logs: Vec::new(),
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("warren-scenario-")
+        .tempdir()
+        .context("cannot make a temporary folder")
+        .map_err(failed)?;
+    let mut stage = Stage::new(options.embedded, settings, flags, &folder).map_err(failed)?;
+    let progress = Progress::begin(Some(scenario.total()));
+
+    let playing = stop.run_until_cancelled(play(scenario, &mut stage, &progress, options.within));
+    let played = AssertUnwindSafe(playing).catch_unwind().await;
+    progress.end();
+    let logs = stage.logs();
+    let cleared = stage.clear_away(options.keep, folder).await;
+    let played = match played {
+        Ok(Some(played)) => played,
+        Ok(None) => Err(anyhow::anyhow!("interrupted")),
+        Err(panic) => resume_unwind(panic),
+    };
+    match (played, cleared) {
+        (Ok(verdict), Ok(())) => Ok(Played { verdict, logs }),
+        (Ok(_), Err(error)) => Err(Failure { error, logs }),
+        (Err(error), cleared) => {
+            if let Err(left) = cleared {
+                eprintln!("{left:#}");
+            }
+            Err(Failure { error, logs })
+        }
+    }
+}
+
+async fn play(
+    scenario: &Scenario,
+    stage: &mut Stage,
+    progress: &Progress,
+    within: Duration,
+) -> Result<Verdict> {
+    let began = Instant::now();
+    progress.advance(0, "the consumers start");
+    stage.start().await?;
+    let logger = stage.logger()?;
+    let sent = send(scenario, stage, &logger, progress).await;
+    let report = logger.close(FLUSH_TIMEOUT).await;
+    sent?;
+    if !report.is_complete() {
+        let why = report.stats.last_failure.as_deref().unwrap_or("no confirm");
+        bail!(
+            "only {} of {} messages were kept: {why}",
+            report.stats.published.total(),
+            scenario.total()
+        );
+    }
+    progress.advance(scenario.total(), "all is sent; the consumers count");
+    settle(scenario, stage, progress, within).await?;
+    let last = stage.finish().await?;
+    Ok(Verdict {
+        scenario: scenario.name(),
+        broker: stage.name(),
+        sent: scenario.total(),
+        took: began.elapsed(),
+        expected: scenario.expected,
+        printed: std::array::from_fn(|group| last[group].received),
+        duplicates: std::array::from_fn(|group| last[group].duplicates),
+    })
+}
+
+/// What is done once so many messages were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Act {
+    /// A consumer that was killed comes back; before anything else, as it may be killed again.
+    Revive(usize),
+    Pause(Duration),
+    /// A consumer is killed and comes back at once.
+    Crash(usize),
+    /// A consumer is killed, and stays away.
+    Kill(usize),
+}
+
+/// Returns everything that is done on the way, by place.
+fn acts(scenario: &Scenario, one_process: bool) -> Vec<(u64, Act)> {
+    let mut acts = Vec::new();
+    for event in &scenario.events {
+        match event.what {
+            Happening::Pause(lasting) => acts.push((event.after, Act::Pause(lasting))),
+            // One process cannot be away while it is sent to.
+            Happening::Kill { group, away } if away == 0 || one_process => {
+                acts.push((event.after, Act::Crash(group)));
+            }
+            Happening::Kill { group, away } => {
+                let back = (event.after + away).min(scenario.total());
+                acts.extend([(event.after, Act::Kill(group)), (back, Act::Revive(group))]);
+            }
+        }
+    }
+    acts.sort_unstable();
+    acts
+}
+
+/// Sends everything in order, and does on the way what the file says.
+async fn send(scenario: &Scenario, stage: &mut Stage, logger: &Logger, progress: &Progress) -> Result<()> {
+    let mut acts = acts(scenario, matches!(stage, Stage::Embedded(_)))
+        .into_iter()
+        .peekable();
+    // The ids of what is sent twice.
+    let mut ids: Vec<Vec<Option<MessageId>>> = scenario
+        .steps
+        .iter()
+        .map(|step| vec![None; usize::try_from(step.twice).unwrap_or_default()])
+        .collect();
+    for (sent, sending) in (1..).zip(plan::order(scenario)) {
+        let step = &scenario.steps[sending.step as usize];
+        let mut entry = logger
+            .log(step.severity, step.body(sending.number.into()))
+            .source(step.source.clone());
+        if !step.attributes.is_empty() {
+            entry = entry.attributes(step.attributes.as_map().clone());
+        }
+        let known = ids[sending.step as usize].get_mut(sending.number as usize);
+        match known {
+            None => drop(entry.await?),
+            Some(Some(id)) => drop(entry.id(*id).await?),
+            Some(unknown) => *unknown = Some(entry.await?),
+        }
+        if sent % 1_000 == 0 {
+            progress.advance(sent, format!("{} sent", progress.rate(sent)));
+        }
+        while let Some((_, act)) = acts.next_if(|(after, _)| *after == sent) {
+            // So that exactly so many were kept when it happens.
+            logger
+                .flush(FLUSH_TIMEOUT)
+                .await
+                .context("what was sent is not kept in time")?;
+            progress.advance(sent, act.words());
+            stage.act(act).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Act {
+    fn words(self) -> String {
+        match self {
+            Self::Revive(group) => format!("the consumer of {} comes back", GROUPS[group]),
+            Self::Pause(lasting) => format!("a pause of {lasting:?}"),
+            Self::Crash(group) | Self::Kill(group) => format!("the consumer of {} is killed", GROUPS[group]),
+        }
+    }
+}
+
+/// Waits until every group has counted all it was sent, or nothing changes any more.
+async fn settle(scenario: &Scenario, stage: &mut Stage, progress: &Progress, within: Duration) -> Result<()> {
+    let deadline = Instant::now() + within;
+    let (distinct, copies) = (scenario.distinct(), scenario.copies());
+    let wanted = NamedGroup::shipped().map(|group| {
+        let of = |counts: &SeverityCounts| -> u64 {
+            group
+                .selection
+                .severities
+                .iter()
+                .map(|severity| counts.get(severity))
+                .sum()
+        };
+        (of(&distinct), of(&distinct) + of(&copies))
+    });
+    let mut last: Option<[GroupReport; 4]> = None;
+    let mut changed = Instant::now();
+    loop {
+        if let [Some(a), Some(b), Some(c), Some(d)] = stage.reports().await? {
+            let reports = [a, b, c, d];
+            let whole = reports.iter().zip(&wanted).all(|(report, (distinct, all))| {
+                report.received.total() >= *distinct && report.received.total() + report.duplicates >= *all
+            });
+            match &last {
+                Some(last) if same_counts(last, &reports) => {
+                    // Whoever counts too much goes on doing so in the next report.
+                    let again = last.iter().zip(&reports).all(|(last, now)| last.at < now.at);
+                    if (whole && again) || changed.elapsed() > QUIET {
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    let counted: u64 = reports.iter().map(|report| report.received.total()).sum();
+                    progress.tell(format!("all is sent; {} counted", grouped(counted)));
+                    (last, changed) = (Some(reports), Instant::now());
+                }
+            }
+        }
+        if Instant::now() > deadline {
+            progress.note(&format!("the counts still change after {within:?} (--within)"));
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn same_counts(one: &[GroupReport; 4], other: &[GroupReport; 4]) -> bool {
+    one.iter()
+        .zip(other)
+        .all(|(one, other)| (one.received, one.duplicates) == (other.received, other.duplicates))
+}
+
+impl Stage {
+    fn new(embedded: bool, settings: &Settings, flags: &SettingsArgs, folder: &TempDir) -> Result<Self> {
+        let environment = Environment::of(flags);
+        Ok(if embedded {
+            Self::Embedded(Box::new(Embedded::new(environment, folder.path())?))
+        } else {
+            Self::Rabbit(Box::new(Rabbit::new(&settings.amqp, environment, folder.path())?))
+        })
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Rabbit(_) => "RabbitMQ",
+            Self::Embedded(_) => "one process",
+        }
+    }
+
+    async fn start(&mut self) -> Result<()> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.start().await,
+            Self::Embedded(embedded) => embedded.start().await,
+        }
+    }
+
+    /// Starts a logger that loses nothing: where there is no room, the scenario waits.
+    fn logger(&self) -> Result<Logger> {
+        let builder = Logger::builder().when_full(WhenFull::Wait);
+        match self {
+            Self::Rabbit(rabbit) => rabbit.logger(builder),
+            Self::Embedded(embedded) => embedded.logger(builder),
+        }
+    }
+
+    async fn act(&mut self, act: Act) -> Result<()> {
+        match (self, act) {
+            (_, Act::Pause(lasting)) => {
+                sleep(lasting).await;
+                Ok(())
+            }
+            (Self::Rabbit(rabbit), Act::Crash(group)) => {
+                rabbit.kill(group).await?;
+                rabbit.revive(group)
+            }
+            (Self::Rabbit(rabbit), Act::Kill(group)) => rabbit.kill(group).await,
+            (Self::Rabbit(rabbit), Act::Revive(group)) => rabbit.revive(group),
+            (Self::Embedded(embedded), Act::Crash(_) | Act::Kill(_)) => embedded.crash().await,
+            (Self::Embedded(_), Act::Revive(_)) => Ok(()),
+        }
+    }
+
+    async fn reports(&mut self) -> Result<[Option<GroupReport>; 4]> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.reports(),
+            Self::Embedded(embedded) => embedded.reports().await,
+        }
+    }
+
+    async fn finish(&mut self) -> Result<[GroupReport; 4]> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.finish().await,
+            Self::Embedded(embedded) => embedded.finish().await,
+        }
+    }
+
+    fn logs(&self) -> Vec<(String, Log)> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.logs(),
+            Self::Embedded(embedded) => embedded.logs(),
+        }
+    }
+
+    /// Ends what still runs, and removes what was made unless it is to be kept.
+    async fn clear_away(&mut self, keep: bool, folder: TempDir) -> Result<()> {
+        let cleared = match self {
+            Self::Rabbit(rabbit) if keep => {
+                rabbit.end().await;
+                eprintln!(
+                    "kept: the exchanges and queues whose names begin with {}",
+                    rabbit.prefix()
+                );
+                Ok(())
+            }
+            Self::Rabbit(rabbit) => rabbit.clear_away().await,
+            Self::Embedded(embedded) => {
+                embedded.end().await;
+                Ok(())
+            }
+        };
+        if keep {
+            eprintln!("kept: {}", folder.keep().display());
+            return cleared;
+        }
+        let path = folder.path().to_owned();
+        let removed = folder
+            .close()
+            .with_context(|| format!("{} is left behind", path.display()));
+        cleared.and(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::written::parse;
+    use super::*;
+
+    #[test]
+    fn what_comes_back_is_back_before_it_is_killed_again_and_at_the_end_at_the_latest() {
+        let text = "title = 't'\nabout = ''\n\
+             [[send]]\nseverity = 'info'\ncount = 10\nbody = 'x'\n\
+             [[kill]]\ngroup = 'all'\nafter = 5\naway = 50\n\
+             [[kill]]\ngroup = 'all'\nafter = 2\naway = 3\n\
+             [[kill]]\ngroup = 'error'\nafter = 5\n\
+             [[pause]]\nafter = 5\nfor = '1s'\n\
+             [expect]\nall = {}\ndebug-info = {}\ncritical = {}\nerror = {}\n";
+        let scenario = parse(Path::new("t.toml"), text).unwrap();
+        assert_eq!(
+            acts(&scenario, false),
+            [
+                (2, Act::Kill(0)),
+                (5, Act::Revive(0)),
+                (5, Act::Pause(Duration::from_secs(1))),
+                (5, Act::Crash(3)),
+                (5, Act::Kill(0)),
+                (10, Act::Revive(0)),
+            ]
+        );
+        assert!(
+            acts(&scenario, true)
+                .iter()
+                .all(|(_, act)| !matches!(act, Act::Kill(_) | Act::Revive(_)))
+        );
+    }
+}
