@@ -20,6 +20,7 @@ impl Backoff {
     }
 
     /// Begins anew with the shortest pauses.
+    #[cfg(any(test, feature = "http"))]
     pub(crate) const fn reset(&mut self) {
         self.failures = 0;
     }

@@ -5,6 +5,8 @@ mod builder;
 mod entry;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "layer")]
+mod layer;
 mod logger;
 mod own_thread;
 mod queue;
@@ -16,6 +18,8 @@ pub use builder::{LoggerBuilder, StartError, WhenFull};
 pub use entry::{Entry, NotLogged};
 #[cfg(feature = "http")]
 pub use http::{Compression, HttpPublisher, HttpPublisherBuilder, HttpPublisherError};
+#[cfg(feature = "layer")]
+pub use layer::WarrenLayer;
 pub use logger::{FlushTimeout, Logger};
 pub use stats::{CloseReport, Stats};
 pub use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};

@@ -1,5 +1,7 @@
 //! What a logger has done so far.
 
+use std::fmt;
+
 use warren_domain::SeverityCounts;
 
 /// What became of every message that a [`Logger`](crate::Logger) was called with, by severity.
@@ -28,6 +30,39 @@ pub struct Stats {
     pub trouble: Option<String>,
 }
 
+impl fmt::Display for Stats {
+    /// Writes what is not zero on one line: `published 3 (info 1, error 2), dropped 1 (debug 1)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "published {}", Told(&self.published))?;
+        for (what, counts) in [
+            ("waiting", &self.waiting),
+            ("failed", &self.failed),
+            ("dropped", &self.dropped),
+            ("rejected", &self.rejected),
+        ] {
+            if counts.total() > 0 {
+                write!(f, ", {what} {}", Told(counts))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sum and its parts.
+struct Told<'a>(&'a SeverityCounts);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.total())?;
+        let mut before = " (";
+        for (severity, count) in self.0.iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{before}{severity} {count}")?;
+            before = ", ";
+        }
+        f.write_str(if before == ", " { ")" } else { "" })
+    }
+}
+
 /// What a logger leaves behind; see [`Logger::close`](crate::Logger::close).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseReport {
@@ -36,6 +71,12 @@ pub struct CloseReport {
     /// What was still waiting when the time was over. It is part of `stats.dropped` where it was surely never sent,
     /// and of `stats.failed` where it may have arrived.
     pub abandoned: SeverityCounts,
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats.fmt(f)
+    }
 }
 
 impl CloseReport {
@@ -48,5 +89,27 @@ impl CloseReport {
             ..
         } = &self.stats;
         dropped.total() + rejected.total() + failed.total() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_domain::Severity;
+
+    #[test]
+    fn stats_are_one_line_of_what_is_not_zero() {
+        assert_eq!(Stats::default().to_string(), "published 0");
+        let stats = Stats {
+            published: [Severity::Info, Severity::Error, Severity::Error]
+                .into_iter()
+                .collect(),
+            dropped: [Severity::Debug].into_iter().collect(),
+            ..Stats::default()
+        };
+        assert_eq!(
+            stats.to_string(),
+            "published 3 (info 1, error 2), dropped 1 (debug 1)"
+        );
     }
 }

@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::encode::Encoder;
+use super::endpoint::endpoint;
 use super::{HttpPublisher, RequestLimits};
 
 /// How requests are compressed.
@@ -138,7 +139,7 @@ impl HttpPublisherBuilder {
         self
     }
 
-    /// Connects directly, whatever `HTTP_PROXY` and its relatives say.
+    /// Connects directly, whatever `HTTP_PROXY` and its relatives say; to a server on this machine it does so anyway.
     pub fn without_proxies(mut self) -> Self {
         self.use_proxies = false;
         self
@@ -171,7 +172,7 @@ impl HttpPublisherBuilder {
             // Below the server's own 60 s, so that a request rarely meets a connection that is being closed.
             .pool_idle_timeout(Duration::from_secs(30))
             .tls_backend_preconfigured(self.tls(endpoint.scheme() == "https")?);
-        if !self.use_proxies {
+        if !self.use_proxies || is_loopback(&endpoint) {
             client = client.no_proxy();
         }
         Ok(HttpPublisher {
@@ -257,63 +258,12 @@ impl HttpPublisherBuilder {
     }
 }
 
-/// Takes the credentials out of the base URL, appends the route.
-fn endpoint(base: &str) -> Result<(Url, Option<HeaderValue>), HttpPublisherError> {
-    let bad = |problem| HttpPublisherError::Base(problem);
-    let mut url = Url::parse(base).map_err(|_| bad("is no URL; write it as http://127.0.0.1:8080"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(bad("must begin with http:// or https:// and name a host"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("must end with its path: no query, no fragment"));
-    }
-    let authorization = if url.username().is_empty() && url.password().is_none() {
-        None
-    } else {
-        Some(basic(&url).ok_or_else(|| bad("holds credentials that are not UTF-8"))?)
-    };
-    // Both only fail for URLs without a host.
-    if url
-        .set_username("")
-        .and_then(|()| url.set_password(None))
-        .is_err()
-    {
-        return Err(bad("must name a host"));
-    }
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(["v1", "messages"]);
-    }
-    Ok((url, authorization))
-}
-
-fn basic(url: &Url) -> Option<HeaderValue> {
-    let user = percent_decode(url.username())?;
-    let password = percent_decode(url.password().unwrap_or_default())?;
-    let pair = base64::Engine::encode(
-        &base64::engine::general_purpose::STANDARD,
-        format!("{user}:{password}"),
-    );
-    let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                let digits = [*high, *low];
-                let digits = std::str::from_utf8(&digits).ok()?;
-                bytes.push(u8::from_str_radix(digits, 16).ok()?);
-                rest = after;
-            }
-            _ => bytes.push(*first),
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// No proxy would find the server there.
+fn is_loopback(endpoint: &Url) -> bool {
+    let host = endpoint.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Why an HTTP publisher cannot be made.
@@ -358,10 +308,6 @@ mod tests {
 
     #[test]
     fn credentials_go_into_a_header_and_are_never_shown() {
-        let (url, header) = endpoint("https://us%40er:p%C3%A4ss@logs.example:8443/warren/").unwrap();
-        assert_eq!(url.as_str(), "https://logs.example:8443/warren/v1/messages");
-        // "us@er:päss"
-        assert_eq!(header.unwrap(), "Basic dXNAZXI6cMOkc3M=");
         let publisher = HttpPublisher::builder("http://u:secret@h").bearer("hidden");
         assert!(!format!("{publisher:?}").contains("secret"));
         let publisher = publisher.build().unwrap();
@@ -385,6 +331,13 @@ mod tests {
                 "{base}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_server_on_this_machine_is_reached_directly() {
+        let loopback = |url: &str| is_loopback(&url.parse().unwrap());
+        assert!(loopback("http://localhost:1") && loopback("http://127.0.0.7") && loopback("http://[::1]:1"));
+        assert!(!loopback("http://localhost.example") && !loopback("http://10.0.0.1"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod answer;
 mod attempt;
 mod builder;
 mod encode;
+mod endpoint;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -37,7 +38,8 @@ pub use builder::{Compression, HttpPublisherBuilder, HttpPublisherError};
 /// | 401, 403, 404, 405, redirections, answers that are not Warren's | *unavailable* at once: an operator can mend it, and no message is at fault |
 /// | any other 4xx | *refused* |
 ///
-/// TLS is rustls on ring, with the system's authorities. `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are honoured.
+/// TLS is rustls on ring, with the system's authorities. `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are
+/// honoured, except for servers on this machine.
 /// Credentials in the URL become an `Authorization` header and are never shown.
 pub struct HttpPublisher {
     client: reqwest::Client,
