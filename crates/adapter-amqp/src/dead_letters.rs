@@ -7,8 +7,8 @@ use amqprs::{BasicProperties, FieldTable, FieldValue};
 use warren_domain::Timestamp;
 use warren_domain::ports::DeadLetterReason;
 
+use crate::declaration::insert;
 use crate::packet;
-use crate::topology::insert;
 
 /// What kind of fault it is, such as `undecodable`.
 pub(crate) const REASON: &str = "x-warren-reason";

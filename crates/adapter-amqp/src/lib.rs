@@ -1,4 +1,4 @@
-//! RabbitMQ through amqprs: topology, confirmed packing publisher, consumer, dead letters.
+//! RabbitMQ through amqprs: topology, confirmed packing publisher, consumer, dead letters, live tail.
 
 mod acks;
 mod backoff;
@@ -9,6 +9,7 @@ mod connection;
 mod consumer;
 mod consuming;
 mod dead_letters;
+mod declaration;
 mod error;
 mod lag;
 mod metrics;
@@ -18,9 +19,12 @@ mod publisher;
 mod quarantine;
 mod reader;
 mod removal;
+mod ring;
 mod settlement;
 mod settler;
 mod status;
+mod tail;
+mod tailing;
 mod tls;
 mod topology;
 mod url;
@@ -33,4 +37,5 @@ pub use error::ConfigError;
 pub use metrics::describe_metrics;
 pub use publisher::AmqpPublisher;
 pub use removal::{RemovalError, remove_topology};
+pub use tail::{AmqpTail, TailEvent};
 pub use url::BrokerUrls;

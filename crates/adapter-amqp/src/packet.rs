@@ -10,7 +10,7 @@ use amqprs::{BasicProperties, DELIVERY_MODE_PERSISTENT, FieldTable, FieldValue};
 use memchr::memchr_iter;
 use warren_domain::{Message, Rejection, Timestamp, TraceContext};
 
-use crate::topology::insert;
+use crate::declaration::insert;
 
 /// One JSON object a line. <https://github.com/ndjson/ndjson-spec>
 pub(crate) const CONTENT_TYPE: &str = "application/x-ndjson";

@@ -7,30 +7,21 @@
 
 use std::time::Duration;
 
-use amqprs::channel::{
-    Channel, ExchangeDeclareArguments, QueueBindArguments, QueueDeclareArguments, QueueUnbindArguments,
-};
-use amqprs::{FieldTable, FieldValue};
-use tokio::sync::mpsc;
+use amqprs::FieldValue;
 use warren_domain::ports::{ConsumerGroup, GroupName};
 use warren_domain::{Selection, Severity, SourcePattern};
 
 use crate::config::AmqpConfig;
-use crate::connection::{Event, Link};
+use crate::connection::Link;
+use crate::declaration::{Declaration, bind, declare, declare_all, exchange, queue, unbind};
 use crate::error::LinkError;
 
 /// How long all declarations together may take; the first quorum queue of a broker takes its time.
-const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a dead letter may be looked at. RabbitMQ 4 drops a message of a quorum queue at its 20th delivery unless
 /// told otherwise, 3.10 knows no "unlimited", and whoever lists dead letters gets and returns them.
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000;
-
-/// PRECONDITION_FAILED: it exists with other arguments. <https://www.rabbitmq.com/docs/channels#error-handling>
-const PRECONDITION_FAILED: u16 = 406;
-
-/// ACCESS_REFUSED: the user lacks a right.
-const ACCESS_REFUSED: u16 = 403;
 
 /// The names and arguments of all exchanges and queues of one prefix.
 #[derive(Clone, Debug)]
@@ -42,21 +33,6 @@ pub(crate) struct Topology {
     dead_max_bytes: i64,
     group_max_bytes: i64,
     group_expires: i64,
-}
-
-/// Something to be declared, and what an operator calls it.
-struct Declaration {
-    what: String,
-    /// The settings its arguments come from, where it has any.
-    settings: &'static str,
-    step: Step,
-}
-
-enum Step {
-    Exchange(ExchangeDeclareArguments),
-    Queue(QueueDeclareArguments),
-    Bind(QueueBindArguments),
-    Unbind(QueueUnbindArguments),
 }
 
 impl Topology {
@@ -91,6 +67,11 @@ impl Topology {
         }
     }
 
+    /// Returns a name for the queue of a live tail; no two are the same.
+    pub(crate) fn tail_queue(&self) -> String {
+        format!("{}.tail.{:016x}", self.prefix, fastrand::u64(..))
+    }
+
     /// Returns the queue of a named group.
     pub(crate) fn group_queue(&self, name: &GroupName) -> String {
         format!("{}.group.{name}", self.prefix)
@@ -111,11 +92,7 @@ impl Topology {
         if let Some(group @ ConsumerGroup::Named(named)) = group {
             declarations.extend(self.group(&self.queue(group), &named.selection));
         }
-        let channel = link.channel()?.clone();
-        let declared = link
-            .run(DECLARE_TIMEOUT, declare_all(channel, declarations))
-            .await?;
-        declared.map_err(|failure| failure.explained(&mut link.events))
+        declare(link, DECLARE_TIMEOUT, declarations).await
     }
 
     /// Declares what a publisher needs on a channel of its own, so that a refusal does not disturb the link's.
@@ -204,7 +181,7 @@ impl Topology {
 }
 
 /// The binding key of every source.
-const EVERY_SOURCE: &str = "#";
+pub(crate) const EVERY_SOURCE: &str = "#";
 
 /// Returns the binding keys of a selection.
 pub(crate) fn keys(selection: &Selection) -> Vec<&str> {
@@ -212,122 +189,6 @@ pub(crate) fn keys(selection: &Selection) -> Vec<&str> {
         return vec![EVERY_SOURCE];
     }
     selection.sources.iter().map(SourcePattern::as_str).collect()
-}
-
-fn exchange(name: &str) -> Declaration {
-    Declaration {
-        what: format!("exchange {name}"),
-        settings: "",
-        step: Step::Exchange(
-            ExchangeDeclareArguments::new(name, "topic")
-                .durable(true)
-                .finish(),
-        ),
-    }
-}
-
-fn queue<const N: usize>(
-    name: &str,
-    settings: &'static str,
-    arguments: [(&str, FieldValue); N],
-) -> Declaration {
-    let mut table = FieldTable::new();
-    for (key, value) in arguments {
-        insert(&mut table, key, value);
-    }
-    Declaration {
-        what: format!("queue {name}"),
-        settings,
-        step: Step::Queue(
-            QueueDeclareArguments::durable_client_named(name)
-                .arguments(table)
-                .finish(),
-        ),
-    }
-}
-
-fn bind(queue: &str, exchange: &str, key: &str) -> Declaration {
-    Declaration {
-        what: format!("the binding of queue {queue} to exchange {exchange} by {key}"),
-        settings: "",
-        step: Step::Bind(QueueBindArguments::new(queue, exchange, key)),
-    }
-}
-
-fn unbind(queue: &str, exchange: &str, key: &str) -> Declaration {
-    Declaration {
-        what: format!("the binding of queue {queue} to exchange {exchange} by {key}"),
-        settings: "",
-        step: Step::Unbind(QueueUnbindArguments::new(queue, exchange, key)),
-    }
-}
-
-/// Inserts into a header or argument table; a key over 255 bytes, which none of ours is, is left out.
-pub(crate) fn insert(table: &mut FieldTable, key: &str, value: FieldValue) {
-    if let Ok(key) = key.try_into() {
-        table.insert(key, value);
-    }
-}
-
-/// A declaration that failed; the broker's own words are among the events of the channel.
-struct Failure {
-    what: String,
-    settings: &'static str,
-    error: amqprs::error::Error,
-}
-
-impl Failure {
-    /// Tells why: amqprs only says that the channel is gone, the broker has said the reason before.
-    fn explained(self, events: &mut mpsc::Receiver<Event>) -> LinkError {
-        let Self {
-            what,
-            settings,
-            error,
-        } = self;
-        while let Ok(event) = events.try_recv() {
-            if let Event::Closed { code, reason } = event {
-                return LinkError::Topology(explained(&what, settings, code, &reason));
-            }
-        }
-        LinkError::Lost(format!(
-            "the connection was lost while {what} was declared: {error}"
-        ))
-    }
-}
-
-async fn declare_all(channel: Channel, declarations: Vec<Declaration>) -> Result<(), Failure> {
-    for Declaration { what, settings, step } in declarations {
-        let declared = match step {
-            Step::Exchange(arguments) => channel.exchange_declare(arguments).await,
-            Step::Queue(arguments) => channel.queue_declare(arguments).await.map(|_| ()),
-            Step::Bind(arguments) => channel.queue_bind(arguments).await,
-            Step::Unbind(arguments) => channel.queue_unbind(arguments).await,
-        };
-        if let Err(error) = declared {
-            return Err(Failure {
-                what,
-                settings,
-                error,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn explained(what: &str, settings: &str, code: u16, reason: &str) -> String {
-    match code {
-        PRECONDITION_FAILED if settings.is_empty() => format!(
-            "{what} exists already, but is not what Warren needs ({reason}); delete it, or choose another amqp.prefix"
-        ),
-        PRECONDITION_FAILED => format!(
-            "{what} exists already with other arguments ({reason}); set {settings} to what it was declared with, \
-             or empty and delete the queue and let it be declared anew"
-        ),
-        ACCESS_REFUSED => format!(
-            "{what} may not be declared ({reason}); give the user the rights to configure, write and read it"
-        ),
-        _ => format!("{what} cannot be declared: {reason} ({code})"),
-    }
 }
 
 #[cfg(test)]
@@ -352,19 +213,5 @@ mod tests {
         assert_eq!(topology.queue(&ConsumerGroup::Store), "p.store");
         assert_eq!(topology.queue(&group), "p.group.a-b");
         assert_eq!(topology.dead(), "p.dead");
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let text = explained(
-            "queue p.store",
-            "amqp.store_max_bytes",
-            406,
-            "inequivalent arg 'x'",
-        );
-        assert!(text.contains("queue p.store") && text.contains("inequivalent arg 'x'"));
-        assert!(text.contains("set amqp.store_max_bytes") && text.contains("delete"));
-        assert!(explained("exchange p.info", "", 406, "type").contains("amqp.prefix"));
-        assert!(explained("exchange p.info", "", 403, "no").contains("rights"));
     }
 }

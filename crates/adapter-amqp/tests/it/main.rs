@@ -10,5 +10,6 @@ mod groups;
 mod proxy;
 mod raw;
 mod support;
+mod tail;
 mod tls;
 mod topology;

@@ -1,0 +1,167 @@
+//! A live tail: what is published now, for people to look at.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use warren_domain::ports::HealthCheck;
+use warren_domain::{Message, Selection};
+
+use crate::backoff::Backoff;
+use crate::config::AmqpConfig;
+use crate::connection::Connector;
+use crate::error::ConfigError;
+use crate::ring::{Ring, RingLimits};
+use crate::status::Status;
+use crate::tailing::Tailing;
+use crate::topology::Topology;
+
+/// How much waits for whoever is slow to take it.
+const LIMITS: RingLimits = RingLimits {
+    entries: 10_000,
+    bytes: 16 << 20,
+};
+
+/// How long closing waits for the farewell.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a live tail has to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TailEvent {
+    /// It listens: every message that is confirmed from now on comes, or is said to be missed.
+    Listening,
+    /// A message that it selects.
+    Message(Box<Message>),
+    /// Exactly so many messages that it selects came here, and were dropped because nobody took them in time.
+    Missed {
+        /// How many.
+        messages: u64,
+    },
+    /// RabbitMQ dropped messages before it could send them; how many, and where before here, is not known.
+    Overrun,
+    /// Lines came here that are no messages.
+    Undecodable {
+        /// How many, at least.
+        lines: u64,
+        /// What is wrong with the first of them.
+        reason: String,
+    },
+    /// There is no connection, or no more; tries again by itself. Said once for each reason.
+    Disconnected {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It listens again; what was published since [`TailEvent::Disconnected`], and whether anything was, is not known.
+    Reconnected,
+}
+
+/// Listens to what is published now, without taking it from anybody.
+///
+/// It has a queue of its own on the broker, `<prefix>.tail.<random>`, which goes with the connection, holds 10,000
+/// packets and 16 MiB at most, and drops its oldest. A task of its own reads without a pause, however slow whoever
+/// calls [`AmqpTail::next`] is: 10,000 messages and 16 MiB of lines wait for that, then the oldest are dropped and
+/// counted. So a tail never slows a publisher or the broker down, and always says where something is missing.
+///
+/// It needs nothing but the exchanges, which it declares. It makes no dead letters: what it cannot read it counts.
+/// A lost connection is opened again, with backoff.
+#[derive(Debug)]
+pub struct AmqpTail {
+    shared: Arc<Shared>,
+    status: Arc<Status>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// What the tail and its task share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    ring: Mutex<Ring>,
+    pushed: Notify,
+}
+
+impl Shared {
+    /// Changes the ring, and wakes whoever waits for it.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        let changed = change(&mut self.ring.lock().unwrap_or_else(PoisonError::into_inner));
+        self.pushed.notify_one();
+        changed
+    }
+}
+
+impl AmqpTail {
+    /// Begins to listen to what `selection` selects; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the settings cannot be used, or the files they name cannot be read.
+    pub fn start(config: AmqpConfig, selection: Selection) -> Result<Self, ConfigError> {
+        let config = config.checked()?;
+        let status = Arc::new(Status::idle("tail"));
+        let shared = Arc::new(Shared {
+            ring: Mutex::new(Ring::new(LIMITS)),
+            pushed: Notify::new(),
+        });
+        let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
+        let tailing = Tailing {
+            connector: Connector::new(&config, "tail")?,
+            topology: Topology::new(&config),
+            selection,
+            connect_timeout: config.connect_timeout,
+            backoff: Backoff::new(config.reconnect_min, config.reconnect_max),
+            status: Arc::clone(&status),
+            shared: Arc::clone(&shared),
+            closing: closing.clone(),
+            _ended: ended.clone().drop_guard(),
+        };
+        tokio::spawn(tailing.run());
+        Ok(Self {
+            shared,
+            status,
+            closing,
+            ended,
+        })
+    }
+
+    /// Waits for what is next. Cancel safe. `None`: its task has ended, which only a fault of the program does.
+    pub async fn next(&mut self) -> Option<TailEvent> {
+        loop {
+            let ring = &self.shared.ring;
+            let (event, closed) = {
+                let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+                (ring.pop(), ring.is_closed())
+            };
+            if event.is_some() || closed {
+                return event;
+            }
+            // A push since the look leaves its permit.
+            self.shared.pushed.notified().await;
+        }
+    }
+
+    /// Returns how many messages came so far, those included that are missed or still to be taken.
+    pub fn received(&self) -> u64 {
+        let ring = self.shared.ring.lock();
+        ring.unwrap_or_else(PoisonError::into_inner).received()
+    }
+
+    /// Returns what tells whether the tail is connected; `rabbitmq` by name.
+    pub fn health(&self) -> Arc<dyn HealthCheck> {
+        Arc::clone(&self.status) as Arc<dyn HealthCheck>
+    }
+
+    /// Says farewell to the broker, so that the queue is gone; waits a few seconds at most. Dropping the tail does the
+    /// same without waiting.
+    pub async fn close(self) {
+        self.closing.cancel();
+        if timeout(CLOSE_TIMEOUT, self.ended.cancelled()).await.is_err() {
+            tracing::debug!("RabbitMQ did not answer the farewell of a tail in time");
+        }
+    }
+}
+
+impl Drop for AmqpTail {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
