@@ -5,6 +5,7 @@ mod groups;
 mod scenario;
 mod send;
 mod settings;
+mod tail;
 mod welcome;
 
 use std::pin::pin;
@@ -45,6 +46,8 @@ enum Command {
     Serve,
     /// Send messages, from the command line or standard input
     Send(send::SendArgs),
+    /// Show what is published to RabbitMQ from now on, until Ctrl-C
+    Tail(tail::TailArgs),
     /// Show what the consumer groups of the running `warren` have counted
     Groups(groups::GroupsArgs),
     /// Prove with scenario files that each consumer counts exactly what it should
@@ -61,6 +64,7 @@ async fn main() -> ExitCode {
     match arguments.command {
         None | Some(Command::Serve) => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
         Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
+        Some(Command::Tail(arguments)) => tail::run(arguments, &sources).await,
         Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
         Some(Command::Scenario(command)) => scenario::run(command, &arguments.settings, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,

@@ -38,7 +38,7 @@ const WATCH: Duration = Duration::from_millis(100);
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// After what time somebody who waits is told why.
-const TELL_AFTER: Duration = Duration::from_secs(2);
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// So many lines that cannot be sent are told one by one.
 const FAULTS_TOLD: u64 = 10;
@@ -291,10 +291,9 @@ impl Sending<'_> {
             }
             self.progress.tell(self.shown());
             let waited = since.elapsed();
-            if !told && waited >= TELL_AFTER.min(self.arguments.timeout) {
-                let why = stats.trouble.as_deref().unwrap_or("no answer yet");
+            if let Some(why) = stats.trouble.filter(|_| !told && waited >= TELL_AFTER) {
                 self.progress
-                    .note(&format!("waiting: {}; Ctrl-C gives up", Escaped(why)));
+                    .note(&format!("waiting: {}; Ctrl-C gives up", Escaped(&why)));
                 told = true;
             }
             if waited >= self.arguments.timeout {
