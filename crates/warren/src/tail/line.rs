@@ -35,7 +35,7 @@ pub(super) fn text(message: &Message, colours: bool) -> String {
     line
 }
 
-const fn style(severity: Severity) -> Style {
+fn style(severity: Severity) -> Style {
     match severity {
         Severity::Debug => FAINT,
         Severity::Info => AnsiColor::Green.on_default(),
