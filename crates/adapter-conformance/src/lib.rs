@@ -5,10 +5,11 @@
 //! ```ignore
 //! warren_adapter_conformance::broker_suite!(MyBroker::fresh());
 //! warren_adapter_conformance::store_suite!(MyStore::fresh());
+//! warren_adapter_conformance::tally_suite!(MyBook::fresh());
 //! ```
 //!
-//! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`] or
-//! [`store::StoreUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the
+//! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`],
+//! [`store::StoreUnderTest`] or [`tally::TallyUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the
 //! crate that calls the macro needs `tokio` among its dependencies.
 //!
 //! The suites fail by panicking, as tests do.
@@ -20,6 +21,7 @@ pub mod broker;
 pub mod samples;
 pub mod scripted;
 pub mod store;
+pub mod tally;
 
 use std::panic::resume_unwind;
 use std::time::Duration;

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use warren_domain::ports::{
-    Delivery, HealthCheck, Maintained, MessageConsumer, MessagePublisher, MessageStore, PublishError,
-    Refused, SettleError, Settlement, StoreError, StoreMaintenance, Stored, Unhealthy, Unpublished,
+    Countable, Counted, Delivery, GroupLag, HealthCheck, Lag, Maintained, MessageConsumer, MessagePublisher,
+    MessageStore, PublishError, Refused, SettleError, Settlement, StoreError, StoreMaintenance, Stored,
+    Tally, TallyBook, TallyError, Unhealthy, Unpublished,
 };
 use warren_domain::{Message, MessageId, Timestamp, TraceContext};
 
@@ -180,6 +181,83 @@ impl MessageStore for ScriptedStore {
             }
         }
         Ok(stored)
+    }
+}
+
+/// A book in memory that remembers every id, and fails when it is told to.
+#[derive(Debug)]
+pub struct ScriptedBook {
+    entries: Mutex<(HashSet<MessageId>, Tally)>,
+    failures: Mutex<VecDeque<TallyError>>,
+    calls: watch::Sender<usize>,
+}
+
+impl ScriptedBook {
+    /// Makes a book whose first calls of `count` fail with `failures`, one each.
+    pub fn new(failures: impl IntoIterator<Item = TallyError>) -> Arc<Self> {
+        Arc::new(Self {
+            entries: Mutex::default(),
+            failures: Mutex::new(failures.into_iter().collect()),
+            calls: watch::Sender::new(0),
+        })
+    }
+
+    /// Makes the next calls of `count` fail with `failures`, one each.
+    pub fn fail(&self, failures: impl IntoIterator<Item = TallyError>) {
+        lock(&self.failures).extend(failures);
+    }
+
+    /// Waits until `count` was called so many times.
+    pub async fn called(&self, count: usize) {
+        let mut calls = self.calls.subscribe();
+        // The sender lives in self, so this cannot fail while self is borrowed.
+        calls.wait_for(|calls| *calls >= count).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl TallyBook for ScriptedBook {
+    async fn count(&self, batch: &[Countable]) -> Result<Counted, TallyError> {
+        self.calls.send_modify(|calls| *calls += 1);
+        if let Some(failure) = lock(&self.failures).pop_front() {
+            return Err(failure);
+        }
+        let (ids, tally) = &mut *lock(&self.entries);
+        let mut outcome = Counted::default();
+        for message in batch {
+            if ids.insert(message.id) {
+                outcome.counted.add(message.severity, 1);
+                tally.last_counted[message.severity.index()] = Some(Timestamp::now());
+            } else {
+                outcome.duplicates.add(message.severity, 1);
+            }
+        }
+        tally.counts += outcome.counted;
+        tally.duplicates += outcome.duplicates;
+        outcome.tally = *tally;
+        Ok(outcome)
+    }
+
+    async fn tally(&self) -> Result<Tally, TallyError> {
+        Ok(lock(&self.entries).1)
+    }
+}
+
+/// What waits for a group, as a test says it.
+#[derive(Debug, Default)]
+pub struct ScriptedLag(Mutex<Lag>);
+
+impl ScriptedLag {
+    /// Changes what it says.
+    pub fn set(&self, lag: Lag) {
+        *lock(&self.0) = lag;
+    }
+}
+
+#[async_trait]
+impl GroupLag for ScriptedLag {
+    async fn lag(&self) -> Result<Lag, Unhealthy> {
+        Ok(*lock(&self.0))
     }
 }
 

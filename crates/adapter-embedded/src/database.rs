@@ -27,7 +27,22 @@ const APPLICATION_ID: i64 = 0x5772_726e;
 const PAGE_BYTES: u32 = 8192;
 /// How long a statement waits for a lock that another program (a backup, say) holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const READERS: u32 = 4;
+/// The setting that names the data directory.
+pub(crate) const PLACE: &str = "embedded.path";
+
+/// What differs from file to file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// How large the write-ahead log may be when it is at rest; at half of it, or sooner, its pages are moved into the
+    /// file. A large transaction makes it larger for a moment.
+    pub(crate) wal_bytes: u64,
+    /// How many connections read.
+    pub(crate) readers: u32,
+    /// How many KiB of pages each connection keeps.
+    pub(crate) cache_kib: u32,
+    /// The setting that names the directory, for errors.
+    pub(crate) place: &'static str,
+}
 
 /// One SQLite file.
 #[derive(Debug)]
@@ -36,28 +51,41 @@ pub(crate) struct Database {
     wal: PathBuf,
     writer: DatabaseConnection,
     readers: DatabaseConnection,
+    place: &'static str,
 }
 
 impl Database {
-    /// Opens or makes the file, asserts that commits are durable, and brings its schema up to date.
-    ///
-    /// `wal_bytes` is how large the write-ahead log may be when it is at rest; at half of it, or sooner, its pages are
-    /// moved into the file. A large transaction makes it larger for a moment.
+    /// Opens or makes a file of the data directory; see [`Layout::wal_bytes`].
     pub(crate) async fn open<M: MigratorTrait>(path: PathBuf, wal_bytes: u64) -> Result<Self, OpenError> {
-        let fail = |error: sqlx::Error| open_error(&path, error);
-        let options = options(&path, wal_bytes);
+        let layout = Layout {
+            wal_bytes,
+            readers: 4,
+            cache_kib: 8 << 10,
+            place: PLACE,
+        };
+        Self::open_with::<M>(path, layout).await
+    }
+
+    /// Opens or makes the file, asserts that commits are durable, and brings its schema up to date.
+    pub(crate) async fn open_with<M: MigratorTrait>(
+        path: PathBuf,
+        layout: Layout,
+    ) -> Result<Self, OpenError> {
+        let place = layout.place;
+        let fail = |error: sqlx::Error| open_error(&path, place, error);
+        let options = options(&path, &layout);
         let writer = pool(1, options.clone().create_if_missing(true))
             .await
             .map_err(fail)?;
         let mut connection = writer.acquire().await.map_err(fail)?;
-        claim(&path, &mut connection).await?;
-        assert_durable(&path, &mut connection).await?;
+        claim(&path, place, &mut connection).await?;
+        assert_durable(&path, place, &mut connection).await?;
         drop(connection);
 
         let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
-        migrate::<M>(&path, &writer).await?;
+        migrate::<M>(&path, place, &writer).await?;
 
-        let readers = pool(READERS, options.pragma("query_only", "on"))
+        let readers = pool(layout.readers, options.pragma("query_only", "on"))
             .await
             .map_err(fail)?;
         let mut wal = path.clone().into_os_string();
@@ -66,13 +94,14 @@ impl Database {
             writer,
             readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
             wal: wal.into(),
+            place,
             path,
         })
     }
 
     /// Makes the error of a file that does not open.
     pub(crate) fn refusal(&self, error: sqlx::Error) -> OpenError {
-        open_error(&self.path, error)
+        open_error(&self.path, self.place, error)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -114,6 +143,12 @@ impl Database {
         })
     }
 
+    /// Closes a file that other processes may have open; the last of them moves the write-ahead log into it.
+    pub(crate) async fn leave(&self) -> Result<(), sqlx::Error> {
+        self.readers.close_by_ref().await.map_err(unshare)?;
+        self.writer.close_by_ref().await.map_err(unshare)
+    }
+
     /// Moves the write-ahead log into the file, and closes it.
     pub(crate) async fn close(&self) -> Result<(), sqlx::Error> {
         self.readers.close_by_ref().await.map_err(unshare)?;
@@ -149,7 +184,7 @@ fn unshare(error: sea_orm::DbErr) -> sqlx::Error {
     Arc::try_unwrap(error).unwrap_or_else(|shared| sqlx::Error::Protocol(shared.to_string()))
 }
 
-fn options(path: &Path, wal_bytes: u64) -> SqliteConnectOptions {
+fn options(path: &Path, layout: &Layout) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .page_size(PAGE_BYTES)
@@ -159,10 +194,10 @@ fn options(path: &Path, wal_bytes: u64) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .pragma(
             "wal_autocheckpoint",
-            (wal_bytes / 2 / u64::from(PAGE_BYTES)).to_string(),
+            (layout.wal_bytes / 2 / u64::from(PAGE_BYTES)).to_string(),
         )
-        .pragma("journal_size_limit", wal_bytes.to_string())
-        .pragma("cache_size", "-8192")
+        .pragma("journal_size_limit", layout.wal_bytes.to_string())
+        .pragma("cache_size", format!("-{}", layout.cache_kib))
         .pragma("trusted_schema", "off")
         .disable_statement_logging()
 }
@@ -180,8 +215,8 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
 }
 
 /// Makes an empty file ours; refuses one of another program.
-async fn claim(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let fail = |error| open_error(path, error);
+async fn claim(path: &Path, place: &'static str, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    let fail = |error| open_error(path, place, error);
     let row =
         sqlx::query("select application_id, (select count(*) from sqlite_schema) from pragma_application_id")
             .fetch_one(&mut *connection)
@@ -202,14 +237,19 @@ async fn claim(path: &Path, connection: &mut SqliteConnection) -> Result<(), Ope
         _ => Err(OpenError::Foreign {
             path: path.to_owned(),
             what: "a database of another program",
+            place,
             source: None,
         }),
     }
 }
 
 /// sqlx asks for WAL and FULL; a file system without shared memory or locks may answer with something else.
-async fn assert_durable(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let fail = |error| open_error(path, error);
+async fn assert_durable(
+    path: &Path,
+    place: &'static str,
+    connection: &mut SqliteConnection,
+) -> Result<(), OpenError> {
+    let fail = |error| open_error(path, place, error);
     let row = sqlx::query("select journal_mode, synchronous from pragma_journal_mode, pragma_synchronous")
         .fetch_one(connection)
         .await
@@ -221,6 +261,7 @@ async fn assert_durable(path: &Path, connection: &mut SqliteConnection) -> Resul
         setting,
         found,
         needed,
+        place,
     };
     if !journal.eq_ignore_ascii_case("wal") {
         return Err(refuse("journal_mode", journal, "wal"));
@@ -232,8 +273,12 @@ async fn assert_durable(path: &Path, connection: &mut SqliteConnection) -> Resul
 }
 
 /// Applies what is missing of the schema; refuses a schema that is ahead.
-async fn migrate<M: MigratorTrait>(path: &Path, writer: &DatabaseConnection) -> Result<(), OpenError> {
-    let fail = |error: sea_orm::DbErr| open_error(path, unshare(error));
+async fn migrate<M: MigratorTrait>(
+    path: &Path,
+    place: &'static str,
+    writer: &DatabaseConnection,
+) -> Result<(), OpenError> {
+    let fail = |error: sea_orm::DbErr| open_error(path, place, unshare(error));
     let known: Vec<_> = M::migrations()
         .iter()
         .map(|step| step.name().to_owned())
@@ -259,12 +304,13 @@ async fn migrate<M: MigratorTrait>(path: &Path, writer: &DatabaseConnection) -> 
     Ok(())
 }
 
-fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
+fn open_error(path: &Path, place: &'static str, error: sqlx::Error) -> OpenError {
     let (path, code) = (path.to_owned(), result_code(&error).map(|code| code & 0xff));
     let source = Arc::new(error);
     let foreign = |what| OpenError::Foreign {
         path: path.clone(),
         what,
+        place,
         source: Some(source.clone()),
     };
     match code {
@@ -273,11 +319,13 @@ fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
         Some(8 | 14 | 3 | 23) => OpenError::Directory {
             path,
             what: "the file cannot be opened for writing",
+            place,
             source: std::io::Error::other(source),
         },
         _ if fault(&source) == Fault::DiskFull => OpenError::Directory {
             path,
             what: "its disk is full",
+            place,
             source: std::io::Error::other(source),
         },
         _ => OpenError::Database { path, source },

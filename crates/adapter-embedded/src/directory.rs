@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::database::PLACE;
 use crate::error::OpenError;
 
 /// How long opening waits for a predecessor that is just ending.
@@ -24,7 +25,12 @@ impl Directory {
     pub(crate) async fn hold(path: &Path) -> Result<Self, OpenError> {
         let fail = |what| {
             let path = path.to_owned();
-            move |source| OpenError::Directory { path, what, source }
+            move |source| OpenError::Directory {
+                path,
+                what,
+                place: PLACE,
+                source,
+            }
         };
         make(path).map_err(fail("it cannot be made"))?;
         let path = fs::canonicalize(path).map_err(fail("it cannot be found"))?;
@@ -56,7 +62,8 @@ impl Directory {
     }
 }
 
-fn make(path: &Path) -> std::io::Result<()> {
+/// Makes a directory and those above it, for its owner only.
+pub(crate) fn make(path: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     // What people write into their logs is nobody else's business.

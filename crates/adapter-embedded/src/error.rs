@@ -7,16 +7,18 @@ use std::sync::Arc;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use warren_domain::ports::{Cause, StoreError};
 
-/// Why a data directory could not be opened. Nothing in it was changed.
+/// Why a data directory, or a book of counts, could not be opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be made, read or written.
-    #[error("the data directory {path} cannot be used: {what}; let embedded.path name a directory that this user may write", path = path.display())]
+    #[error("the data directory {path} cannot be used: {what}; let {place} name a directory that this user may write", path = path.display())]
     Directory {
         /// The directory, or the file in it.
         path: PathBuf,
         /// What was tried.
         what: &'static str,
+        /// The setting that names the place.
+        place: &'static str,
         /// The system's answer.
         #[source]
         source: std::io::Error,
@@ -28,12 +30,14 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A file in it is not what its name says.
-    #[error("{path} is {what}; move it away, restore it from a backup, or let embedded.path name another directory", path = path.display())]
+    #[error("{path} is {what}; move it away, restore it from a backup, or let {place} name another directory", path = path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
+        /// The setting that names the place.
+        place: &'static str,
         /// SQLite's answer, where there is one.
         #[source]
         source: Option<Cause>,
@@ -47,7 +51,7 @@ pub enum OpenError {
         version: String,
     },
     /// The file system cannot do what durability needs.
-    #[error("{path}: {setting} is {found} and not {needed}, so a crash could lose messages; let embedded.path name a directory on a local disk", path = path.display())]
+    #[error("{path}: {setting} is {found} and not {needed}, so a crash could lose messages; let {place} name a directory on a local disk", path = path.display())]
     NotDurable {
         /// The file.
         path: PathBuf,
@@ -57,6 +61,8 @@ pub enum OpenError {
         found: String,
         /// What it has to be.
         needed: &'static str,
+        /// The setting that names the place.
+        place: &'static str,
     },
     /// Anything else that SQLite says.
     #[error("{path} cannot be opened", path = path.display())]

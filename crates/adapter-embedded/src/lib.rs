@@ -4,10 +4,13 @@
 //! dead letters; `store.db` holds the messages table. Both run with a write-ahead log and `synchronous = full`, which
 //! is asserted when they are opened, so what is committed survives a crash of the process and of the machine.
 //!
+//! Beside them, and independent of them, a file for each consumer group that counts: its book ([`EmbeddedTally`]), which
+//! the members of the group on one machine share.
+//!
 //! # What it is not
 //!
 //! One process, no clustering, no replica: a lost disk loses its messages. A second process on the same directory is
-//! refused.
+//! refused; a book may have many.
 
 mod config;
 mod database;
@@ -22,9 +25,12 @@ mod schema;
 mod space;
 mod store;
 mod sync;
+mod tally;
+mod transaction;
 
 pub use self::metrics::describe_metrics;
 pub use config::EmbeddedConfig;
 pub use embedded::Embedded;
 pub use error::OpenError;
 pub use store::read::{DeadLetter, EmbeddedReader};
+pub use tally::EmbeddedTally;

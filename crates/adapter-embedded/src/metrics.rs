@@ -15,12 +15,12 @@ pub fn describe_metrics() {
     describe_histogram!(
         COMMIT_SECONDS,
         Unit::Seconds,
-        "How long a commit took, by file: queue, store."
+        "How long a commit took, by file: queue, store, tally."
     );
     describe_histogram!(
         COMMIT_MESSAGES,
         Unit::Count,
-        "How many messages one commit held, by file: queue, store."
+        "How many messages one commit held, by file: queue, store, tally."
     );
     describe_gauge!(
         BYTES,

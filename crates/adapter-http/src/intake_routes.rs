@@ -75,9 +75,9 @@ impl IntakeRoutes {
         }
     }
 
-    /// Describes the whole interface, with the limits of this intake.
-    pub(crate) fn describe(&self, version: &str) -> String {
-        document(version, &self.http, &self.config)
+    /// Describes the whole interface, with the limits of this intake, and with groups where the server has some.
+    pub(crate) fn describe(&self, version: &str, groups: bool) -> String {
+        document(version, &self.http, &self.config, groups)
     }
 
     pub(crate) fn into_shared(self) -> Arc<Shared> {

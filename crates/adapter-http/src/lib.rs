@@ -17,6 +17,7 @@ mod connection;
 mod decode;
 mod docs;
 mod edge;
+mod groups;
 mod health;
 mod intake_routes;
 mod metrics;

@@ -5,8 +5,9 @@ use warren_pipeline::IntakeConfig;
 
 use crate::HttpConfig;
 use crate::answer::{Outcome, RecordError, UnpublishedRecord};
+use crate::groups::{self, GroupForm, GroupsForm, LagForm};
 use crate::health::{self, Readiness};
-use crate::routes::{self, Version};
+use crate::routes::{self, GROUPS_ROUTE, Version};
 use crate::{docs, intake_routes};
 
 /// What stands in the body of a request: one message or several.
@@ -96,6 +97,7 @@ pub(crate) struct ProblemForm {
     ),
     paths(
         intake_routes::post_messages,
+        groups::get_groups,
         health::livez,
         health::readyz,
         routes::metrics,
@@ -113,18 +115,25 @@ pub(crate) struct ProblemForm {
         ProblemForm,
         Readiness,
         Version,
+        GroupsForm,
+        GroupForm,
+        LagForm,
     )),
     tags(
         (name = "intake", description = "Messages come in here."),
+        (name = "groups", description = "What consumer groups have counted."),
         (name = "health", description = "For whoever watches over the process."),
         (name = "about", description = "What this is."),
     ),
 )]
 struct Description;
 
-/// Returns the description as JSON, for a server of this version and these limits.
-pub(crate) fn document(version: &str, http: &HttpConfig, intake: &IntakeConfig) -> String {
+/// Returns the description as JSON, for a server of this version and these limits, with groups or without.
+pub(crate) fn document(version: &str, http: &HttpConfig, intake: &IntakeConfig, groups: bool) -> String {
     let mut description = Description::openapi();
+    if !groups {
+        description.paths.paths.remove(GROUPS_ROUTE);
+    }
     version.clone_into(&mut description.info.version);
     description.info.description = Some(format!(
         "Takes messages in over HTTP and stores each exactly once.\n\n\

@@ -9,10 +9,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use tokio::sync::watch;
 use utoipa::ToSchema;
+use warren_pipeline::tally::GroupReport;
 
 use crate::docs;
 use crate::edge::EdgeLayer;
+use crate::groups::get_groups;
 use crate::health::{Health, livez, readyz};
 use crate::intake_routes::{IntakeRoutes, post_messages};
 use crate::problem::{Kind, Problem, json};
@@ -30,6 +33,8 @@ pub struct Routes {
     pub metrics: PrometheusHandle,
     /// `POST /v1/messages` and its documentation.
     pub intake: Option<IntakeRoutes>,
+    /// The consumer groups of this process, for `GET /v1/groups`; without any there is no such route.
+    pub groups: Vec<watch::Receiver<GroupReport>>,
 }
 
 /// Every route of an intake server, as the router knows it.
@@ -40,6 +45,8 @@ pub(crate) const INTAKE_ROUTES: [&str; 5] = [
     "/docs/",
     "/docs/{*file}",
 ];
+/// Where a server that counts for groups tells what they have counted.
+pub(crate) const GROUPS_ROUTE: &str = "/v1/groups";
 /// Every route of any server, as the router knows it.
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
@@ -58,8 +65,15 @@ impl Routes {
             .route("/readyz", get(readyz).with_state(self.health))
             .route("/metrics", get(metrics).with_state(self.metrics));
         let mut paths = COMMON_ROUTES.to_vec();
+        if !self.groups.is_empty() {
+            router = router.route(
+                GROUPS_ROUTE,
+                get(get_groups).with_state(self.groups.clone().into()),
+            );
+            paths.push(GROUPS_ROUTE);
+        }
         if let Some(intake) = self.intake {
-            let document = intake.describe(self.version);
+            let document = intake.describe(self.version, !self.groups.is_empty());
             router = router
                 .route(
                     "/v1/messages",
@@ -208,6 +222,7 @@ fn meant(path: &str, paths: &[&'static str]) -> Option<&'static str> {
         "swagger" | "swagger-ui" | "doc" | "redoc" | "help" => "/docs",
         "openapi" | "openapi.yaml" | "swagger.json" | "api-docs" => "/openapi.json",
         "prometheus" | "stats" => "/metrics",
+        "group" | "groups" | "tally" | "counts" => GROUPS_ROUTE,
         _ => "",
     };
     if let Some(found) = paths.iter().find(|path| **path == known) {
@@ -240,11 +255,13 @@ mod tests {
             ("/ready", Some("/readyz")),
             ("/metric", Some("/metrics")),
             ("/swagger", Some("/docs")),
+            ("/groups", None),
             ("/favicon.ico", None),
             ("*", None),
         ] {
             assert_eq!(meant(path, &all), near, "{path}");
         }
         assert_eq!(meant("/messages", &COMMON_ROUTES), None);
+        assert_eq!(meant("/groups", &[GROUPS_ROUTE]), Some(GROUPS_ROUTE));
     }
 }

@@ -52,7 +52,7 @@ mod tests {
         let reference = include_str!("../../../docs/configuration.md");
         let settings = warren_process::settings::flatten(&Settings::default()).unwrap();
         assert_eq!(
-            warren_process::docs::compare(reference, &settings),
+            warren_process::docs::compare("ingest-api", reference, &settings),
             Vec::<String>::new()
         );
     }

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A row counts when its first cell is a key in backticks. Its default stands in the column headed `Default`
 /// (the second, if no column is), in backticks or not; a dash or `none` says that nothing is set. Any other cell is
 /// the meaning, and one of them must not be empty. Rows of sections that `settings` has nothing of belong to another
-/// program and are passed over, so that one reference serves all programs.
+/// program and are passed over, so that one reference serves all programs. Where a program has another default than
+/// the others, the meaning says so: ``In `program`: `value`.``
 #[must_use]
-pub fn compare(markdown: &str, settings: &[(String, String)]) -> Vec<String> {
+pub fn compare(program: &str, markdown: &str, settings: &[(String, String)]) -> Vec<String> {
+    let own_default = format!("In `{program}`: `");
     let mut differences = Vec::new();
     let mut documented = BTreeMap::new();
     let mut default_column = 1;
@@ -32,7 +34,11 @@ pub fn compare(markdown: &str, settings: &[(String, String)]) -> Vec<String> {
             continue;
         }
         let Some(key) = key(cells[0]) else { continue };
-        let default = cells.get(default_column).map_or("", |cell| plain(cell));
+        let own = cells.iter().find_map(|cell| cell.split_once(&own_default));
+        let default = match own {
+            Some((_, rest)) => rest.split('`').next().unwrap_or_default(),
+            None => cells.get(default_column).map_or("", |cell| plain(cell)),
+        };
         let others = cells
             .iter()
             .enumerate()
@@ -133,7 +139,7 @@ Words with a `code.word` in them.
             ("amqp.prefix", "warren"),
         ]);
         assert_eq!(
-            compare(MARKDOWN, &code),
+            compare("program", MARKDOWN, &code),
             [
                 "line 11: `retention_days` has no meaning beside it",
                 "line 11: `retention_days` is documented with the default `30`, the code has `7`",
@@ -148,13 +154,24 @@ Words with a `code.word` in them.
     fn equal_lists_have_no_difference() {
         let markdown =
             "| Key | Default | Meaning |\n|---|---|---|\n| `a.b` | `1` | one |\n| `a.c` | none | two |\n";
-        assert!(compare(markdown, &settings(&[("a.b", "1"), ("a.c", "")])).is_empty());
+        assert!(compare("program", markdown, &settings(&[("a.b", "1"), ("a.c", "")])).is_empty());
     }
 
     #[test]
     fn the_settings_of_another_program_are_passed_over() {
         let markdown =
             "| Key | Default | Meaning |\n|---|---|---|\n| `a.b` | `1` | one |\n| `z.y` | `2` | two |\n";
-        assert!(compare(markdown, &settings(&[("a.b", "1")])).is_empty());
+        assert!(compare("program", markdown, &settings(&[("a.b", "1")])).is_empty());
+    }
+
+    #[test]
+    fn a_program_may_have_a_default_of_its_own() {
+        let markdown =
+            "| Key | Default | Meaning |\n|---|---|---|\n| `a.b` | `1` | one. In `special`: `2`. |\n";
+        for (program, default) in [("special", "2"), ("other", "1")] {
+            let code = settings(&[("a.b", default)]);
+            assert!(compare(program, markdown, &code).is_empty(), "{program}");
+        }
+        assert_eq!(compare("special", markdown, &settings(&[("a.b", "1")])).len(), 1);
     }
 }

@@ -16,3 +16,4 @@ pub mod program;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
+pub mod terminal;

@@ -86,6 +86,10 @@ async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
             return Exit::Failure;
         }
     };
+    if addresses.iter().all(|address| address.port() == 0) {
+        eprintln!("http.listen is {listen}, a port that changes with every start; set one to be asked on");
+        return Exit::Failure;
+    }
     // The service listens on the first of them that it could have.
     for (tried, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());

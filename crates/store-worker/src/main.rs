@@ -1,7 +1,6 @@
 //! RabbitMQ in, PostgreSQL out; also `migrate`.
 
 mod settings;
-mod subscription;
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -13,15 +12,16 @@ use tokio::select;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use warren_adapter_amqp::AmqpSubscription;
 use warren_adapter_http::{Health, Routes, Server};
 use warren_adapter_postgres::PostgresStore;
+use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::{StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 
 use settings::Settings;
-use subscription::Subscription;
 
 /// How long a stopping worker waits until the broker has its last acknowledgements, after `worker.drain_timeout` at most.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.postgres.clone(),
         settings.retention(),
     )?);
-    let subscription = Subscription::new(settings.amqp)?;
+    let subscription = AmqpSubscription::new(settings.amqp, ConsumerGroup::Store)?;
     let (consumer_health, consumers) = (subscription.health(), subscription.working());
     let subscribe = move || subscription.consumer();
     let store_loop = StoreLoop::new(subscribe, store.clone(), store.clone(), settings.worker);
@@ -96,6 +96,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         intake: None,
         health: health.clone(),
+        groups: Vec::new(),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;

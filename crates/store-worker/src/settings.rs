@@ -78,7 +78,7 @@ mod tests {
         let reference = include_str!("../../../docs/configuration.md");
         let settings = warren_process::settings::flatten(&Settings::default()).unwrap();
         assert_eq!(
-            warren_process::docs::compare(reference, &settings),
+            warren_process::docs::compare("store-worker", reference, &settings),
             Vec::<String>::new()
         );
     }

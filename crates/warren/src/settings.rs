@@ -69,7 +69,7 @@ mod tests {
         let reference = include_str!("../../../docs/configuration.md");
         let settings = warren_process::settings::flatten(&Settings::default()).unwrap();
         assert_eq!(
-            warren_process::docs::compare(reference, &settings),
+            warren_process::docs::compare("warren", reference, &settings),
             Vec::<String>::new()
         );
     }

@@ -1,7 +1,8 @@
-//! The schema of both files, step by step.
+//! The schema of every file, step by step.
 
 mod m0001_queue;
 mod m0001_store;
+mod m0001_tally;
 
 use sea_orm_migration::prelude::*;
 
@@ -20,6 +21,15 @@ pub(crate) struct StoreMigrator;
 impl MigratorTrait for StoreMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![Box::new(m0001_store::Step)]
+    }
+}
+
+/// The schema of a book of counts.
+pub(crate) struct TallyMigrator;
+
+impl MigratorTrait for TallyMigrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_tally::Step)]
     }
 }
 

@@ -15,9 +15,9 @@ use warren_domain::ports::{StoreError, Stored};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use super::Store;
-use super::transaction::Transaction;
 use crate::database::Database;
 use crate::metrics::{COMMIT_MESSAGES, COMMIT_SECONDS};
+use crate::transaction::Transaction;
 
 /// What a row takes beside its text: id, times, the entry in the index.
 const ROW_BYTES: usize = 100;

@@ -1,13 +1,12 @@
 //! The messages table: where messages rest.
 //!
-//! - [`insert`]: batches in, each message once; each batch one [`transaction`].
+//! - [`insert`]: batches in, each message once; each batch one [`Transaction`](crate::transaction::Transaction).
 //! - [`retention`]: what is too old goes.
 //! - [`read`]: a look at what is there, by sea-orm.
 
 mod insert;
 pub(crate) mod read;
 mod retention;
-mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;

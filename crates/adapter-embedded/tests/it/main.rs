@@ -10,3 +10,4 @@ mod opening;
 mod reopening;
 mod round_trip;
 mod support;
+mod tally;

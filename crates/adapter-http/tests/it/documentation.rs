@@ -35,6 +35,7 @@ async fn the_description_has_the_paths_and_methods_of_the_router_and_no_others()
         "/metrics",
         "/version",
         "/v1/messages",
+        "/v1/groups",
         "/openapi.json",
         "/docs",
     ] {
@@ -109,6 +110,25 @@ async fn every_answer_has_the_members_that_are_described() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn the_groups_are_told_with_the_members_that_are_described() {
+    let server = TestServer::start().await;
+    let description = server.get("/openapi.json").await.json();
+    let answer = server.get("/v1/groups").await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/json"))
+    );
+    let told = answer.json();
+    let group = told["groups"][0].as_object().unwrap();
+    assert_eq!(group["group"], "error");
+    let described = description["components"]["schemas"]["Group"]["properties"]
+        .as_object()
+        .unwrap();
+    let names = |members: &serde_json::Map<String, Value>| members.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(group), names(described));
 }
 
 fn references(part: &Value, whole: &Value, unresolved: &mut Vec<String>) {

@@ -101,6 +101,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
         service: "store-worker",
         version: "1.2.3",
         health: Health::new(Vec::new()),
+        groups: Vec::new(),
         metrics: metrics(),
         intake: None,
     };

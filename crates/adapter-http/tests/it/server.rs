@@ -11,6 +11,7 @@ use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
 use warren_adapter_http::{Drained, Health, HttpConfig, IntakeRoutes, Routes, Server, describe_metrics};
 use warren_domain::MessageLimits;
 use warren_domain::ports::{HealthCheck, MessagePublisher};
+use warren_pipeline::tally::GroupReport;
 use warren_pipeline::{Intake, IntakeConfig};
 
 use crate::hostile_requests::post;
@@ -105,6 +106,12 @@ impl TestServer {
     }
 }
 
+/// A group that never changes.
+fn group() -> tokio::sync::watch::Receiver<GroupReport> {
+    let report = GroupReport::unknown("error".parse().unwrap(), warren_domain::Timestamp::MIN);
+    tokio::sync::watch::channel(report).1
+}
+
 pub(crate) async fn serve(
     config: HttpConfig,
     publisher: Arc<dyn MessagePublisher>,
@@ -118,6 +125,7 @@ pub(crate) async fn serve(
         version: "1.2.3",
         health: health.clone(),
         metrics,
+        groups: vec![group()],
         intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
     };
     let server = Server::bind(&config).await.unwrap();

@@ -182,9 +182,6 @@ impl Watching {
     /// Reads what other members have counted, and how fast it goes.
     async fn watch_book(&self) {
         let (mut rates, mut ticks) = (Rates::default(), every(BOOK_EVERY));
-        // The loop reads the book before it consumes; until then there is nothing to compare with.
-        let mut reports = self.reported.0.subscribe();
-        reports.changed().await.ok();
         loop {
             ticks.tick().await;
             match self.book.tally().await {

@@ -145,9 +145,20 @@ where
         origin: Origin::Flag(format!("{flag} {key}")),
     });
 
+    let presets = sources.presets.iter().map(|(key, value)| Entry {
+        key: key.clone(),
+        value: value.as_str().into(),
+        origin: Origin::Default,
+    });
+
     let mut origins = BTreeMap::new();
     let mut builder = Config::builder();
-    for layer in [file, environment, Layer(flags.collect())] {
+    for layer in [
+        Layer(presets.collect()),
+        file,
+        environment,
+        Layer(flags.collect()),
+    ] {
         let mut kept = Layer::default();
         for entry in layer.0 {
             if let Some(problem) = misplaced(&entry, &known, own, foreign) {

@@ -27,6 +27,7 @@ pub const SECTIONS: &[&str] = &[
     "maintenance",
     "postgres",
     "retention_days",
+    "tally",
     "telemetry",
     "worker",
 ];
@@ -40,6 +41,7 @@ pub struct Sources {
     pub(super) file: Option<PathBuf>,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) flags: Vec<(String, String, String)>,
+    pub(super) presets: Vec<(String, String)>,
     pub(super) sections: BTreeSet<&'static str>,
 }
 
@@ -69,8 +71,17 @@ impl Sources {
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
             flags: Vec::new(),
+            presets: Vec::new(),
             sections: SECTIONS.iter().copied().collect(),
         }
+    }
+
+    /// Lets a setting have another default in this program than its section has; the program's own `Default` must say
+    /// the same.
+    #[must_use]
+    pub fn preset(mut self, key: &str, value: &str) -> Self {
+        self.presets.push((key.to_owned(), value.to_owned()));
+        self
     }
 
     /// Adds one setting from the command line; `flag` is how the user wrote it (`--set`, `--listen`).

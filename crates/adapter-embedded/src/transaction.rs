@@ -1,4 +1,4 @@
-//! A transaction on the one connection that writes the store.
+//! A transaction on the one connection that writes a file.
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::sqlite::SqliteConnection;
@@ -11,14 +11,14 @@ use sea_orm::sqlx::{self, Sqlite};
 /// wrong for good after the first kind: every later one would fail on the only connection there is. A new connection
 /// is in a known state, and costs a millisecond.
 #[derive(Debug)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     connection: PoolConnection<Sqlite>,
     ended: bool,
 }
 
 impl Transaction {
     /// Takes the write lock at once, not in the middle, where it could not be waited for.
-    pub(super) async fn begin(connection: PoolConnection<Sqlite>) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn begin(connection: PoolConnection<Sqlite>) -> Result<Self, sqlx::Error> {
         let mut transaction = Self {
             connection,
             ended: false,
@@ -27,17 +27,17 @@ impl Transaction {
         Ok(transaction)
     }
 
-    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
 
-    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.run("commit").await?;
         self.ended = true;
         Ok(())
     }
 
-    pub(super) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.run("rollback").await?;
         self.ended = true;
         Ok(())
