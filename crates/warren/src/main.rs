@@ -98,6 +98,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.intake,
         )),
         health,
+        groups: Vec::new(),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;

@@ -147,7 +147,7 @@ async fn each_line(from: Option<impl AsyncRead + Unpin>, mut on_line: impl FnMut
 
 /// The last lines that a program has logged.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Log(Arc<Mutex<VecDeque<String>>>);
 
 impl Log {
     fn keep(&self, line: &str) {
@@ -159,10 +159,19 @@ impl Log {
     }
 
     /// Returns the lines as one text, indented.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| format!("    {line}\n")).collect()
     }
+}
+
+/// The log of a program that took part in a scenario.
+#[derive(Debug)]
+pub(crate) struct NamedLog {
+    /// The group it counts for; `None` for all of them.
+    pub(crate) group: Option<usize>,
+    pub(crate) program: String,
+    pub(crate) log: Log,
 }
 
 /// Kills a process group once this process is gone: killed, it runs no destructor. Dropped, it leaves the group alone.

@@ -14,7 +14,7 @@ use warren_pipeline::tally::{GroupReport, GroupState};
 use warren_process::healthcheck::{self, Question};
 
 use super::GROUPS;
-use super::child::{Child, Log};
+use super::child::{Child, Log, NamedLog};
 use super::environment::Environment;
 
 /// How long `warren` may take until it is ready, its groups consuming.
@@ -191,8 +191,12 @@ impl Embedded {
     }
 
     /// Returns the end of its log.
-    pub(super) fn logs(&self) -> Vec<(String, Log)> {
-        vec![("warren serve".to_owned(), self.log.clone())]
+    pub(super) fn logs(&self) -> Vec<NamedLog> {
+        vec![NamedLog {
+            group: None,
+            program: "warren serve".to_owned(),
+            log: self.log.clone(),
+        }]
     }
 
     fn fine(&mut self) -> Result<()> {

@@ -25,6 +25,7 @@ use warren_process::settings::Sources;
 use warren_process::shutdown;
 
 use crate::command;
+use child::NamedLog;
 use file::Scenario;
 use run::{Failure, Played};
 
@@ -114,13 +115,17 @@ async fn run_all(
     let mut exit = Exit::Clean;
     for scenario in scenarios {
         let played = Box::pin(run::run(scenario, options, &settings, flags, &stop)).await;
-        let (line, logs) = match played {
+        let (line, logs): (String, Option<Vec<NamedLog>>) = match played {
             Ok(Played { verdict, logs }) => {
                 let line = match options.json {
                     true => format!("{}\n", verdict.to_json()),
                     false => verdict.text(options.verbose, colours),
                 };
-                (line, (!verdict.passed()).then_some(logs))
+                let concerned = logs
+                    .into_iter()
+                    .filter(|log| verdict.concerns(log.group))
+                    .collect();
+                (line, (!verdict.passed()).then_some(concerned))
             }
             Err(Failure { error, logs }) => {
                 let name = scenario.name();
@@ -139,7 +144,7 @@ async fn run_all(
         output.flush()?;
         if let Some(logs) = logs {
             exit = Exit::Failure;
-            for (program, log) in logs {
+            for NamedLog { program, log, .. } in logs {
                 let log = log.text();
                 if !log.is_empty() {
                     eprint!("  the log of {program} ends with\n{log}");

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use warren_adapter_amqp::{AmqpConfig, AmqpPublisher, DeadLetterStrategy, remove_topology};
+use warren_adapter_amqp::{AmqpConfig, AmqpPublisher, DeadLetterStrategy, RemovalError, remove_topology};
 use warren_client::{Logger, LoggerBuilder};
 use warren_domain::ports::NamedGroup;
 use warren_pipeline::tally::{GroupReport, GroupState};
 
 use super::GROUPS;
-use super::child::{Child, Log};
+use super::child::{Child, Log, NamedLog};
 use super::environment::{Environment, program};
 
 /// How long a consumer may take until it consumes.
@@ -31,6 +31,8 @@ pub(super) struct Rabbit {
     program: PathBuf,
     environment: Environment,
     consumers: [Consumer; 4],
+    /// The broker has answered, and may have something to remove.
+    reached: bool,
 }
 
 /// The consumer of a group.
@@ -72,6 +74,7 @@ impl Rabbit {
             .with("amqp.store_dead_letter_strategy", "at-most-once")
             .with("http.listen", "127.0.0.1:0")
             .with("tally.path", folder.join("tally"))
+            .with("telemetry.log", "info,sea_orm_migration=warn")
             .with("telemetry.format", "text");
         let consumers = GROUPS.map(|_| {
             let (printing, printed) = watch::channel(Printed::default());
@@ -87,14 +90,24 @@ impl Rabbit {
             program: program("severity-consumer")?,
             environment,
             consumers,
+            reached: false,
         })
     }
 
     /// Starts the consumers and waits until each of them consumes.
     ///
     /// # Errors
-    /// One of them ends, or takes too long.
+    /// The broker cannot be reached; a consumer ends, or takes too long.
     pub(super) async fn start(&mut self) -> Result<()> {
+        // To remove what is not there yet is the shortest way to learn whether the broker lets us do anything.
+        self.remove()
+            .await
+            .map_err(|error| match error {
+                RemovalError::Unavailable { reason, .. } => anyhow!(reason),
+                RemovalError::Config(_) => error.into(),
+            })
+            .context("RabbitMQ (amqp.url) cannot be used; with --embedded it is not needed")?;
+        self.reached = true;
         for group in 0..GROUPS.len() {
             self.revive(group)?;
         }
@@ -202,13 +215,20 @@ impl Rabbit {
     /// Something is left behind.
     pub(super) async fn clear_away(&mut self) -> Result<()> {
         self.end().await;
-        let groups = NamedGroup::shipped().map(|group| group.name);
-        remove_topology(&self.config, &groups).await.with_context(|| {
+        if !self.reached {
+            return Ok(());
+        }
+        self.remove().await.with_context(|| {
             format!(
                 "the exchanges and queues whose names begin with {} are left behind",
                 self.config.prefix
             )
         })
+    }
+
+    async fn remove(&self) -> Result<(), RemovalError> {
+        let groups = NamedGroup::shipped().map(|group| group.name);
+        remove_topology(&self.config, &groups).await
     }
 
     /// Returns what its names in the broker begin with.
@@ -217,11 +237,14 @@ impl Rabbit {
     }
 
     /// Returns the ends of the consumers' logs.
-    pub(super) fn logs(&self) -> Vec<(String, Log)> {
-        self.consumers
-            .iter()
-            .zip(GROUPS)
-            .map(|(consumer, group)| (format!("severity-consumer --group {group}"), consumer.log.clone()))
+    pub(super) fn logs(&self) -> Vec<NamedLog> {
+        (0..)
+            .zip(&self.consumers)
+            .map(|(group, consumer): (usize, _)| NamedLog {
+                group: Some(group),
+                program: format!("severity-consumer --group {}", GROUPS[group]),
+                log: consumer.log.clone(),
+            })
             .collect()
     }
 }

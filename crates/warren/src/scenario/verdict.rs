@@ -41,6 +41,14 @@ impl Verdict {
         self.expected == self.printed
     }
 
+    /// Tells whether the counts of a group differ; `None` asks for any group.
+    pub(crate) fn concerns(&self, group: Option<usize>) -> bool {
+        match group {
+            Some(group) => self.expected[group] != self.printed[group],
+            None => !self.passed(),
+        }
+    }
+
     /// Returns it for people: one line when it passed, and with `verbose` or a difference the counts side by side.
     pub(crate) fn text(&self, verbose: bool, colours: bool) -> String {
         let paint = |style: Style| if colours { style } else { Style::new() };
