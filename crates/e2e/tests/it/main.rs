@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod benchmark;
+mod command_line;
 mod complete;
 mod hostile;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
@@ -12,6 +13,7 @@ mod kill;
 mod memory;
 mod operator;
 mod restart;
+mod scenarios;
 mod stop;
 mod trace;
 
