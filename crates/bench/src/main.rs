@@ -7,9 +7,11 @@
 
 mod bare_http;
 mod cost;
+mod group_catch_up;
 mod load;
 mod messages;
 mod plan;
+mod raw_consume;
 mod raw_copy;
 mod raw_publish;
 mod report;

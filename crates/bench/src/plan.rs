@@ -8,8 +8,10 @@ use warren_e2e::postgres;
 
 use crate::bare_http;
 use crate::cost::{Watch, settle};
+use crate::group_catch_up;
 use crate::load::Pace;
 use crate::messages::Mix;
+use crate::raw_consume;
 use crate::raw_copy;
 use crate::raw_publish::RawPublish;
 use crate::report::{Figures, Report, Row};
@@ -94,6 +96,14 @@ impl Plan {
             });
             report.add(Row::CatchUp, caught_up.await?);
         }
+        if self.wants(Subject::Consume) {
+            report.add(Row::RawConsume, self.raw_consume(servers).await?);
+            eprintln!("  {}", Row::GroupCatchUp.name());
+            let caught_up = lend(&servers.amqp, &servers.postgres, async |bed| {
+                group_catch_up::measure(bed, servers, self).await
+            });
+            report.add(Row::GroupCatchUp, caught_up.await?);
+        }
         if let (true, Some(peak)) = (self.wants(Subject::Latency), peak) {
             let rate = peak / 10.0;
             self.raw_publish(servers, RAW_WINDOW, Some(rate), Row::RawTenth, report)
@@ -154,6 +164,17 @@ impl Plan {
             Ok(figures)
         })
         .await
+    }
+
+    async fn raw_consume(&self, servers: &Servers) -> Result<Figures> {
+        eprintln!("  {}", Row::RawConsume.name());
+        let (messages, elapsed, costs) = raw_consume::run(servers, self.most_messages, self.mix).await?;
+        let mut figures = Figures {
+            stored_per_second: Some(messages as f64 / elapsed.as_secs_f64()),
+            ..Figures::default()
+        };
+        figures.add_costs(&costs, messages);
+        Ok(figures)
     }
 
     async fn distributed(&self, servers: &Servers, messages: usize, pace: Pace) -> Result<Figures> {

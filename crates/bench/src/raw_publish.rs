@@ -51,26 +51,14 @@ impl RawPublish {
     /// # Errors
     /// The broker does not answer, or did not confirm everything.
     pub(crate) async fn run(self, url: &str) -> Result<Published> {
-        let (connection, channel) = rabbit::open(url).await?;
-        let queue = format!("bench-raw-{:012x}", fastrand::u64(..1 << 48));
-        let mut arguments = FieldTable::new();
-        arguments.insert(
-            "x-queue-type".try_into()?,
-            amqprs::FieldValue::S("quorum".try_into()?),
-        );
-        let declare = QueueDeclareArguments::new(&queue)
-            .durable(true)
-            .arguments(arguments)
-            .finish();
-        channel.queue_declare(declare).await?;
-        let published = self.publish(&channel, &queue).await;
-        let deleted = channel.queue_delete(QueueDeleteArguments::new(&queue)).await;
-        rabbit::close(connection, channel).await;
-        deleted.context("cannot delete the queue")?;
-        published
+        on_queue(url, async |channel, queue| self.publish(channel, queue).await).await
     }
 
-    async fn publish(self, channel: &Channel, queue: &str) -> Result<Published> {
+    /// Publishes to `queue`, which stays full; a channel can be used for this once.
+    ///
+    /// # Errors
+    /// As [`RawPublish::run`].
+    pub(crate) async fn publish(self, channel: &Channel, queue: &str) -> Result<Published> {
         let confirms = Arc::new(Confirms {
             free: Semaphore::new(self.window),
             open: Mutex::default(),
@@ -132,6 +120,30 @@ impl RawPublish {
         }
         Instant::now()
     }
+}
+
+/// Declares a quorum queue of its own for `work`, and removes it again.
+///
+/// # Errors
+/// As `work` does, or when the broker does not answer.
+pub(crate) async fn on_queue<T>(url: &str, work: impl AsyncFnOnce(&Channel, &str) -> Result<T>) -> Result<T> {
+    let (connection, channel) = rabbit::open(url).await?;
+    let queue = format!("bench-raw-{:012x}", fastrand::u64(..1 << 48));
+    let mut arguments = FieldTable::new();
+    arguments.insert(
+        "x-queue-type".try_into()?,
+        amqprs::FieldValue::S("quorum".try_into()?),
+    );
+    let declare = QueueDeclareArguments::new(&queue)
+        .durable(true)
+        .arguments(arguments)
+        .finish();
+    channel.queue_declare(declare).await?;
+    let done = work(&channel, &queue).await;
+    let deleted = channel.queue_delete(QueueDeleteArguments::new(&queue)).await;
+    rabbit::close(connection, channel).await;
+    deleted.context("cannot delete the queue")?;
+    done
 }
 
 /// What is published and not yet confirmed.

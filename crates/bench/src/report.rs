@@ -20,6 +20,8 @@ pub(crate) enum Row {
     Batches1000,
     CatchUp,
     Tenth,
+    GroupCatchUp,
+    RawConsume,
     EmbeddedSingles,
     EmbeddedBatches100,
     EmbeddedBatches1000,
@@ -40,6 +42,8 @@ impl Row {
             Self::Batches100 | Self::EmbeddedBatches100 => "NDJSON requests of 100",
             Self::Batches1000 | Self::EmbeddedBatches1000 => "NDJSON requests of 1,000",
             Self::CatchUp => "one worker, full queue",
+            Self::GroupCatchUp => "one severity-consumer",
+            Self::RawConsume => "AMQP acknowledged, 1 a packet",
             Self::EmbeddedCatchUp => "full queue after kill -9",
             Self::Tenth | Self::EmbeddedTenth => "requests of 1, tenth of peak",
             Self::RawConfirmed => "AMQP confirmed, window 128",
@@ -55,6 +59,7 @@ impl Row {
             Self::Singles | Self::Batches100 | Self::Batches1000 | Self::CatchUp | Self::Tenth => {
                 "HTTP to RabbitMQ to PostgreSQL"
             }
+            Self::GroupCatchUp | Self::RawConsume => "A full queue of RabbitMQ to one consumer",
             Self::EmbeddedSingles
             | Self::EmbeddedBatches100
             | Self::EmbeddedBatches1000
@@ -67,12 +72,22 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Returns what the table calls the rate at the far end.
+    const fn done(self) -> &'static str {
+        match self {
+            Self::GroupCatchUp | Self::RawConsume => "consumed/s",
+            _ => "stored/s",
+        }
+    }
+}
+
 /// What one measurement found; absent where it does not apply.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
     /// Messages a second that were answered for.
     pub(crate) accepted_per_second: Option<f64>,
-    /// Messages a second from the first request to the last commit.
+    /// Messages a second from the first request to the last commit; of a consumer, what it counts or acknowledges.
     pub(crate) stored_per_second: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
@@ -131,9 +146,10 @@ pub(crate) struct Report {
 }
 
 /// Whose cost is shown, in which order; the name in a figure, and in the table.
-const PARTIES: [(&str, &str); 7] = [
+const PARTIES: [(&str, &str); 8] = [
     ("ingest-api", "ingest"),
     ("store-worker", "worker"),
+    ("severity-consumer", "consumer"),
     ("warren", "warren"),
     ("rabbitmq", "broker"),
     ("postgres", "database"),
@@ -231,6 +247,12 @@ impl Report {
                 copy,
                 0.5,
             ),
+            ratio(
+                "one severity-consumer : raw acknowledged",
+                stored(Row::GroupCatchUp),
+                stored(Row::RawConsume),
+                3.0,
+            ),
             later(
                 "p99 of 1 at a tenth, after raw p99",
                 p99(Row::Tenth),
@@ -289,7 +311,11 @@ impl fmt::Display for Report {
                 writeln!(
                     f,
                     "\n{heading:<50}\n{:<29} {:>10} {:>10} {:>8} {:>8}   processor s a million · peak MiB",
-                    "", "accepted/s", "stored/s", "p50 ms", "p99 ms"
+                    "",
+                    "accepted/s",
+                    row.done(),
+                    "p50 ms",
+                    "p99 ms"
                 )?;
             }
             if let Some(figures) = self.median(*row) {

@@ -17,6 +17,8 @@ pub(crate) enum Subject {
     Batches,
     /// One worker on a full queue.
     CatchUp,
+    /// One severity-consumer on a full queue, beside the plainest consumer.
+    Consume,
     /// Waits at a tenth of the peak rate.
     Latency,
     /// The same in one process, with nothing but a folder.
@@ -25,13 +27,14 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// Every part.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::RawPublish,
         Self::RawCopy,
         Self::BareHttp,
         Self::Singles,
         Self::Batches,
         Self::CatchUp,
+        Self::Consume,
         Self::Latency,
         Self::Embedded,
     ];

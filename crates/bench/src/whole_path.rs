@@ -130,7 +130,7 @@ impl Programs {
 }
 
 /// Makes a data folder beside the programs: on the disk they are on, which the one for temporary files may not be.
-fn data_folder() -> Result<DataFolder> {
+pub(crate) fn data_folder() -> Result<DataFolder> {
     let program = warren_e2e::environment::binary("warren")?;
     DataFolder::create_in(program.parent().context("the program lies in no folder")?)
 }
@@ -243,7 +243,7 @@ pub(crate) async fn embedded_catch_up(servers: &Servers, plan: &Plan) -> Result<
 }
 
 /// Makes sure that the number of accepted messages is the number of messages that are there to be stored.
-fn ensure_whole(filled: &Outcome) -> Result<()> {
+pub(crate) fn ensure_whole(filled: &Outcome) -> Result<()> {
     ensure!(
         filled.refused == 0,
         "{} requests were refused while the queue was filled",
@@ -252,7 +252,7 @@ fn ensure_whole(filled: &Outcome) -> Result<()> {
     Ok(())
 }
 
-fn with(service: Service, settings: &[(String, String)]) -> Service {
+pub(crate) fn with(service: Service, settings: &[(String, String)]) -> Service {
     settings
         .iter()
         .fold(service, |service, (name, value)| service.setting(name, value))
@@ -276,7 +276,7 @@ async fn wait_stored(store: &Service, messages: u64) -> Result<()> {
 }
 
 /// Replaces what was sampled of our own programs by what the system noted of them.
-fn with_peaks(mut costs: Costs, pids: &[(&'static str, u32)]) -> Result<Costs> {
+pub(crate) fn with_peaks(mut costs: Costs, pids: &[(&'static str, u32)]) -> Result<Costs> {
     for (name, pid) in pids {
         if let Some(cost) = costs.0.get_mut(name) {
             cost.peak_bytes = peak_memory(*pid)?;

@@ -197,11 +197,11 @@ impl Kind {
     clippy::disallowed_methods,
     reason = "tests have no settings of their own; this is their only source"
 )]
-fn named(variable: &str) -> Option<String> {
+pub(crate) fn named(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|url| !url.is_empty())
 }
 
-fn install(packages: &[&str], say: &impl Fn(&str)) -> Result<()> {
+pub(crate) fn install(packages: &[&str], say: &impl Fn(&str)) -> Result<()> {
     if packages.is_empty() || !programs::can_install() {
         return Ok(());
     }

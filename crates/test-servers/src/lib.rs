@@ -1,4 +1,4 @@
-//! Finds or starts the RabbitMQ and PostgreSQL that tests need.
+//! Finds or starts the RabbitMQ and PostgreSQL that tests need, and a Python with a client for RabbitMQ.
 //!
 //! [`find`] takes the first that can really be used: the server an environment variable names, one on this
 //! machine, a private one from installed programs, and at last one that it installs where it may.
@@ -13,9 +13,11 @@ mod guardian;
 mod pg;
 mod postgres;
 mod programs;
+mod python;
 mod rabbit;
 
 pub use find::{AMQP_DEFAULT, AMQP_VARIABLE, Found, POSTGRES_DEFAULT, POSTGRES_VARIABLE, Servers, find};
 pub use guardian::Guardian;
 pub use postgres::PrivatePostgres;
+pub use python::{PYTHON_VARIABLE, find_python};
 pub use rabbit::PrivateRabbit;

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, find};
+use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, PYTHON_VARIABLE, find, find_python};
 
 use crate::cargo::{Workspace, run as run_command, shown};
 
@@ -26,6 +26,7 @@ pub(crate) struct Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     // Before the build, which takes minutes: what is missing is said at once.
     let found = find(|line| eprintln!("{line}"))?;
+    let python = find_python(|line| eprintln!("{line}"))?;
     // What the end-to-end tests start.
     if options.package.is_empty() || options.package.iter().any(|name| name == "warren-e2e") {
         run_command(&mut workspace.cargo(["build", "--workspace", "--bins"]))?;
@@ -40,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let mut child = command
         .env(AMQP_VARIABLE, &servers.amqp_url)
         .env(POSTGRES_VARIABLE, &servers.postgres_url)
+        .env(PYTHON_VARIABLE, &python)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo test")?;

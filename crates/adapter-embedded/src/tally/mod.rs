@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use metrics::histogram;
+use sea_orm::sqlx;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -90,18 +91,11 @@ impl EmbeddedTally {
         drop(opening);
         let book = match Book::load(Arc::clone(&database), window).await {
             Ok(book) => book,
-            Err(BookError::Sql(error)) => {
-                let error = Arc::try_unwrap(error)
-                    .unwrap_or_else(|shared| sea_orm::sqlx::Error::Protocol(shared.to_string()));
-                return Err(database.refusal(error));
-            }
-            Err(BookError::Damaged) => {
-                return Err(OpenError::Foreign {
-                    path,
-                    what: "a damaged book of counts: its counts and its ids do not belong together",
-                    place,
-                    source: None,
-                });
+            Err(failure) => {
+                if let Err(error) = database.leave().await {
+                    tracing::debug!(error = chain(&error), "the refused book was not closed in order");
+                }
+                return Err(refusal(&database, failure, place));
             }
         };
         let (calls, waiting) = mpsc::channel(CALLS);
@@ -229,6 +223,22 @@ async fn write(mut book: Book, mut waiting: mpsc::Receiver<Call>, stop: Cancella
                 }
             }
         }
+    }
+}
+
+/// Makes the error of a file that is no whole book.
+fn refusal(database: &Database, failure: BookError, place: &'static str) -> OpenError {
+    match failure {
+        BookError::Sql(error) => {
+            let shared = |error: Arc<sqlx::Error>| sqlx::Error::Protocol(error.to_string());
+            database.refusal(Arc::try_unwrap(error).unwrap_or_else(shared))
+        }
+        BookError::Damaged => OpenError::Foreign {
+            path: database.path().to_owned(),
+            what: "a damaged book of counts: its counts and its ids do not belong together",
+            place,
+            source: None,
+        },
     }
 }
 

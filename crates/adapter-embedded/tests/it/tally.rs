@@ -187,8 +187,6 @@ async fn a_later_schema_is_refused_and_an_unfinished_one_finished() {
 
 #[tokio::test]
 async fn a_damaged_book_is_refused_when_it_is_opened_and_when_it_is_written() {
-    let directory = directory();
-    let file = directory.path().join("error.db");
     for damage in [
         "delete from counted",
         "update counted set ids = x'00'",
@@ -196,6 +194,8 @@ async fn a_damaged_book_is_refused_when_it_is_opened_and_when_it_is_written() {
         "update totals set messages = -1",
         "delete from totals where severity = 5",
     ] {
+        let directory = directory();
+        let file = directory.path().join("error.db");
         let book = open(directory.path(), 10).await;
         book.count(&batch(3)).await.unwrap();
         run_sql(&file, &[damage]).await;
@@ -209,7 +209,6 @@ async fn a_damaged_book_is_refused_when_it_is_opened_and_when_it_is_written() {
             text.contains("error.db is a damaged book of counts"),
             "{damage}: {text}"
         );
-        std::fs::remove_file(&file).unwrap();
     }
 }
 

@@ -9,6 +9,7 @@ mod hostile;
 #[allow(dead_code)]
 mod hostile_requests;
 mod ids;
+mod interop;
 mod kill;
 mod memory;
 mod operator;

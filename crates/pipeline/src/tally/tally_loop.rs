@@ -23,6 +23,8 @@ use crate::health::WorkerHealth;
 
 /// How soon it is noticed that the consumer is in the group; scripts wait for it.
 const STATE_EVERY: Duration = Duration::from_millis(50);
+/// How often the broker is asked what waits while it has not answered.
+const UNKNOWN_LAG_EVERY: Duration = Duration::from_millis(200);
 /// How often the book is read: members on the same machine write it too.
 const BOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,8 @@ impl TallyLoop {
             let done = async {
                 watching.activity.done(until).await;
                 debug!("done; stopping");
+                // While the consumer can still be asked.
+                watching.refresh_lag().await;
                 stop.cancel();
                 // The loop ends by that.
                 std::future::pending::<()>().await;
@@ -196,12 +200,24 @@ impl Watching {
     }
 
     async fn watch_lag(&self) {
-        let mut ticks = every(self.lag_interval);
         loop {
-            ticks.tick().await;
-            let lag = self.ask_lag().await;
+            // Asked at once when the consumer is in the group: until then nobody knows.
+            let wait = if self.refresh_lag().await {
+                self.lag_interval
+            } else {
+                UNKNOWN_LAG_EVERY.min(self.lag_interval)
+            };
+            sleep(wait).await;
+        }
+    }
+
+    /// Asks what waits for the group; returns whether it is known. What was known is told until it is known better.
+    async fn refresh_lag(&self) -> bool {
+        let lag = self.ask_lag().await;
+        if lag.is_some() {
             self.reported.change(|report| report.lag = lag);
         }
+        lag.is_some()
     }
 
     async fn ask_lag(&self) -> Option<ReportedLag> {
@@ -235,12 +251,11 @@ impl Watching {
 
     /// Makes the last report.
     async fn finish(&self) {
-        let (tally, lag) = tokio::join!(self.book.tally(), self.ask_lag());
+        let tally = self.book.tally().await;
         self.reported.change(|report| {
             if let Ok(tally) = &tally {
                 report.take(tally);
             }
-            report.lag = lag;
             report.state = GroupState::Stopped;
         });
     }
