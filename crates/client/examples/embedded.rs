@@ -14,7 +14,7 @@ use warren_domain::ports::ConsumerGroup;
 async fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os()
         .nth(1)
-        .map_or_else(|| "./warren-data".into(), PathBuf::from);
+        .map_or_else(|| "./shop-data".into(), PathBuf::from);
     println!("{}", run(folder).await?);
     Ok(())
 }

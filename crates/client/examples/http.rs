@@ -28,7 +28,7 @@ pub(crate) async fn run(server: &str) -> anyhow::Result<String> {
     let billing = logger.with_source("shop.billing".parse()?);
     let id = billing.error("card declined").attribute("order", 42).await?;
 
-    let report = logger.close(Duration::from_secs(10)).await;
+    let report = logger.close(Duration::from_secs(15)).await;
     let trouble = report.stats.last_failure.as_deref().unwrap_or("none");
     Ok(format!(
         "{endpoint}\n  {report}\n  failures: {trouble}\n  the declined card is message {id}"

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{error, info, info_span, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -20,6 +21,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer())
         .with(WarrenLayer::new(logger.clone()))
+        .with(LevelFilter::INFO)
         .init();
 
     info!("shop opened");
@@ -30,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     });
     error!(severity = "critical", till = 3, "till is on fire");
 
-    let report = logger.close(Duration::from_secs(10)).await;
+    let report = logger.close(Duration::from_secs(15)).await;
     println!("{server}\n  {report}");
     Ok(())
 }

@@ -15,8 +15,9 @@ use crate::sender;
 /// What happens to a message for which there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The caller waits, in the order of the calls, until there is room: nothing is ever dropped, and an application
-    /// whose broker is away comes to a stand.
+    /// The caller waits until there is room: nothing is ever dropped, and an application whose broker is away comes to a
+    /// stand. Whoever finds room first takes it, in no certain order: in a fair line, a thread might wait for a task that
+    /// only it could run.
     Wait,
     /// Nobody waits. The lowest severity goes first, also when it is already waiting: a graver newcomer takes the
     /// place of the least grave messages, the latest of them first, because the beginning of a trouble says most about

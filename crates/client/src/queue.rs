@@ -1,6 +1,6 @@
 //! What a logger holds, and the books over it: plain data under one lock, without waits.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::mem::size_of;
 
 use serde_json::{Map, Value};
@@ -85,9 +85,6 @@ pub(crate) struct Queue {
     /// How many messages of each epoch are on their way, from `first_epoch` on; never empty.
     epochs: VecDeque<u64>,
     first_epoch: u64,
-    /// The callers that wait for room, in the order they came.
-    turns: BTreeSet<u64>,
-    next_turn: u64,
     phase: Phase,
     published: SeverityCounts,
     dropped: SeverityCounts,
@@ -108,8 +105,6 @@ impl Queue {
             held_bytes: 0,
             epochs: VecDeque::from([0]),
             first_epoch: 0,
-            turns: BTreeSet::new(),
-            next_turn: 0,
             phase: Phase::Open,
             published: SeverityCounts::default(),
             dropped: SeverityCounts::default(),
@@ -139,9 +134,7 @@ impl Queue {
     }
 
     /// Takes a message in if there is room for it, or makes room by the policy; counts it unless it is to wait.
-    ///
-    /// `turn` is the caller's place among those that wait: nobody overtakes them.
-    pub(crate) fn offer(&mut self, held: Held, turn: Option<u64>) -> Offer {
+    pub(crate) fn offer(&mut self, held: Held) -> Offer {
         let severity = held.severity();
         if self.phase > Phase::Open {
             self.drop_one(severity);
@@ -149,8 +142,7 @@ impl Queue {
         }
         match self.when_full {
             WhenFull::Wait => {
-                let first = self.turns.first().is_none_or(|first| Some(*first) == turn);
-                if !first || !self.fits(&held) {
+                if !self.fits(&held) {
                     return Offer::NoRoom(Box::new(held));
                 }
             }
@@ -163,18 +155,6 @@ impl Queue {
         }
         self.push(held);
         Offer::Taken
-    }
-
-    /// Gives a caller its place among those that wait for room.
-    pub(crate) fn take_turn(&mut self) -> u64 {
-        let turn = self.next_turn;
-        self.next_turn += 1;
-        self.turns.insert(turn);
-        turn
-    }
-
-    pub(crate) fn leave_turn(&mut self, turn: u64) {
-        self.turns.remove(&turn);
     }
 
     fn fits(&self, held: &Held) -> bool {

@@ -56,35 +56,33 @@ impl Shared {
     }
 
     /// Takes a message in; where the policy is to wait for room, this thread waits.
+    ///
+    /// Whoever finds room first takes it: in a fair line this thread might wait for a task that only this thread could
+    /// run.
     pub(crate) fn put_blocking(&self, message: Message) -> Result<(), NotLogged> {
         let mut held = Held::new(message, self.max_bytes);
         let severity = held.message.severity;
-        let mut turn = None;
         let mut queue = self.queue();
-        let taken = loop {
-            held = match queue.offer(held, turn) {
+        loop {
+            held = match queue.offer(held) {
                 Offer::NoRoom(held) if !own_thread::is_marked() => *held,
                 // The sender would wait for itself.
                 Offer::NoRoom(_) => {
                     queue.drop_one(severity);
-                    break Err(NotLogged::Full);
+                    return Err(NotLogged::Full);
                 }
-                Offer::Taken => break Ok(()),
-                Offer::Dropped => break Err(NotLogged::Full),
-                Offer::Closed => break Err(NotLogged::Closed),
+                Offer::Taken => break,
+                Offer::Dropped => return Err(NotLogged::Full),
+                Offer::Closed => return Err(NotLogged::Closed),
             };
-            turn = turn.or_else(|| Some(queue.take_turn()));
             queue = self
                 .changed_blocking
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
-        };
-        if let Some(turn) = turn {
-            queue.leave_turn(turn);
         }
         drop(queue);
-        self.put_done(taken.is_ok(), turn.is_some());
-        taken
+        self.work.notify_one();
+        Ok(())
     }
 
     /// Takes a message in; where the policy is to wait for room, this task waits.
@@ -92,39 +90,30 @@ impl Shared {
     /// Dropped while it waits, the message counts as dropped.
     pub(crate) async fn put(&self, message: Message) -> Result<(), NotLogged> {
         let mut held = Held::new(message, self.max_bytes);
-        let mut waiting: Option<Waiting<'_>> = None;
+        let mut uncounted = Uncounted {
+            shared: self,
+            severity: Some(held.message.severity),
+        };
         loop {
             let mut changed = pin!(self.changed.notified());
             // Before the look at the queue, or what happens right after it would be missed.
             changed.as_mut().enable();
-            let turn = waiting.as_ref().map(|waiting| waiting.turn);
-            let offer = self.queue().offer(held, turn);
+            let offer = self.queue().offer(held);
             let taken = match offer {
                 Offer::NoRoom(back) => {
-                    waiting.get_or_insert_with(|| Waiting::new(self, back.message.severity));
                     held = *back;
                     changed.await;
                     continue;
                 }
-                Offer::Taken => Ok(()),
+                Offer::Taken => {
+                    self.work.notify_one();
+                    Ok(())
+                }
                 Offer::Dropped => Err(NotLogged::Full),
                 Offer::Closed => Err(NotLogged::Closed),
             };
-            if let Some(waiting) = &mut waiting {
-                waiting.counted = true;
-            }
-            self.put_done(taken.is_ok(), false);
+            uncounted.severity = None;
             return taken;
-        }
-    }
-
-    fn put_done(&self, taken: bool, waited: bool) {
-        if taken {
-            self.work.notify_one();
-        }
-        if waited {
-            // The next one in line may fit too.
-            self.announce();
         }
     }
 
@@ -185,34 +174,17 @@ impl Shared {
 /// Longer than any program runs, and short enough for every clock.
 const LONG: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A task's place among those that wait for room.
+/// A message whose caller may stop waiting for room at any moment.
 #[derive(Debug)]
-struct Waiting<'a> {
+struct Uncounted<'a> {
     shared: &'a Shared,
-    severity: Severity,
-    turn: u64,
-    counted: bool,
+    severity: Option<Severity>,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared, severity: Severity) -> Self {
-        Self {
-            shared,
-            severity,
-            turn: shared.queue().take_turn(),
-            counted: false,
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for Uncounted<'_> {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue();
-        queue.leave_turn(self.turn);
-        if !self.counted {
-            queue.drop_one(self.severity);
+        if let Some(severity) = self.severity {
+            self.shared.queue().drop_one(severity);
         }
-        drop(queue);
-        self.shared.announce();
     }
 }

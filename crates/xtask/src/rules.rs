@@ -16,6 +16,8 @@ const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that only tests and measurements may use.
 const FOR_TESTS: &[&str] = &["warren-adapter-conformance", "warren-e2e", "warren-test-servers"];
+/// Libraries whose tests and examples run on adapters, which they never bring along: who depends on the library chooses.
+const FREE_OF_ADAPTERS: &[&str] = &["warren-client"];
 /// The crates that are nothing but tests and measurements.
 const TESTS: &[&str] = &[
     "warren-adapter-conformance",
@@ -178,6 +180,12 @@ impl Rules {
                     "{name} ships {dependency}, which is for tests: make it a dev-dependency"
                 ));
             }
+            let adapter = dependency.starts_with("warren-adapter-") || dependency == "warren-pipeline";
+            if adapter && FREE_OF_ADAPTERS.contains(&name.as_str()) && *kind != Kind::Development {
+                violations.push(format!(
+                    "{name} ships {dependency}: its users choose their adapters, make it a dev-dependency"
+                ));
+            }
         }
     }
 
@@ -335,6 +343,7 @@ mod tests {
         deny = [
             { crate = "openssl", reason = "one TLS is enough" },
             { crate = "warren-domain", wrappers = ["warren-adapter-x"], reason = "the core" },
+            { crate = "warren-adapter-x", wrappers = ["warren-client"], reason = "only programs name an adapter" },
             { crate = "warren-adapter-conformance", wrappers = ["warren-adapter-x"], reason = "for tests" },
         ]
     "#;
@@ -369,6 +378,7 @@ mod tests {
                 "MIT",
                 &[("warren-adapter-conformance", Kind::Development)],
             ),
+            package("warren-client", "MIT", &[("warren-adapter-x", Kind::Development)]),
             package("odd", "MPL-2.0", &[]),
             Package {
                 wildcards: BTreeSet::from([("warren-domain".to_owned(), true)]),
@@ -392,6 +402,7 @@ mod tests {
                 &[("warren-adapter-conformance", Kind::Normal)],
             ),
             package("warren-adapter-x", "MIT", &[("warren-common", Kind::Normal)]),
+            package("warren-client", "MIT", &[("warren-adapter-x", Kind::Normal)]),
             package("gpl", "GPL-3.0", &[]),
             Package {
                 source: Some("git+ssh://somewhere".to_owned()),
@@ -414,6 +425,7 @@ mod tests {
                 "loose takes any version of serde",
                 "none names no licence",
                 "warren-adapter-x ships warren-adapter-conformance, which is for tests: make it a dev-dependency",
+                "warren-client ships warren-adapter-x: its users choose their adapters, make it a dev-dependency",
                 "warren-common is named by warren-adapter-x but has no entry in bans.deny: say who may depend on it",
                 "warren-process must not depend on openssl: one TLS is enough",
                 "warren-process must not depend on warren-domain: the core",

@@ -60,8 +60,8 @@ impl HttpPublisherBuilder {
             request_messages: 5_000,
             request_bytes: 4 << 20,
             connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(20),
-            deadline: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(10),
+            deadline: Duration::from_secs(10),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
             authority_file: None,
@@ -112,15 +112,16 @@ impl HttpPublisherBuilder {
         self
     }
 
-    /// Sets how long one request may take, from connecting to the last byte of the answer. Default 20 s, longer than
-    /// Warren takes to say that it cannot (`http.request_timeout`, 15 s).
+    /// Sets how long one request may take, from connecting to the last byte of the answer. Default 10 s: longer than a
+    /// Warren takes by default to say that its broker is away (5 s).
     pub fn request_timeout(mut self, time: Duration) -> Self {
         self.request_timeout = time;
         self
     }
 
     /// Sets how long a call of [`publish`](warren_domain::ports::MessagePublisher::publish) may take with all its
-    /// attempts. Default 30 s.
+    /// attempts. Default 10 s; a [`Logger`](crate::Logger) calls again for as long as it takes, and knows the reason
+    /// only after that time.
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = time;
         self

@@ -15,7 +15,7 @@ use warren_domain::TraceContext;
 use crate::support::{Gate, PATIENCE, assert_adds_up, counts, quick};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_wait_for_room_are_let_in_one_after_the_other_and_nothing_is_dropped() {
+async fn those_who_wait_for_room_are_let_in_and_nothing_is_dropped() {
     let gate = Gate::closed();
     let logger = quick()
         .max_messages(4)
@@ -52,6 +52,30 @@ async fn those_who_wait_for_room_are_let_in_one_after_the_other_and_nothing_is_d
     );
 }
 
+#[test]
+fn a_thread_that_waits_never_waits_for_a_task_that_only_it_could_run() {
+    let gate = Gate::closed();
+    let logger = quick()
+        .max_messages(1)
+        .when_full(WhenFull::Wait)
+        .start(gate.clone())
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        logger.info("first").await.unwrap();
+        let mut task = logger.info("a task, waiting").into_future();
+        assert!(futures_util::poll!(&mut task).is_pending());
+        let opening = thread::spawn(move || gate.let_through());
+        logger.info("the thread, behind it").send().unwrap();
+        timeout(PATIENCE, task).await.unwrap().unwrap();
+        opening.join().unwrap();
+    });
+    assert!(logger.close_blocking(PATIENCE).is_complete());
+}
+
 #[tokio::test]
 async fn who_stops_waiting_is_counted_as_dropped() {
     let gate = Gate::closed();
@@ -64,7 +88,6 @@ async fn who_stops_waiting_is_counted_as_dropped() {
     let waiting = timeout(Duration::from_millis(20), logger.error("second").into_future());
     waiting.await.unwrap_err();
     assert_eq!(logger.stats().dropped, counts([(Severity::Error, 1)]));
-    // Its place in the line is free again.
     gate.let_through();
     logger.info("third").await.unwrap();
     let stats = logger.close(PATIENCE).await.stats;

@@ -61,7 +61,7 @@ impl Warren {
     }
 }
 
-async fn serve(
+pub(crate) async fn serve(
     behind: Arc<dyn MessagePublisher>,
     intake: &IntakeConfig,
     http: HttpConfig,
@@ -89,7 +89,7 @@ async fn serve(
     (address, AbortOnDropHandle::new(serving))
 }
 
-fn to(address: SocketAddr) -> HttpPublisherBuilder {
+pub(crate) fn to(address: SocketAddr) -> HttpPublisherBuilder {
     HttpPublisher::builder(format!("http://{address}"))
         .retry_pauses(Duration::from_millis(5), Duration::from_millis(50))
 }
