@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{
-    ConsumerGroup, HealthCheck, MessageConsumer, MessagePublisher, MessageStore, StoreMaintenance,
+    ConsumerGroup, GroupLag, GroupName, HealthCheck, MessageConsumer, MessagePublisher, MessageStore,
+    StoreMaintenance,
 };
 
 use crate::config::EmbeddedConfig;
@@ -18,12 +19,15 @@ use crate::health::{Condition, EmbeddedHealth, StoreHealth};
 use crate::metrics::BYTES;
 use crate::queue::Queue;
 use crate::queue::consumer::Consumer;
+use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
 use crate::schema::{QueueMigrator, StoreMigrator};
 use crate::space::Space;
 use crate::store::Store;
 use crate::store::read::EmbeddedReader;
 use crate::sync::lock;
+#[cfg(doc)]
+use warren_domain::ports::StartAt;
 
 /// How often the directory is measured and the log tended.
 const TEND_EVERY: Duration = Duration::from_secs(1);
@@ -111,10 +115,28 @@ impl Embedded {
 
     /// Makes a member of a consumer group; any number of members share a group's messages.
     ///
-    /// A named group begins when its first member first asks for a delivery, and hears what is published from then
-    /// on; it goes on where it was after a restart, unless nobody attended it for `embedded.group_expiry`.
+    /// A named group is made when its first member first asks for a delivery: with [`StartAt::Oldest`] it begins at the
+    /// oldest message that the queue still holds, which is the oldest that the store or another group has not passed;
+    /// with [`StartAt::New`] at the next one published. It goes on where it was after a restart, unless nobody attended
+    /// it for `embedded.group_expiry`. Every member that asks for [`StartAt::New`] drops what waits in that moment, for
+    /// all members; what others hold is theirs.
+    ///
+    /// A group whose members are gone may come back with another selection. It goes on where it was: of what was
+    /// published meanwhile it gets what the new selection means, as far as the queue still holds it, and drops the rest.
+    /// While it has members, what the first of them selects holds for all.
     pub fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
         Box::new(Consumer::new(Arc::clone(&self.queue), group))
+    }
+
+    /// Returns what tells how far a named group is behind: exact in messages and in their age.
+    ///
+    /// One packet is one row of the queue. For a group with patterns of sources it counts packets only, and those whose
+    /// severity is selected: which sources are in them shows when they are opened.
+    pub fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag> {
+        Arc::new(QueueLag {
+            queue: Arc::clone(&self.queue),
+            group: group.clone(),
+        })
     }
 
     /// Returns the store.

@@ -1,26 +1,35 @@
 //! The contract that every broker keeps.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use warren_adapter_amqp::{AmqpConsumer, AmqpPublisher};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
 use warren_adapter_conformance::broker::BrokerUnderTest;
 use warren_adapter_conformance::broker_suite;
 use warren_domain::Message;
-use warren_domain::ports::{ConsumerGroup, MessageConsumer, MessagePublisher};
+use warren_domain::ports::{ConsumerGroup, GroupLag, GroupName, MessageConsumer, MessagePublisher};
 
 use crate::support::{Corner, Operator, header};
+
+/// Small enough to be reached by a test.
+const PREFETCH: u16 = 16;
 
 struct RabbitMq {
     corner: Arc<Corner>,
     publisher: Arc<AmqpPublisher>,
+    lags: Mutex<HashMap<GroupName, Arc<dyn GroupLag>>>,
 }
 
 impl RabbitMq {
     async fn fresh() -> Arc<Self> {
         let corner = Corner::new();
         let publisher = Arc::new(corner.publisher());
-        Arc::new(Self { corner, publisher })
+        Arc::new(Self {
+            corner,
+            publisher,
+            lags: Mutex::default(),
+        })
     }
 }
 
@@ -31,7 +40,27 @@ impl BrokerUnderTest for RabbitMq {
     }
 
     async fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
-        Box::new(AmqpConsumer::new(self.corner.config.clone(), group).unwrap())
+        let name = match &group {
+            ConsumerGroup::Store => None,
+            ConsumerGroup::Named(group) => Some(group.name.clone()),
+        };
+        let config = AmqpConfig {
+            prefetch: PREFETCH,
+            ..self.corner.config.clone()
+        };
+        let consumer = AmqpConsumer::new(config, group).unwrap();
+        if let Some(name) = name {
+            self.lags.lock().unwrap().insert(name, consumer.lag());
+        }
+        Box::new(consumer)
+    }
+
+    fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag> {
+        Arc::clone(&self.lags.lock().unwrap()[group])
+    }
+
+    fn prefetch(&self) -> Option<usize> {
+        Some(PREFETCH.into())
     }
 
     async fn dead_letters(&self) -> Vec<(String, Message)> {

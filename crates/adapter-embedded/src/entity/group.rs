@@ -13,6 +13,7 @@ pub(crate) struct Model {
     pub(crate) passed_bytes: i64,
     pub(crate) delivered_to: i64,
     pub(crate) attended_at: i64,
+    pub(crate) passed_packets: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

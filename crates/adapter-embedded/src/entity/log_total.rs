@@ -9,6 +9,7 @@ pub(crate) struct Model {
     pub(crate) severity: i16,
     pub(crate) messages: i64,
     pub(crate) bytes: i64,
+    pub(crate) packets: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

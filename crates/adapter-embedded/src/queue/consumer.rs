@@ -10,15 +10,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, Refused, SettleError, Settlement,
+    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, Refused, SettleError, Settlement, StartAt,
 };
-use warren_domain::{Message, SeveritySet, Timestamp};
+use warren_domain::{Message, Selection, SeveritySet};
 
 use super::dead_letter::{DeadLine, Origin};
-use super::group::{Delivered, Group, LogRow};
+use super::group::{Delivered, Group, Membership};
 use super::head::Head;
 use super::packet::read_traces;
-use super::{Burial, Command, Queue, STORE_GROUP};
+use super::rows::LogRow;
+use super::{Burial, Command, Joining, Queue, STORE_GROUP};
 use crate::error::{chain, explain, fault};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -29,8 +30,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Members of one group share its rows: each row goes to one of them, and comes again, to any, when it is dropped.
 pub(crate) struct Consumer {
     queue: Arc<Queue>,
-    name: String,
-    severities: SeveritySet,
+    joining: Joining,
     membership: Option<Membership>,
     head: watch::Receiver<Head>,
     deliveries: Arc<Semaphore>,
@@ -38,35 +38,35 @@ pub(crate) struct Consumer {
     closed: CancellationToken,
 }
 
-/// Being in a group; ends when it is dropped.
-struct Membership {
-    group: Arc<Group>,
-    returns: watch::Receiver<()>,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.group.leave(Timestamp::now().unix_micros());
-    }
-}
-
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
-            .field("group", &self.name)
+            .field("group", &self.joining.name)
             .finish_non_exhaustive()
     }
 }
 
 impl Consumer {
     pub(crate) fn new(queue: Arc<Queue>, group: ConsumerGroup) -> Self {
-        let (name, severities) = match group {
-            ConsumerGroup::Store => (STORE_GROUP.to_owned(), SeveritySet::ALL),
-            ConsumerGroup::Named(group) => (group.name.as_str().to_owned(), group.selection.severities),
+        let joining = match group {
+            ConsumerGroup::Store => Joining {
+                name: STORE_GROUP.to_owned(),
+                selection: Selection::of(SeveritySet::ALL),
+                start: StartAt::Oldest,
+            },
+            ConsumerGroup::Named(mut group) => {
+                // The same patterns in another order are no other selection.
+                group.selection.sources.sort_unstable();
+                group.selection.sources.dedup();
+                Joining {
+                    name: group.name.as_str().to_owned(),
+                    selection: group.selection,
+                    start: group.start,
+                }
+            }
         };
         Self {
-            name,
-            severities,
+            joining,
             membership: None,
             head: queue.head.clone(),
             deliveries: Arc::new(Semaphore::new(queue.limits.prefetch)),
@@ -92,12 +92,8 @@ impl Consumer {
         let mut backoff = Backoff::default();
         while self.membership.is_none() {
             match self.join().await? {
-                Ok(group) => {
-                    group.join(Timestamp::now().unix_micros());
-                    let returns = group.returns();
-                    self.membership = Some(Membership { group, returns });
-                }
-                Err(error) => backoff.wait(&self.name, &error).await,
+                Ok(membership) => self.membership = Some(membership),
+                Err(error) => backoff.wait(&self.joining.name, &error).await,
             }
         }
         let Membership { group, returns } = self.membership.as_mut()?;
@@ -122,20 +118,19 @@ impl Consumer {
                     changed = self.head.changed() => changed.ok()?,
                     changed = returns.changed() => changed.ok()?,
                 },
-                Err(error) => backoff.wait(&self.name, &error).await,
+                Err(error) => backoff.wait(&self.joining.name, &error).await,
             }
         }
     }
 
-    async fn join(&self) -> Option<Result<Arc<Group>, Arc<sqlx::Error>>> {
-        let (reply, group) = oneshot::channel();
+    async fn join(&self) -> Option<Result<Membership, Arc<sqlx::Error>>> {
+        let (reply, membership) = oneshot::channel();
         let command = Command::Join {
-            name: self.name.clone(),
-            severities: self.severities,
+            joining: self.joining.clone(),
             reply,
         };
         self.queue.commands.send(command).await.ok()?;
-        group.await.ok()
+        membership.await.ok()
     }
 }
 
@@ -202,7 +197,7 @@ impl Claim {
         }
     }
 
-    /// Reads the row; one without any message is settled at once.
+    /// Reads the row; one without any message for the group is settled at once.
     async fn into_delivery(mut self, row: LogRow, delivered: Delivered) -> Option<Delivery> {
         let messages = self.read(row.lines);
         if messages.is_empty() {
@@ -228,6 +223,8 @@ impl Claim {
         for (number, line) in lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let end = begin + line.len();
             match Message::from_json(line) {
+                // A row holds messages of many sources; what the group does not select is settled with the rest.
+                Ok(message) if !self.group.selection().matches(&message) => {}
                 Ok(message) => {
                     messages.push(message);
                     self.places.push(Place { number, begin, end });

@@ -1,30 +1,16 @@
 //! What is known of a consumer group while the program runs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use sea_orm::sqlx;
 use sea_orm::sqlx::sqlite::SqlitePool;
-use sea_orm::sqlx::{self, AssertSqlSafe, Row as _};
 use tokio::sync::watch;
-use warren_domain::{Severity, SeveritySet};
+use warren_domain::{Selection, SeveritySet, Timestamp};
 
 use super::head::{Amount, Head};
+use super::rows::{FETCH_ROWS, LogRow, find, first, read, within_bounds};
 use crate::sync::lock;
-
-/// How many rows one fetch brings into memory.
-const FETCH_ROWS: usize = 64;
-/// How many bytes one fetch brings into memory, beyond its first row.
-const FETCH_BYTES: u64 = 4 << 20;
-
-/// A row of the log, fetched for a group.
-#[derive(Debug)]
-pub(crate) struct LogRow {
-    pub(crate) seq: i64,
-    pub(crate) severity: i64,
-    pub(crate) received_at: i64,
-    pub(crate) traces: String,
-    pub(crate) lines: Vec<u8>,
-}
 
 /// How often a row was delivered before, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +34,26 @@ pub(crate) struct Position {
 #[derive(Debug)]
 pub(crate) struct Group {
     name: String,
-    severities: SeveritySet,
+    selection: Selection,
     state: Mutex<State>,
     /// Held while rows are fetched, so that two members do not fetch the same.
     fetching: tokio::sync::Mutex<()>,
     /// Changes when a row comes back.
     returns: watch::Sender<()>,
+}
+
+/// Being in a group; ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) group: Arc<Group>,
+    /// Changes when a row comes back.
+    pub(crate) returns: watch::Receiver<()>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.group.leave(Timestamp::now().unix_micros());
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +71,8 @@ struct State {
     /// Rows up to here may have been delivered by an earlier process.
     old_to: i64,
     delivered_to: i64,
+    /// The first row behind `scanned` when it was last looked for, and when it was received.
+    first_unscanned: Option<(i64, i64)>,
     /// The position differs from what the file says.
     dirty: bool,
     members: usize,
@@ -80,15 +82,16 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     before: Amount,
-    bytes: u64,
+    amount: Amount,
+    received_at: i64,
     deliveries: u32,
 }
 
 impl Group {
-    pub(crate) fn new(name: String, severities: SeveritySet, at: Position, attended_at: i64) -> Self {
+    pub(crate) fn new(name: String, selection: Selection, at: Position, attended_at: i64) -> Self {
         Self {
             name,
-            severities,
+            selection,
             state: Mutex::new(State {
                 scanned: at.cursor,
                 taken: at.passed,
@@ -97,6 +100,7 @@ impl Group {
                 open: BTreeMap::new(),
                 old_to: at.delivered_to,
                 delivered_to: at.delivered_to,
+                first_unscanned: None,
                 dirty: false,
                 members: 0,
                 attended_at,
@@ -111,11 +115,11 @@ impl Group {
     }
 
     pub(crate) const fn severities(&self) -> SeveritySet {
-        self.severities
+        self.selection.severities
     }
 
-    pub(crate) fn returns(&self) -> watch::Receiver<()> {
-        self.returns.subscribe()
+    pub(crate) const fn selection(&self) -> &Selection {
+        &self.selection
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -135,18 +139,77 @@ impl Group {
 
     /// Returns what is offered to the group and not settled, rows out among it.
     pub(crate) fn lag(&self, head: &Head) -> Amount {
-        head.offered_to(self.severities) - self.position().passed
+        head.offered_to(self.selection.severities) - self.position().passed
     }
 
-    pub(crate) fn join(&self, now: i64) {
+    /// Returns what waits to be delivered, not counting what is out.
+    pub(crate) fn waiting(&self, head: &Head) -> Amount {
+        let state = lock(&self.state);
+        let fetched: Amount = state.fetched().map(|(_, open)| open.amount).sum();
+        let mut waiting = head.offered_to(self.selection.severities) - state.taken;
+        waiting += fetched;
+        waiting
+    }
+
+    /// Returns when the oldest row that waits to be delivered was received, in microseconds.
+    pub(crate) async fn oldest(&self, log: &SqlitePool, head: &Head) -> Result<Option<i64>, sqlx::Error> {
+        let scanned = {
+            let state = lock(&self.state);
+            // Whatever is fetched is older than what is not.
+            if let Some((_, open)) = state.fetched().min_by_key(|(seq, _)| *seq) {
+                return Ok(Some(open.received_at));
+            }
+            if state.taken == head.offered_to(self.selection.severities) {
+                return Ok(None);
+            }
+            if let Some((_, received_at)) = state.first_unscanned.filter(|(seq, _)| *seq > state.scanned) {
+                return Ok(Some(received_at));
+            }
+            state.scanned
+        };
+        // Where the group hears little of a long log this reads all of it; so what it finds is kept.
+        let Some((seq, received_at)) = first(log, self.severities(), scanned, head.seq).await? else {
+            return Ok(None);
+        };
+        lock(&self.state).first_unscanned = Some((seq, received_at));
+        Ok(Some(received_at))
+    }
+
+    /// Drops what waits up to `head`; what is out stays with whoever has it. Returns how many messages that was.
+    ///
+    /// While something is out that is older, a crash forgets it, and what was dropped comes after all.
+    pub(crate) fn skip_waiting(&self, head: &Head) -> u64 {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let offered = head.offered_to(self.selection.severities);
+        let mut dropped = (offered - state.taken).messages;
+        let fetched = state.ready.drain(..).map(|row| row.seq);
+        for seq in fetched.chain(std::mem::take(&mut state.returned)) {
+            dropped += state.open.remove(&seq).map_or(0, |open| open.amount.messages);
+        }
+        if head.seq > state.scanned {
+            state.scanned = head.seq;
+            state.taken = offered;
+        }
+        state.dirty = true;
+        dropped
+    }
+
+    /// Takes a new member in.
+    pub(crate) fn join(self: &Arc<Self>, now: i64) -> Membership {
         let mut state = lock(&self.state);
         state.members += 1;
         state.attended_at = now;
         state.dirty = true;
+        drop(state);
+        Membership {
+            group: Arc::clone(self),
+            returns: self.returns.subscribe(),
+        }
     }
 
     /// Ends a membership; what nobody was given yet is fetched again by whoever comes.
-    pub(crate) fn leave(&self, now: i64) {
+    fn leave(&self, now: i64) {
         let mut state = lock(&self.state);
         state.members -= 1;
         state.attended_at = now;
@@ -254,14 +317,14 @@ impl Group {
                 return Ok(true);
             }
             if state.returned.is_empty() {
-                if state.taken == head.offered_to(self.severities) {
+                if state.taken == head.offered_to(self.selection.severities) {
                     state.scanned = state.scanned.max(head.seq);
                     return Ok(false);
                 }
                 Ok(state.scanned)
             } else {
                 Err(within_bounds(state.returned.iter().map(|seq| {
-                    (*seq, state.open.get(seq).map_or(0, |open| open.bytes))
+                    (*seq, state.open.get(seq).map_or(0, |open| open.amount.bytes))
                 })))
             }
         };
@@ -280,8 +343,8 @@ impl Group {
     }
 
     async fn scan(&self, log: &SqlitePool, head: &Head, after: i64) -> Result<bool, sqlx::Error> {
-        let found = self.find(log, after, head.seq).await?;
-        let seqs = within_bounds(found.iter().map(|(seq, amount)| (*seq, amount.bytes)));
+        let found = find(log, self.severities(), after, head.seq).await?;
+        let seqs = within_bounds(found.iter().map(|row| (row.seq, row.amount.bytes)));
         let rows = read(log, &seqs).await?;
         let mut state = lock(&self.state);
         if state.scanned != after {
@@ -289,43 +352,35 @@ impl Group {
             return Ok(true);
         }
         let ends = found.len() < FETCH_ROWS && seqs.len() == found.len();
-        for (seq, amount) in found.iter().take(seqs.len()) {
+        for row in found.iter().take(seqs.len()) {
             let open = Open {
                 before: state.taken,
-                bytes: amount.bytes,
+                amount: row.amount,
+                received_at: row.received_at,
                 deliveries: 0,
             };
-            state.open.insert(*seq, open);
-            state.taken += *amount;
-            state.scanned = *seq;
+            state.open.insert(row.seq, open);
+            state.taken += row.amount;
+            state.scanned = row.seq;
         }
         if ends {
             state.scanned = state.scanned.max(head.seq);
-            state.taken = head.offered_to(self.severities);
+            state.taken = head.offered_to(self.selection.severities);
         }
         state.ready.extend(rows);
         Ok(!state.ready.is_empty())
     }
-
-    /// Lists the group's next rows without what is in them.
-    async fn find(&self, log: &SqlitePool, after: i64, to: i64) -> Result<Vec<(i64, Amount)>, sqlx::Error> {
-        let sql = format!(
-            "select seq, messages, length(lines) from log where seq > ? and seq <= ? and {} order by seq \
-             limit {FETCH_ROWS}",
-            heard(self.severities)
-        );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(after)
-            .bind(to)
-            .fetch_all(log)
-            .await?
-            .into_iter()
-            .map(|row| Ok((row.try_get(0)?, Amount::read(&row, 1)?)))
-            .collect()
-    }
 }
 
 impl State {
+    /// Iterates over the rows that were fetched and are not out, in no order.
+    fn fetched(&self) -> impl Iterator<Item = (i64, &Open)> {
+        let ready = self.ready.iter().map(|row| row.seq);
+        let seqs = ready.chain(self.returned.iter().copied());
+        // One that is not open any more was dropped.
+        seqs.filter_map(|seq| Some((seq, self.open.get(&seq)?)))
+    }
+
     fn position(&self) -> Position {
         self.position_without(&BTreeSet::new())
     }
@@ -342,55 +397,4 @@ impl State {
             delivered_to: self.delivered_to,
         }
     }
-}
-
-/// Writes the condition that a row of the log is of one of `severities`.
-pub(crate) fn heard(severities: SeveritySet) -> String {
-    if severities == SeveritySet::ALL {
-        return "true".to_owned();
-    }
-    let numbers: Vec<_> = severities
-        .iter()
-        .map(|severity| Severity::number(severity).to_string())
-        .collect();
-    format!("severity in ({})", numbers.join(","))
-}
-
-/// Takes from the front as many rows as may be in memory at once, at least one.
-fn within_bounds(rows: impl Iterator<Item = (i64, u64)>) -> Vec<i64> {
-    let mut sum = 0;
-    let mut taken = Vec::new();
-    for (seq, bytes) in rows.take(FETCH_ROWS) {
-        sum += bytes;
-        if sum > FETCH_BYTES && !taken.is_empty() {
-            break;
-        }
-        taken.push(seq);
-    }
-    taken
-}
-
-async fn read(log: &SqlitePool, seqs: &[i64]) -> Result<Vec<LogRow>, sqlx::Error> {
-    if seqs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let list = serde_json::to_string(seqs).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query(
-        "select seq, severity, received_at, traces, lines from log \
-         where seq in (select value from json_each(?)) order by seq",
-    )
-    .bind(list)
-    .fetch_all(log)
-    .await?
-    .into_iter()
-    .map(|row| {
-        Ok(LogRow {
-            seq: row.try_get(0)?,
-            severity: row.try_get(1)?,
-            received_at: row.try_get(2)?,
-            traces: row.try_get(3)?,
-            lines: row.try_get(4)?,
-        })
-    })
-    .collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sea_orm::EntityTrait;
 use sea_orm::sqlx::{self, Row};
-use warren_domain::{Severity, SeveritySet};
+use warren_domain::{Selection, Severity, SeveritySet};
 
 use super::STORE_GROUP;
 use super::group::{Group, Position};
@@ -65,6 +65,7 @@ pub(crate) async fn load(database: &Database) -> Result<(Head, Groups), sqlx::Er
             offered[severity.index()] = Amount {
                 messages: total.messages.unsigned_abs(),
                 bytes: total.bytes.unsigned_abs(),
+                packets: total.packets.unsigned_abs(),
             };
         }
     }
@@ -84,6 +85,7 @@ pub(crate) async fn load(database: &Database) -> Result<(Head, Groups), sqlx::Er
             passed: Amount {
                 messages: row.passed_messages.unsigned_abs(),
                 bytes: row.passed_bytes.unsigned_abs(),
+                packets: row.passed_packets.unsigned_abs(),
             },
             // Unknown after a crash: then any row may have been out.
             delivered_to: if row.delivered_to < 0 {
@@ -94,7 +96,8 @@ pub(crate) async fn load(database: &Database) -> Result<(Head, Groups), sqlx::Er
         };
         let group = Group::new(
             row.name.clone(),
-            read_severities(&row.severities),
+            // Patterns of sources are no part of where a group stands: whoever joins brings them.
+            Selection::of(read_severities(&row.severities)),
             position,
             row.attended_at,
         );

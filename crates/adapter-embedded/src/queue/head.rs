@@ -7,20 +7,22 @@ use sea_orm::sqlx::sqlite::SqliteRow;
 use sea_orm::sqlx::{self, Row};
 use warren_domain::{Severity, SeveritySet};
 
-/// A number of messages, and the bytes of their lines.
+/// A number of messages, the bytes of their lines, and the rows that hold them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Amount {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    pub(crate) packets: u64,
 }
 
 impl Amount {
-    /// Reads two columns, beginning at `index`.
-    pub(crate) fn read(row: &SqliteRow, index: usize) -> Result<Self, sqlx::Error> {
+    /// Reads the messages and bytes of one row of the log from two columns, beginning at `index`.
+    pub(crate) fn of_row(row: &SqliteRow, index: usize) -> Result<Self, sqlx::Error> {
         let number = |index: usize| row.try_get::<i64, _>(index).map(i64::unsigned_abs);
         Ok(Self {
             messages: number(index)?,
             bytes: number(index + 1)?,
+            packets: 1,
         })
     }
 }
@@ -29,6 +31,7 @@ impl AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
         self.messages += other.messages;
         self.bytes += other.bytes;
+        self.packets += other.packets;
     }
 }
 
@@ -39,6 +42,7 @@ impl Sub for Amount {
         Self {
             messages: self.messages.saturating_sub(other.messages),
             bytes: self.bytes.saturating_sub(other.bytes),
+            packets: self.packets.saturating_sub(other.packets),
         }
     }
 }

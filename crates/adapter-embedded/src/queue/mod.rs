@@ -3,7 +3,7 @@
 //! - [`packet`]: messages as lines, many lines a row.
 //! - [`writer`]: the one task that writes; it commits for all who wait at once.
 //! - [`group`]: what is out, comes back, and is settled, of each consumer group.
-//! - [`publisher`], [`consumer`]: the ports.
+//! - [`publisher`], [`consumer`], [`lag`]: the ports.
 //! - [`upkeep`]: what keeps the log small.
 
 pub(crate) mod consumer;
@@ -11,8 +11,10 @@ mod dead_letter;
 mod group;
 mod groups;
 mod head;
+pub(crate) mod lag;
 mod packet;
 pub(crate) mod publisher;
+mod rows;
 mod script;
 mod statements;
 mod trim;
@@ -25,11 +27,11 @@ use std::time::Duration;
 use sea_orm::sqlx;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use warren_domain::SeveritySet;
-use warren_domain::ports::PublishError;
+use warren_domain::Selection;
+use warren_domain::ports::{PublishError, StartAt};
 
 use self::dead_letter::{DeadLine, Origin};
-use self::group::Group;
+use self::group::{Group, Membership};
 use self::head::Head;
 use self::packet::{Packet, PacketLimits};
 use crate::config::EmbeddedConfig;
@@ -53,12 +55,24 @@ enum Command {
     Publish(Publication),
     Bury(Burial),
     Join {
+        joining: Joining,
+        reply: oneshot::Sender<Result<Membership, Arc<sqlx::Error>>>,
+    },
+    /// Looks a group up.
+    Find {
         name: String,
-        severities: SeveritySet,
-        reply: oneshot::Sender<Result<Arc<Group>, Arc<sqlx::Error>>>,
+        reply: oneshot::Sender<Option<Arc<Group>>>,
     },
     /// Drops what nobody needs, gives free pages back.
     Tend(oneshot::Sender<()>),
+}
+
+/// What a new member asks for.
+#[derive(Clone, Debug)]
+struct Joining {
+    name: String,
+    selection: Selection,
+    start: StartAt,
 }
 
 /// Messages that wait for their commit.

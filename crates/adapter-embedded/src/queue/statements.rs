@@ -13,6 +13,7 @@ pub(super) fn append(script: &mut Script, head: &mut Head, row: Packet, now: i64
     let amount = Amount {
         messages: row.messages as u64,
         bytes: row.lines.len() as u64,
+        packets: 1,
     };
     head.append(row.severity, amount);
     script
@@ -31,13 +32,17 @@ pub(super) fn write_totals(script: &mut Script, head: &Head) -> Result<(), sqlx:
     script.statement(
         "update log_totals set \
          messages = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end, \
-         bytes = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end",
+         bytes = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end, \
+         packets = case severity when 5 then ? when 9 then ? when 13 then ? when 17 then ? else ? end",
     );
     for severity in Severity::ALL {
         script.bind(head.offered(severity).messages as i64)?;
     }
     for severity in Severity::ALL {
         script.bind(head.offered(severity).bytes as i64)?;
+    }
+    for severity in Severity::ALL {
+        script.bind(head.offered(severity).packets as i64)?;
     }
     Ok(())
 }
@@ -50,11 +55,13 @@ pub(super) fn write_position(
 ) -> Result<(), sqlx::Error> {
     script
         .statement(
-            "update groups set cursor = ?, passed_messages = ?, passed_bytes = ?, attended_at = ? where name = ?",
+            "update groups set cursor = ?, passed_messages = ?, passed_bytes = ?, passed_packets = ?, \
+             attended_at = ? where name = ?",
         )
         .bind(position.cursor)?
         .bind(position.passed.messages as i64)?
         .bind(position.passed.bytes as i64)?
+        .bind(position.passed.packets as i64)?
         .bind(group.attended_at(now))?
         .bind(group.name())?;
     Ok(())

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use metrics::counter;
 use sea_orm::sqlx::{self, AssertSqlSafe, Row};
-use warren_domain::{SeveritySet, Timestamp};
+use warren_domain::ports::StartAt;
+use warren_domain::{Selection, SeveritySet, Timestamp};
 
-use super::group::{Group, Position, heard};
+use super::Joining;
+use super::group::{Group, Membership, Position};
 use super::groups::write_severities;
 use super::head::Amount;
+use super::rows::heard;
 use super::writer::Writer;
 use crate::database::{checkpoint, shrink};
 use crate::error::chain;
@@ -28,63 +31,117 @@ pub(crate) const fn keep_free(footprint: Footprint) -> bool {
 }
 
 impl Writer {
-    /// Finds a named group, or makes it: a new one hears what is published from now on.
+    /// Finds a group, or makes it: a new one begins at the oldest row that the log still holds, or behind the last.
     ///
-    /// A group without members that comes back with other severities goes on where it was, with the new ones.
-    pub(super) async fn join(
-        &mut self,
-        name: &str,
-        severities: SeveritySet,
-    ) -> Result<Arc<Group>, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
-        let head = *self.head.borrow();
-        let mut at = Position {
-            cursor: head.seq,
-            passed: head.offered_to(severities),
-            delivered_to: head.seq,
-        };
-        if let Some(known) = self.groups.get(name) {
-            if known.severities() == severities {
-                return Ok(Arc::clone(known));
-            }
-            if known.has_members() {
+    /// A group without members that comes back with another selection goes on where it was, with the new one. Whoever
+    /// begins with what comes next drops what waits, for the other members too.
+    pub(super) async fn join(&mut self, joining: Joining) -> Result<Membership, sqlx::Error> {
+        let Joining {
+            name,
+            selection,
+            start,
+        } = joining;
+        let known = self.groups.get(&name).cloned();
+        let group = match known {
+            Some(known) if *known.selection() == selection => known,
+            Some(known) if known.has_members() => {
                 tracing::warn!(
                     group = name,
-                    heard = ?known.severities(),
-                    asked = ?severities,
-                    "members of one consumer group ask for different severities; the first one's hold"
+                    heard = ?known.selection(),
+                    asked = ?selection,
+                    "members of one consumer group ask for different messages; what the first one selects holds"
                 );
-                return Ok(Arc::clone(known));
+                known
             }
-            at = known.position();
-            let waiting = self.amount_after(at.cursor, severities).await?;
-            at.passed = head.offered_to(severities) - waiting;
+            Some(known) => {
+                let mut at = known.position();
+                if known.severities() != selection.severities {
+                    at.passed = self.passed_at(at.cursor, selection.severities).await?;
+                }
+                self.found(name, selection, at).await?
+            }
+            None => {
+                let at = self.beginning(selection.severities, start).await?;
+                self.found(name, selection, at).await?
+            }
+        };
+        if start == StartAt::New {
+            let messages = group.skip_waiting(&self.head.borrow());
+            self.parts.settled.notify_one();
+            if messages > 0 {
+                tracing::info!(
+                    group = group.name(),
+                    messages,
+                    "a consumer begins with what comes next; what waited was dropped"
+                );
+            }
         }
-        let heard = write_severities(severities);
-        sqlx::query("insert or replace into groups values (?,?,?,?,?,-1,?)")
-            .bind(name)
-            .bind(heard)
-            .bind(at.cursor)
-            .bind(at.passed.messages as i64)
-            .bind(at.passed.bytes as i64)
-            .bind(now)
-            .execute(&mut *self.connection)
-            .await?;
-        let group = Arc::new(Group::new(name.to_owned(), severities, at, now));
-        self.groups.insert(Arc::clone(&group));
-        Ok(group)
+        Ok(group.join(Timestamp::now().unix_micros()))
     }
 
-    async fn amount_after(&mut self, cursor: i64, severities: SeveritySet) -> Result<Amount, sqlx::Error> {
+    /// Returns where a group begins that was not there before.
+    async fn beginning(&mut self, severities: SeveritySet, start: StartAt) -> Result<Position, sqlx::Error> {
+        let head = *self.head.borrow();
+        let cursor = match start {
+            StartAt::New => head.seq,
+            StartAt::Oldest => sqlx::query("select ifnull((select min(seq) - 1 from log), ?)")
+                .bind(head.seq)
+                .fetch_one(&mut *self.connection)
+                .await?
+                .try_get(0)?,
+        };
+        Ok(Position {
+            cursor,
+            passed: self.passed_at(cursor, severities).await?,
+            delivered_to: cursor,
+        })
+    }
+
+    /// Returns what a group of `severities` has passed that stands at `cursor`; reads what is behind it in the log, and
+    /// nothing is published meanwhile.
+    async fn passed_at(&mut self, cursor: i64, severities: SeveritySet) -> Result<Amount, sqlx::Error> {
         let sql = format!(
-            "select ifnull(sum(messages), 0), ifnull(sum(length(lines)), 0) from log where seq > ? and {}",
+            "select ifnull(sum(messages), 0), ifnull(sum(length(lines)), 0), count(*) from log \
+             where seq > ? and {}",
             heard(severities)
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(cursor)
             .fetch_one(&mut *self.connection)
             .await?;
-        Amount::read(&row, 0)
+        let number = |index: usize| row.try_get::<i64, _>(index).map(i64::unsigned_abs);
+        let waiting = Amount {
+            messages: number(0)?,
+            bytes: number(1)?,
+            packets: number(2)?,
+        };
+        Ok(self.head.borrow().offered_to(severities) - waiting)
+    }
+
+    /// Writes a group down, in place of one of the same name.
+    async fn found(
+        &mut self,
+        name: String,
+        selection: Selection,
+        at: Position,
+    ) -> Result<Arc<Group>, sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        sqlx::query(
+            "insert or replace into groups (name, severities, cursor, passed_messages, passed_bytes, \
+             passed_packets, delivered_to, attended_at) values (?,?,?,?,?,?,-1,?)",
+        )
+        .bind(&name)
+        .bind(write_severities(selection.severities))
+        .bind(at.cursor)
+        .bind(at.passed.messages as i64)
+        .bind(at.passed.bytes as i64)
+        .bind(at.passed.packets as i64)
+        .bind(now)
+        .execute(&mut *self.connection)
+        .await?;
+        let group = Arc::new(Group::new(name, selection, at, now));
+        self.groups.insert(Arc::clone(&group));
+        Ok(group)
     }
 
     /// Drops named groups that nobody attends and what lags too far behind; gives free pages back.
@@ -178,7 +235,7 @@ impl Writer {
                     break;
                 }
                 cursor = row.try_get(0)?;
-                passed += Amount::read(row, 1)?;
+                passed += Amount::of_row(row, 1)?;
             }
             if rows.len() < SKIP_ROWS || (offered - passed).bytes <= keep {
                 break;

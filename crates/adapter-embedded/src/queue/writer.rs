@@ -143,14 +143,11 @@ impl Writer {
             }
             self.commit(batch).await;
             match apart {
-                Some(Command::Join {
-                    name,
-                    severities,
-                    reply,
-                }) => {
-                    let group = self.join(&name, severities).await.map_err(Arc::new);
-                    answer(reply, group);
+                Some(Command::Join { joining, reply }) => {
+                    let membership = self.join(joining).await.map_err(Arc::new);
+                    answer(reply, membership);
                 }
+                Some(Command::Find { name, reply }) => answer(reply, self.groups.get(&name).cloned()),
                 Some(Command::Tend(done)) => {
                     self.tend().await;
                     answer(done, ());

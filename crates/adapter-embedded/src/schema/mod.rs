@@ -3,6 +3,7 @@
 mod m0001_queue;
 mod m0001_store;
 mod m0001_tally;
+mod m0002_packets;
 
 use sea_orm_migration::prelude::*;
 
@@ -11,7 +12,7 @@ pub(crate) struct QueueMigrator;
 
 impl MigratorTrait for QueueMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_queue::Step)]
+        vec![Box::new(m0001_queue::Step), Box::new(m0002_packets::Step)]
     }
 }
 

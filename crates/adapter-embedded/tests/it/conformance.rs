@@ -7,7 +7,9 @@ use tempfile::TempDir;
 use warren_adapter_conformance::broker::BrokerUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
 use warren_adapter_embedded::Embedded;
-use warren_domain::ports::{ConsumerGroup, MessageConsumer, MessagePublisher, MessageStore};
+use warren_domain::ports::{
+    ConsumerGroup, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageStore,
+};
 use warren_domain::{Message, MessageId, SeverityCounts};
 
 use crate::support::{config, directory};
@@ -37,6 +39,10 @@ impl BrokerUnderTest for Subject {
 
     async fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
         self.embedded.consumer(group)
+    }
+
+    fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag> {
+        self.embedded.lag(group)
     }
 
     async fn dead_letters(&self) -> Vec<(String, Message)> {

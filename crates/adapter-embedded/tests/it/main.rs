@@ -9,5 +9,6 @@ mod limits;
 mod opening;
 mod reopening;
 mod round_trip;
+mod selecting;
 mod support;
 mod tally;

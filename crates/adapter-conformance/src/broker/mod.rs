@@ -1,5 +1,7 @@
 //! The contract of [`MessagePublisher`] and [`MessageConsumer`], which only together can be observed.
 
+mod groups;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -7,10 +9,10 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, MessagePublisher, NamedGroup, Refused,
-    StartAt,
+    ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, MessageConsumer, MessagePublisher,
+    Refused,
 };
-use warren_domain::{Message, MessageId, Selection, Severity, TraceContext};
+use warren_domain::{Message, Severity, TraceContext};
 
 use crate::PATIENCE;
 use crate::samples::{assert_same_messages, extremes, message, messages};
@@ -23,6 +25,9 @@ pub trait BrokerUnderTest: Send + Sync + 'static {
 
     /// Makes a new member of `group`; the group exists once its first member has called `next`.
     async fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer>;
+
+    /// Returns what tells how far a group is behind for which a consumer was made.
+    fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag>;
 
     /// Returns every dead letter: the code of its reason, and the message as it was kept.
     async fn dead_letters(&self) -> Vec<(String, Message)>;
@@ -49,7 +54,12 @@ macro_rules! broker_suite {
             concurrent_publishers_lose_nothing,
             a_publish_future_that_is_dropped_disturbs_nobody,
             a_named_group_gets_its_severities_only,
+            a_named_group_gets_the_sources_it_selects_only,
             every_group_gets_its_own_copy,
+            whoever_begins_at_the_oldest_message_gets_what_waited,
+            whoever_begins_with_the_next_message_gets_nothing_that_waited,
+            a_group_that_comes_back_selects_anew,
+            the_lag_of_a_group_is_what_waits_and_goes_to_nothing,
             an_acknowledged_delivery_does_not_come_again,
             a_delivery_that_is_dropped_comes_again,
             a_delivery_that_is_dropped_comes_again_to_a_consumer_that_goes_on,
@@ -63,6 +73,15 @@ macro_rules! broker_suite {
         );
     };
 }
+
+#[doc(hidden)]
+pub use groups::{
+    a_group_that_comes_back_selects_anew, a_named_group_gets_its_severities_only,
+    a_named_group_gets_the_sources_it_selects_only, every_group_gets_its_own_copy,
+    the_lag_of_a_group_is_what_waits_and_goes_to_nothing,
+    whoever_begins_at_the_oldest_message_gets_what_waited,
+    whoever_begins_with_the_next_message_gets_nothing_that_waited,
+};
 
 #[doc(hidden)]
 pub async fn tear_down(broker: &dyn BrokerUnderTest) {
@@ -101,46 +120,6 @@ async fn take(consumer: &mut dyn MessageConsumer, count: usize) -> Vec<Message> 
         delivery.ack().await.expect("an acknowledgement is taken");
     }
     taken
-}
-
-fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
-    ConsumerGroup::Named(NamedGroup {
-        name: name.parse().unwrap(),
-        selection: Selection::of(severities.into_iter().collect()),
-        start: StartAt::Oldest,
-    })
-}
-
-/// Makes a group exist: its first member fetches once, and what comes is kept for the test.
-async fn started(broker: &dyn BrokerUnderTest, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
-    let mut consumer = broker.consumer(group).await;
-    // A probe of a severity the group listens to shows that it exists; nothing else tells for every adapter.
-    for attempt in 0.. {
-        let probes: Vec<_> = Severity::ALL
-            .map(|severity| message(severity, "probe", "are you there?"))
-            .into();
-        publish(broker, &probes).await;
-        let patience = std::time::Duration::from_millis(500);
-        if let Ok(Some(first)) = timeout(patience, consumer.next()).await {
-            first.ack().await.expect("an acknowledgement is taken");
-            break;
-        }
-        assert!(attempt < 60, "the group never got a message");
-    }
-    // Whatever probes are still on their way end before the marker.
-    let marker: Vec<_> = Severity::ALL
-        .map(|severity| message(severity, "marker", "now it begins"))
-        .into();
-    publish(broker, &marker).await;
-    let mut awaited: HashSet<MessageId> = marker.iter().map(|message| message.id).collect();
-    while let Ok(Some(delivery)) = timeout(std::time::Duration::from_millis(500), consumer.next()).await {
-        delivery.messages.iter().for_each(|message| {
-            awaited.remove(&message.id);
-        });
-        delivery.ack().await.expect("an acknowledgement is taken");
-    }
-    assert!(awaited.len() < Severity::ALL.len(), "no marker reached the group");
-    consumer
 }
 
 pub async fn a_published_message_is_delivered_with_every_field_equal(broker: &dyn BrokerUnderTest) {
@@ -201,31 +180,6 @@ pub async fn a_publish_future_that_is_dropped_disturbs_nobody(broker: &dyn Broke
     while !expected.is_subset(&seen) {
         seen.extend(take(&mut *consumer, 1).await.iter().map(|message| message.id));
     }
-}
-
-pub async fn a_named_group_gets_its_severities_only(broker: &dyn BrokerUnderTest) {
-    let heard = [Severity::Debug, Severity::Critical];
-    let mut consumer = started(broker, named("loud-and-quiet", heard)).await;
-    let sent = messages(100);
-    publish(broker, &sent).await;
-    let expected: Vec<_> = sent
-        .into_iter()
-        .filter(|message| heard.contains(&message.severity))
-        .collect();
-    assert_same_messages(&take(&mut *consumer, expected.len()).await, &expected);
-}
-
-pub async fn every_group_gets_its_own_copy(broker: &dyn BrokerUnderTest) {
-    let mut one = started(broker, named("one", Severity::ALL)).await;
-    let mut other = started(broker, named("other", Severity::ALL)).await;
-    // What made `other` exist reached `one` as well.
-    while let Ok(Some(delivery)) = timeout(std::time::Duration::from_millis(500), one.next()).await {
-        delivery.ack().await.expect("an acknowledgement is taken");
-    }
-    let sent = messages(100);
-    publish(broker, &sent).await;
-    assert_same_messages(&take(&mut *one, sent.len()).await, &sent);
-    assert_same_messages(&take(&mut *other, sent.len()).await, &sent);
 }
 
 pub async fn an_acknowledged_delivery_does_not_come_again(broker: &dyn BrokerUnderTest) {
