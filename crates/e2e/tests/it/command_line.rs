@@ -1,13 +1,15 @@
 //! The command line for people: what they type, what they read, and what a script gets.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use warren_e2e::bed::{Bed, on_shared_servers};
 use warren_e2e::command::{Call, Ended, ended};
+use warren_e2e::environment;
 use warren_e2e::process::Service;
 use warren_e2e::sqlite::DataFolder;
 
@@ -146,35 +148,33 @@ async fn an_interrupted_send_sends_what_it_has_read() {
     let data = DataFolder::create().unwrap();
     let mut server = data.warren().unwrap();
     server.start_ready().await.unwrap();
-    // A shell that goes on writing: only the signal ends it.
-    let script = "(echo one; echo two; exec sleep 60) | exec \"$0\" send -";
-    let program = warren_e2e::environment::binary("warren").unwrap();
-    let mut sending = Command::new("sh")
-        .args(["-c", script])
-        .arg(program)
+    let mut sending = Command::new(environment::binary("warren").unwrap())
+        .args(["send", "-"])
         .env("WARREN_HTTP__LISTEN", server.address().to_string())
-        .stderr(std::process::Stdio::piped())
-        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    // Held open: only the signal ends it.
+    let mut input = sending.stdin.take().unwrap();
+    input.write_all(b"one\ntwo\nthree without end").await.unwrap();
     stored(&data, 2).await;
-    // To the whole pipeline, as Ctrl-C does.
-    let group = format!("kill -s INT -- -{}", sending.id().unwrap());
-    let killed = Command::new("sh").args(["-c", &group]).status().await.unwrap();
-    assert!(killed.success());
-    let said = sending.stderr.take().unwrap();
-    let last = timeout(SOON, BufReader::new(said).lines().next_line())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
-    assert!(
-        last.starts_with("sent 2 messages") && last.ends_with("; interrupted"),
-        "{last}"
-    );
-    timeout(SOON, sending.wait()).await.unwrap().unwrap();
+    interrupt(sending.id().unwrap()).await;
+    let sent = ended(sending).await.unwrap();
+    drop(input);
+    assert_eq!(sent.code, Some(1), "{}", sent.said);
+    assert!(sent.said.starts_with("sent 2 messages"), "{}", sent.said);
+    assert!(sent.said.ends_with("; interrupted\n"), "{}", sent.said);
     server.stop(SOON).await.unwrap();
+}
+
+/// Sends what Ctrl-C sends.
+async fn interrupt(pid: u32) {
+    let script = format!("kill -s INT {pid}");
+    let sent = Command::new("sh").args(["-c", &script]).status().await.unwrap();
+    assert!(sent.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,10 +349,7 @@ async fn a_tail_shows_what_is_sent_of_its_severities_and_sources_and_ends_with_i
 async fn ctrl_c_ends_a_tail_with_success() {
     on_shared_servers(async |bed| {
         let tail = Tail::begin(on(bed, &["tail"])).await;
-        let pid = tail.child.id().unwrap();
-        let script = format!("kill -s INT {pid}");
-        let sent = Command::new("sh").args(["-c", &script]).status().await.unwrap();
-        assert!(sent.success());
+        interrupt(tail.child.id().unwrap()).await;
         assert_eq!(tail.code().await, Some(0));
         send(bed, &["so that there is something to remove"]).await;
     })
