@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_comes_with_its_status_and_its_body() {
+        let address = answers_to("/v1/groups", "HTTP/1.1 404 Not Found\r\n\r\nno groups").await;
+        let answer = get(address, "/v1/groups", TIMEOUT).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (404, "no groups"));
+    }
+
+    #[tokio::test]
     async fn a_process_that_is_away_or_silent_is_told_apart_from_one_that_says_no() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use warren_domain::{Message, Severity};
-use warren_process::telemetry::escape::Escaped;
+use warren_process::telemetry::escape::{Escaped, is_hostile};
 
 const FAINT: Style = Style::new().dimmed();
 
@@ -33,6 +33,29 @@ pub(super) fn text(message: &Message, colours: bool) -> String {
     }
     line.push('\n');
     line
+}
+
+/// Returns a message as its line of JSON.
+///
+/// JSON itself lets most control characters and all direction marks stand; here they are escaped, which JSON allows, so
+/// that a line is as harmless on a terminal as it is equal for a program.
+pub(super) fn json(message: &Message) -> String {
+    let mut line = Vec::new();
+    message.append_json_line(&mut line);
+    let line = String::from_utf8_lossy(&line);
+    let hostile = |c: char| c != '\n' && is_hostile(c);
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        if hostile(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing into memory cannot fail.
+                write!(escaped, "\\u{unit:04x}").ok();
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 fn style(severity: Severity) -> Style {
@@ -82,14 +105,17 @@ mod tests {
         let evil = message(
             "critical",
             "\u{1b}[2J\u{9b}31m\nforged line\r\u{202e}",
-            r#"{"\u001b[1m": "\u009b2J"}"#,
+            r#"{"\u001b[1m": "\u009b2J\udb40\udc01"}"#,
         );
         let plain = text(&evil, false);
         assert_eq!(
             plain.trim_end(),
-            r#"13:00:00.123Z critical billing.api  \u{1b}[2J\u{9b}31m\nforged line\r\u{202e}  \u{1b}[1m="\u{9b}2J""#
+            r#"13:00:00.123Z critical billing.api  \u{1b}[2J\u{9b}31m\nforged line\r\u{202e}  \u{1b}[1m="\u{9b}2J\u{e0001}""#
         );
         assert_eq!(plain.matches(char::is_control).count(), 1);
+        let json = json(&evil);
+        assert_eq!(json.matches(char::is_control).count(), 1, "{json}");
+        assert_eq!(Message::from_json(json.as_bytes()), Ok(evil.clone()));
         // With colours there are escape sequences, but only ours.
         let coloured = text(&evil, true);
         assert!(coloured.contains("\u{1b}[0m") && !coloured.contains("\u{1b}[2J"));

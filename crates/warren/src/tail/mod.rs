@@ -76,9 +76,7 @@ async fn show(arguments: &TailArgs, tail: &mut AmqpTail, stop: &CancellationToke
         };
         match event.context("the tail has ended by itself")? {
             TailEvent::Message(message) if arguments.json => {
-                let mut line = Vec::new();
-                message.append_json_line(&mut line);
-                output.write_all(&line)?;
+                output.write_all(line::json(&message).as_bytes())?;
             }
             TailEvent::Message(message) => output.write_all(line::text(&message, colours).as_bytes())?,
             event => {
