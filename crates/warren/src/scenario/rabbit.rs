@@ -144,6 +144,8 @@ impl Rabbit {
         let mut command = self.environment.command(&self.program);
         command.args(["--group", GROUPS[group], "--json", "--every", EVERY]);
         let printing = self.consumers[group].printing.clone();
+        // What the one before it printed says nothing about this one.
+        printing.send_modify(|printed| printed.last = None);
         let child = Child::start(
             format!("severity-consumer --group {}", GROUPS[group]),
             command,
@@ -254,13 +256,8 @@ impl Consumer {
     async fn consuming(&mut self, group: &str, deadline: Instant) -> Result<()> {
         loop {
             self.fine(group)?;
-            let consumes = |printed: &mut Printed| {
-                printed
-                    .last
-                    .as_ref()
-                    .is_some_and(|report| report.state == GroupState::Consuming)
-            };
-            if consumes(&mut self.printed.borrow_and_update().clone()) {
+            let last = self.printed.borrow_and_update().last.clone();
+            if last.is_some_and(|report| report.state == GroupState::Consuming) {
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use warren_client::{Logger, WhenFull};
 use warren_domain::ports::NamedGroup;
 use warren_domain::{MessageId, SeverityCounts};
-use warren_pipeline::tally::GroupReport;
+use warren_pipeline::tally::{GroupReport, GroupState};
 use warren_process::cli::SettingsArgs;
 
 use super::child::NamedLog;
@@ -240,7 +240,9 @@ async fn settle(scenario: &Scenario, stage: &mut Stage, progress: &Progress, wit
         if let [Some(a), Some(b), Some(c), Some(d)] = stage.reports().await? {
             let reports = [a, b, c, d];
             let whole = reports.iter().zip(&wanted).all(|(report, (distinct, all))| {
-                report.received.total() >= *distinct && report.received.total() + report.duplicates >= *all
+                report.state == GroupState::Consuming
+                    && report.received.total() >= *distinct
+                    && report.received.total() + report.duplicates >= *all
             });
             match &last {
                 Some(last) if same_counts(last, &reports) => {
