@@ -9,6 +9,7 @@ mod problem;
 mod rabbit;
 mod run;
 mod shown;
+mod stage;
 mod verdict;
 mod written;
 

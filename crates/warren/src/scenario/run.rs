@@ -5,23 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::FutureExt as _;
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use warren_client::{Logger, WhenFull};
+use warren_client::Logger;
 use warren_domain::ports::NamedGroup;
 use warren_domain::{MessageId, SeverityCounts};
 use warren_pipeline::tally::{GroupReport, GroupState};
 use warren_process::cli::SettingsArgs;
 
+use super::RunOptions;
 use super::child::NamedLog;
-use super::embedded::Embedded;
-use super::environment::Environment;
 use super::file::{Happening, Scenario};
 use super::plan;
-use super::rabbit::Rabbit;
+use super::stage::{Act, Stage};
 use super::verdict::Verdict;
-use super::{GROUPS, RunOptions};
 use crate::command::grouped;
 use crate::send::progress::Progress;
 use crate::settings::Settings;
@@ -29,22 +26,11 @@ use crate::settings::Settings;
 /// How long what was sent may take to be kept.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most messages that were sent and are not kept yet: few, so that what happens after so many sent does happen
-/// about then, and some, so that it happens in the middle of things.
-const MAX_ON_THEIR_WAY: usize = 2_000;
-
 /// When no count has changed for so long, none will.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// The pause between two looks at what was printed.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What a scenario runs on.
-#[derive(Debug)]
-enum Stage {
-    Rabbit(Box<Rabbit>),
-    Embedded(Box<Embedded>),
-}
 
 /// Why there is no verdict.
 #[derive(Debug)]
@@ -141,18 +127,6 @@ async fn play(
     })
 }
 
-/// What is done once so many messages were sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Act {
-    /// A consumer that was killed comes back; before anything else, as it may be killed again.
-    Revive(usize),
-    Pause(Duration),
-    /// A consumer is killed and comes back at once.
-    Crash(usize),
-    /// A consumer is killed, and stays away.
-    Kill(usize),
-}
-
 /// Returns everything that is done on the way, by place.
 fn acts(scenario: &Scenario, one_process: bool) -> Vec<(u64, Act)> {
     let mut acts = Vec::new();
@@ -209,16 +183,6 @@ async fn send(scenario: &Scenario, stage: &mut Stage, logger: &Logger, progress:
     Ok(())
 }
 
-impl Act {
-    fn words(self) -> String {
-        match self {
-            Self::Revive(group) => format!("the consumer of {} comes back", GROUPS[group]),
-            Self::Pause(lasting) => format!("a pause of {lasting:?}"),
-            Self::Crash(group) | Self::Kill(group) => format!("the consumer of {} is killed", GROUPS[group]),
-        }
-    }
-}
-
 /// Waits until every group has counted all it was sent, or nothing changes any more.
 async fn settle(scenario: &Scenario, stage: &mut Stage, progress: &Progress, within: Duration) -> Result<()> {
     let deadline = Instant::now() + within;
@@ -271,108 +235,6 @@ fn same_counts(one: &[GroupReport; 4], other: &[GroupReport; 4]) -> bool {
     one.iter()
         .zip(other)
         .all(|(one, other)| (one.received, one.duplicates) == (other.received, other.duplicates))
-}
-
-impl Stage {
-    fn new(embedded: bool, settings: &Settings, flags: &SettingsArgs, folder: &TempDir) -> Result<Self> {
-        let environment = Environment::of(flags);
-        Ok(if embedded {
-            Self::Embedded(Box::new(Embedded::new(environment, folder.path())?))
-        } else {
-            Self::Rabbit(Box::new(Rabbit::new(&settings.amqp, environment, folder.path())?))
-        })
-    }
-
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Rabbit(_) => "RabbitMQ",
-            Self::Embedded(_) => "one process",
-        }
-    }
-
-    async fn start(&mut self) -> Result<()> {
-        match self {
-            Self::Rabbit(rabbit) => rabbit.start().await,
-            Self::Embedded(embedded) => embedded.start().await,
-        }
-    }
-
-    /// Starts a logger that loses nothing: where there is no room, the scenario waits.
-    fn logger(&self) -> Result<Logger> {
-        let builder = Logger::builder()
-            .when_full(WhenFull::Wait)
-            .max_messages(MAX_ON_THEIR_WAY);
-        match self {
-            Self::Rabbit(rabbit) => rabbit.logger(builder),
-            Self::Embedded(embedded) => embedded.logger(builder),
-        }
-    }
-
-    async fn act(&mut self, act: Act) -> Result<()> {
-        match (self, act) {
-            (_, Act::Pause(lasting)) => {
-                sleep(lasting).await;
-                Ok(())
-            }
-            (Self::Rabbit(rabbit), Act::Crash(group)) => {
-                rabbit.kill(group).await?;
-                rabbit.revive(group)
-            }
-            (Self::Rabbit(rabbit), Act::Kill(group)) => rabbit.kill(group).await,
-            (Self::Rabbit(rabbit), Act::Revive(group)) => rabbit.revive(group),
-            (Self::Embedded(embedded), Act::Crash(_) | Act::Kill(_)) => embedded.crash().await,
-            (Self::Embedded(_), Act::Revive(_)) => Ok(()),
-        }
-    }
-
-    async fn reports(&mut self) -> Result<[Option<GroupReport>; 4]> {
-        match self {
-            Self::Rabbit(rabbit) => rabbit.reports(),
-            Self::Embedded(embedded) => embedded.reports().await,
-        }
-    }
-
-    async fn finish(&mut self) -> Result<[GroupReport; 4]> {
-        match self {
-            Self::Rabbit(rabbit) => rabbit.finish().await,
-            Self::Embedded(embedded) => embedded.finish().await,
-        }
-    }
-
-    fn logs(&self) -> Vec<NamedLog> {
-        match self {
-            Self::Rabbit(rabbit) => rabbit.logs(),
-            Self::Embedded(embedded) => embedded.logs(),
-        }
-    }
-
-    /// Ends what still runs, and removes what was made unless it is to be kept.
-    async fn clear_away(&mut self, keep: bool, folder: TempDir) -> Result<()> {
-        let cleared = match self {
-            Self::Rabbit(rabbit) if keep => {
-                rabbit.end().await;
-                eprintln!(
-                    "kept: the exchanges and queues whose names begin with {}",
-                    rabbit.prefix()
-                );
-                Ok(())
-            }
-            Self::Rabbit(rabbit) => rabbit.clear_away().await,
-            Self::Embedded(embedded) => {
-                embedded.end().await;
-                Ok(())
-            }
-        };
-        if keep {
-            eprintln!("kept: {}", folder.keep().display());
-            return cleared;
-        }
-        let path = folder.path().to_owned();
-        let removed = folder
-            .close()
-            .with_context(|| format!("{} is left behind", path.display()));
-        cleared.and(removed)
-    }
 }
 
 #[cfg(test)]
