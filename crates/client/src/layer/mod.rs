@@ -38,7 +38,7 @@ const OF_THE_SENDING: [&str; 4] = [
 /// | field `severity`, such as `severity = "critical"` | severity, instead of the level's, where it names one; else an attribute |
 /// | field `message` | body; without it `key=value` of its fields, without fields its name |
 /// | other fields | attributes, numbers and booleans as such; a text over 16 KiB is cut, and after 64 fields no more are taken |
-/// | its spans | attribute `spans`: name and fields of each, the outermost first; the 16 innermost, with 32 fields each and texts of up to 1 KiB |
+/// | its spans | attribute `spans`: name and fields of each, the outermost first; the 16 innermost, with 32 fields each and texts of up to 1 KiB; a field called `name` gives way to the span's |
 /// | target | source, behind the logger's own unless that is `default`: `billing::api` of a logger `shop` is `shop.billing.api` |
 ///
 /// What does not fit into a source becomes `_`, and it is cut at 200 bytes. A message that is too large all the same is
