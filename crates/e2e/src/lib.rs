@@ -11,12 +11,14 @@
 pub mod bed;
 pub mod command;
 pub mod compare;
+pub mod counting;
 pub mod environment;
 pub mod generate;
 pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod metrics;
+pub mod mix;
 pub mod postgres;
 pub mod process;
 pub mod rabbit;

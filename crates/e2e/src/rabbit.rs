@@ -14,13 +14,15 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const EXCHANGES: [&str; 6] = ["debug", "info", "warning", "error", "critical", "dead"];
 
 /// The queues of one prefix, by what follows it; those of the groups only where somebody consumed.
-const QUEUES: [&str; 6] = [
+const QUEUES: [&str; 7] = [
     "store",
     "dead",
     "group.all",
     "group.debug-info",
     "group.critical",
     "group.error",
+    // The one that tests make themselves.
+    "group.billing",
 ];
 
 /// Everything in a broker whose name begins with a random prefix.

@@ -1,6 +1,7 @@
 //! Everything in one process on the embedded adapter, and the command line.
 
 mod command;
+mod counting;
 mod groups;
 mod scenario;
 mod send;
@@ -25,6 +26,7 @@ use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 use warren_process::shutdown::{CLOSING_TIME, drain};
 
+use counting::Counting;
 use settings::Settings;
 use welcome::Welcome;
 
@@ -80,6 +82,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let retention = settings.retention();
     let embedded = Arc::new(Embedded::open(settings.embedded.clone(), retention).await?);
     let intake = Intake::new(embedded.publisher(), settings.intake.message_limits());
+    let mut counting = Counting::open(&settings, &embedded).await?;
     let consumers = Arc::clone(&embedded);
     let subscribe = move || Ok(consumers.consumer(ConsumerGroup::Store));
     let store_loop = StoreLoop::new(
@@ -88,7 +91,11 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         embedded.store_health(),
         settings.worker,
     );
-    let health = Health::new(vec![embedded.health(), Arc::new(store_loop.health()) as _]);
+    let health = Health::new(vec![
+        embedded.health(),
+        Arc::new(store_loop.health()) as _,
+        counting.health(),
+    ]);
     let routes = Routes {
         service: "warren",
         version: env!("CARGO_PKG_VERSION"),
@@ -97,14 +104,14 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.http,
             &settings.intake,
         )),
+        groups: counting.reports(),
         health,
-        groups: Vec::new(),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
     Welcome::new(server.local_addr(), &settings.embedded.path, retention).say(settings.telemetry.is_text());
 
-    // The store loop outlives the server, so that what was taken in at the end is stored before the process is gone.
+    // The loops outlive the server, so that what was taken in at the end is stored before the process is gone.
     let storing = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(store_loop.run(storing.clone()));
@@ -113,6 +120,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         storing.clone(),
     ));
+    counting.begin(&mut tasks, &storing).await;
     let serving = server.serve(routes, frame.stop.clone());
     let (drained, early) = beside(&mut tasks, serving, &frame.stop).await;
 
@@ -122,11 +130,15 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     drain("publishing", left(), intake.drain()).await;
     storing.cancel();
     let stored = drain("storing", left(), ended(&mut tasks)).await;
-    drain("closing the database", left(), embedded.close()).await;
+    let closing = async {
+        counting.close().await;
+        embedded.close().await;
+    };
+    drain("closing the databases", left(), closing).await;
     match early {
         Some(ended) => {
             ended?;
-            anyhow::bail!("the store loop or the maintenance ended before it was told to")
+            anyhow::bail!("a loop or the maintenance ended before it was told to")
         }
         None => stored.unwrap_or(Ok(())),
     }

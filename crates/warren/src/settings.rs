@@ -1,9 +1,12 @@
 //! The settings of this program: the sections of its parts.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_embedded::EmbeddedConfig;
 use warren_adapter_http::HttpConfig;
+use warren_pipeline::tally::TallyConfig;
 use warren_pipeline::{IntakeConfig, MaintenanceConfig, WorkerConfig};
 use warren_process::program::ServiceSettings;
 use warren_process::settings::{CheckSettings, within};
@@ -20,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) amqp: AmqpConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) maintenance: MaintenanceConfig,
+    pub(crate) tally: TallyConfig,
     /// The days that messages are kept, counted from the time in their ids; 0 keeps them for ever. Default 0.
     pub(crate) retention_days: u32,
     pub(crate) telemetry: TelemetryConfig,
@@ -36,6 +40,7 @@ impl CheckSettings for Settings {
             .chain(within("amqp", self.amqp.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))
+            .chain(within("tally", self.tally.problems()))
             .chain(within("telemetry", self.telemetry.problems()))
             .collect()
     }
@@ -52,6 +57,14 @@ impl ServiceSettings for Settings {
 }
 
 impl Settings {
+    /// Returns the folder of the books, and the setting that names it.
+    pub(crate) fn books(&self) -> (PathBuf, &'static str) {
+        match &self.tally.path {
+            Some(path) => (path.clone(), "tally.path"),
+            None => (self.embedded.path.join("tally"), "embedded.path"),
+        }
+    }
+
     /// Returns the days to keep messages, `None` for ever.
     pub(crate) fn retention(&self) -> Option<u32> {
         (self.retention_days > 0).then_some(self.retention_days)

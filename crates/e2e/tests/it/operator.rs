@@ -16,7 +16,7 @@ async fn ends(mut service: Service) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
-    for name in ["ingest-api", "store-worker", "warren"] {
+    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
         let wrong = Service::new(name)
             .unwrap()
             .argument("config")
@@ -30,7 +30,9 @@ async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
         let (code, said) = ends(wrong).await;
         assert_eq!(code, Some(78), "{name}: {said}");
         let concerned: &[&str] = match name {
-            "ingest-api" => &["http.listen", "amqp.url", "amqp.prefix", "telemetry.log"],
+            "ingest-api" | "severity-consumer" => {
+                &["http.listen", "amqp.url", "amqp.prefix", "telemetry.log"]
+            }
             "store-worker" => &[
                 "http.listen",
                 "amqp.url",
@@ -56,7 +58,7 @@ async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_configuration_passes_the_check() {
-    for name in ["ingest-api", "store-worker", "warren"] {
+    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
         let right = Service::new(name)
             .unwrap()
             .argument("config")
@@ -97,14 +99,18 @@ async fn a_worker_before_the_migration_says_which_command_to_run_and_goes_on_by_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_program_has_is_named_with_the_setting_that_changes_it() {
-    for name in ["ingest-api", "store-worker", "warren"] {
+    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let data = tempfile::tempdir().unwrap();
-        let late = Service::new(name)
+        let mut late = Service::new(name)
             .unwrap()
             .setting("WARREN_HTTP__LISTEN", &address)
-            .setting("WARREN_EMBEDDED__PATH", data.path().to_str().unwrap());
+            .setting("WARREN_EMBEDDED__PATH", data.path().to_str().unwrap())
+            .setting("WARREN_TALLY__PATH", data.path().to_str().unwrap());
+        if name == "severity-consumer" {
+            late = late.argument("--group").argument("all");
+        }
         let (code, said) = ends(late).await;
         assert!(code.is_some_and(|code| code != 0), "{name}: {said}");
         assert!(

@@ -105,7 +105,7 @@ fn status_of(report: &GroupReport) -> String {
             let verb = if lag.packets == 1 { "waits" } else { "wait" };
             words.push(format!("{waiting} {verb}"));
             if let Some(seconds) = lag.oldest_seconds {
-                words.push(format!("the oldest {}", span(seconds)));
+                words.push(format!("oldest {}", span(seconds)));
             }
         }
     }
@@ -194,14 +194,14 @@ debug-info  debug     1,234,567    20,345.7  now
             error            12         1.3  3 min ago
             critical          0         0.0  –
             total     1,234,579    20,346.9
-            connecting, 61,728 duplicates, 2,469 packets with 1,234,500 messages wait, the oldest 119 s
+            connecting, 61,728 duplicates, 2,469 packets with 1,234,500 messages wait, oldest 119 s
 error       debug             0         0.0  –
             info              0         0.0  –
             warning           0         0.0  –
             error            12         1.3  1 s ago
             critical          0         0.0  –
             total            12         1.3
-            consuming, 1 duplicate, 3 packets wait, the oldest 0 s
+            consuming, 1 duplicate, 3 packets wait, oldest 0 s
 "
         );
     }

@@ -4,4 +4,5 @@ mod intake;
 mod maintenance;
 mod recorder;
 mod store_loop;
+mod tally;
 mod troubles;
