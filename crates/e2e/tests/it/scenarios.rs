@@ -85,7 +85,7 @@ async fn all_pass(embedded: bool) {
         assert_eq!(verdict["passed"], true, "{verdict}");
         assert_eq!(
             verdict["on"],
-            if embedded { "one process" } else { "RabbitMQ" },
+            if embedded { "embedded" } else { "rabbitmq" },
             "{verdict}"
         );
         for group in ["all", "debug-info", "critical", "error"] {
@@ -119,7 +119,7 @@ async fn a_wrong_expectation_fails_with_expected_and_printed_side_by_side() {
         let ran = scenario(on).await;
         assert_eq!(ran.code, Some(1), "{}{}", ran.output, ran.said);
         assert!(
-            ran.output.starts_with("FAILED  small  28 messages on "),
+            ran.output.starts_with("FAILED  small  28 messages "),
             "{}",
             ran.output
         );

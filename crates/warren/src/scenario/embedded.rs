@@ -46,7 +46,7 @@ impl Embedded {
         let environment = environment
             .with("embedded.path", folder.join("data"))
             .with("http.listen", "127.0.0.1:0")
-            .with("telemetry.log", "info")
+            .with("telemetry.log", "info,sea_orm_migration=warn")
             .with("telemetry.format", "json");
         Ok(Self {
             program: std::env::current_exe().context("cannot tell where this program is")?,

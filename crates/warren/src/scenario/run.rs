@@ -118,7 +118,7 @@ async fn play(
     let last = stage.finish().await?;
     Ok(Verdict {
         scenario: scenario.name(),
-        broker: stage.name(),
+        embedded: stage.is_embedded(),
         sent: scenario.total(),
         took: began.elapsed(),
         expected: scenario.expected,
@@ -149,9 +149,7 @@ fn acts(scenario: &Scenario, one_process: bool) -> Vec<(u64, Act)> {
 
 /// Sends everything in order, and does on the way what the file says.
 async fn send(scenario: &Scenario, stage: &mut Stage, logger: &Logger, progress: &Progress) -> Result<()> {
-    let mut acts = acts(scenario, matches!(stage, Stage::Embedded(_)))
-        .into_iter()
-        .peekable();
+    let mut acts = acts(scenario, stage.is_embedded()).into_iter().peekable();
     // The ids of what is sent twice.
     let mut ids: Vec<Vec<Option<MessageId>>> = scenario
         .steps

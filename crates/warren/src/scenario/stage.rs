@@ -64,11 +64,8 @@ impl Stage {
         })
     }
 
-    pub(super) const fn name(&self) -> &'static str {
-        match self {
-            Self::Rabbit(_) => "RabbitMQ",
-            Self::Embedded(_) => "one process",
-        }
+    pub(super) const fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded(_))
     }
 
     pub(super) async fn start(&mut self) -> Result<()> {

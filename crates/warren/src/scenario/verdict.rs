@@ -18,7 +18,8 @@ const FAINT: Style = Style::new().dimmed();
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) scenario: String,
-    pub(crate) broker: &'static str,
+    /// In one process, not on RabbitMQ.
+    pub(crate) embedded: bool,
     /// How many messages were sent, copies included.
     pub(crate) sent: u64,
     pub(crate) took: Duration,
@@ -57,10 +58,14 @@ impl Verdict {
             false => (paint(BAD), "FAILED"),
         };
         let mut text = format!(
-            "{style}{word}{style:#}  {}  {} messages on {} in {:.1} s",
+            "{style}{word}{style:#}  {}  {} messages {} in {:.1} s",
             self.scenario,
             grouped(self.sent),
-            self.broker,
+            if self.embedded {
+                "in one process"
+            } else {
+                "on RabbitMQ"
+            },
             self.took.as_secs_f64()
         );
         let differing = self.differences().len();
@@ -148,7 +153,7 @@ impl Verdict {
             .collect();
         json!({
             "scenario": self.scenario,
-            "on": self.broker,
+            "on": if self.embedded { "embedded" } else { "rabbitmq" },
             "passed": self.passed(),
             "sent": self.sent,
             "seconds": (self.took.as_secs_f64() * 1_000.0).round() / 1_000.0,
@@ -193,7 +198,7 @@ mod tests {
         counts[3].add(Severity::Error, 12);
         Verdict {
             scenario: "burst".to_owned(),
-            broker: "RabbitMQ",
+            embedded: false,
             sent: 40_012,
             took: Duration::from_millis(2_340),
             expected: counts,
