@@ -2,9 +2,10 @@
 #
 # One image for each service, by target:
 #
-#   docker build --target ingest-api   -t warren/ingest-api   .
-#   docker build --target store-worker -t warren/store-worker .
-#   docker build --target warren       -t warren/warren       .
+#   docker build --target ingest-api        -t warren/ingest-api        .
+#   docker build --target store-worker      -t warren/store-worker      .
+#   docker build --target severity-consumer -t warren/severity-consumer .
+#   docker build --target warren            -t warren/warren            .
 #
 # The services share one build: dependencies are compiled in a layer of their own, which a change of the sources
 # leaves alone.
@@ -23,12 +24,15 @@ FROM chef AS build
 COPY --from=planner /build/recipe.json recipe.json
 # The same profile, packages and working directory as below, or the layer would be of no use.
 RUN cargo chef cook --release --locked --recipe-path recipe.json \
-    --package warren-ingest-api --package warren-store-worker --package warren
+    --package warren-ingest-api --package warren-store-worker --package warren-severity-consumer \
+    --package warren
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
 RUN cargo build --release --locked \
-    --package warren-ingest-api --package warren-store-worker --package warren \
- && mkdir /out && cp target/release/ingest-api target/release/store-worker target/release/warren /out/
+    --package warren-ingest-api --package warren-store-worker --package warren-severity-consumer \
+    --package warren \
+ && mkdir /out \
+ && cp target/release/ingest-api target/release/store-worker target/release/severity-consumer target/release/warren /out/
 
 # What the services need at run time: libc, the authorities that TLS trusts, and the licences they come under. Their
 # checks of health ask whether they are alive, because many an orchestrator restarts what is unhealthy, and that brings
@@ -61,6 +65,20 @@ LABEL org.opencontainers.image.title="Warren store-worker" \
 COPY --from=build /out/store-worker /usr/local/bin/store-worker
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["store-worker", "healthcheck", "--live"]
 ENTRYPOINT ["store-worker"]
+
+FROM runtime AS severity-consumer
+LABEL org.opencontainers.image.title="Warren severity-consumer" \
+      org.opencontainers.image.description="Counts the messages of one consumer group by severity, each once" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/severity-consumer /usr/local/bin/severity-consumer
+USER 0:0
+RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/warren-tally
+USER 65532:65532
+ENV WARREN_TALLY__PATH=/var/lib/warren-tally
+VOLUME /var/lib/warren-tally
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["severity-consumer", "healthcheck", "--live"]
+ENTRYPOINT ["severity-consumer"]
+# Which group to count for has to be said: docker run warren/severity-consumer --group error
 
 FROM runtime AS warren
 LABEL org.opencontainers.image.title="Warren" \
