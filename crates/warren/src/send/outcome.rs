@@ -58,12 +58,16 @@ impl Outcome {
 
     /// Returns it for people, as one line.
     pub(super) fn text(&self, target: &Target) -> String {
-        let mut text = format!(
-            "sent {} to {target} in {:.1} s ({}/s)",
-            messages(self.sent),
-            self.took.as_secs_f64(),
-            grouped(per_second(self.sent, self.took))
-        );
+        let mut text = format!("sent {} to {target} in ", messages(self.sent));
+        if self.took < Duration::from_secs(1) {
+            text.push_str(&format!("{} ms", self.took.as_millis()));
+        } else {
+            text.push_str(&format!("{:.1} s", self.took.as_secs_f64()));
+        }
+        // Of a few messages, or a moment, a rate says nothing.
+        if self.sent >= 1_000 {
+            text.push_str(&format!(" ({}/s)", grouped(per_second(self.sent, self.took))));
+        }
         if self.failed > 0 {
             text.push_str(&format!("; {} not sent", messages(self.failed)));
         }
