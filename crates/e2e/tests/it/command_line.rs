@@ -170,9 +170,40 @@ async fn an_interrupted_send_sends_what_it_has_read() {
     server.stop(SOON).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_a_silent_server_was_sent_nobody_claims_to_know_anything() {
+    let data = DataFolder::create().unwrap();
+    let mut server = data.warren().unwrap();
+    server.start_ready().await.unwrap();
+    signal("STOP", server.pid().unwrap()).await;
+    let lines: String = (1..=10).map(|n| format!("line {n}\n")).collect();
+    let sent = beside(&server, &["send", "-", "--json", "--timeout", "3s"]).input(lines);
+    let sent = sent.run().await.unwrap();
+    signal("CONT", server.pid().unwrap()).await;
+    assert_eq!(sent.code, Some(1), "{}", sent.said);
+    let summary: Value = serde_json::from_str(&sent.output).unwrap();
+    assert_eq!(
+        (&summary["sent"], &summary["complete"]),
+        (&json!(0), &json!(false))
+    );
+    // What was handed over may arrive; what still waited behind it was surely not sent.
+    let (unknown, failed) = (summary["unknown"].as_u64(), summary["failed"].as_u64());
+    assert!(unknown >= Some(1), "{summary}");
+    assert_eq!(
+        unknown.zip(failed).map(|(unknown, failed)| unknown + failed),
+        Some(10)
+    );
+    assert!(sent.said.contains("it is not known"), "{}", sent.said);
+    server.stop(SOON).await.unwrap();
+}
+
 /// Sends what Ctrl-C sends.
 async fn interrupt(pid: u32) {
-    let script = format!("kill -s INT {pid}");
+    signal("INT", pid).await;
+}
+
+async fn signal(signal: &str, pid: u32) {
+    let script = format!("kill -s {signal} {pid}");
     let sent = Command::new("sh").args(["-c", &script]).status().await.unwrap();
     assert!(sent.success());
 }

@@ -107,3 +107,64 @@ fn messages(count: u64) -> String {
         count => format!("{} messages", grouped(count)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use warren_client::{Severity, SeverityCounts};
+
+    use super::*;
+
+    fn counts(count: u64) -> SeverityCounts {
+        let mut counts = SeverityCounts::default();
+        counts.add(Severity::Info, count);
+        counts
+    }
+
+    #[test]
+    fn what_was_refused_what_never_left_and_what_is_not_known_are_told_apart() {
+        let mut report = CloseReport::default();
+        report.stats.published = counts(1_500);
+        report.stats.rejected = counts(2);
+        // Three were refused before the end; of the rest that waited, five never left and seven may have arrived.
+        report.stats.failed = counts(3 + 7);
+        // One more was given up by this command while it waited for room.
+        report.stats.dropped = counts(5 + 1);
+        report.abandoned = counts(5 + 7);
+        report.stats.last_failure = Some("away\u{1b}".to_owned());
+        let faults = Faults {
+            lines: 2 + 4,
+            broken: None,
+            given_up: 1,
+        };
+        let outcome = Outcome::new(&report, None, &faults, End::Interrupted, Duration::from_secs(3));
+        assert_eq!(
+            (outcome.sent, outcome.failed, outcome.unknown),
+            (1_500, 3 + 6 + 2 + 4, 7)
+        );
+        assert!(!outcome.is_complete());
+        assert_eq!(
+            outcome.text(&Target::Http("http://host".to_owned())),
+            "sent 1,500 messages to http://host in 3.0 s (500/s); 15 messages not sent; of 7 messages it is not known: \
+             away\\u{1b}; interrupted"
+        );
+    }
+
+    #[test]
+    fn everything_kept_and_the_input_read_to_its_end_is_complete() {
+        let mut report = CloseReport::default();
+        report.stats.published = counts(1);
+        let of = |faults: &Faults, end| Outcome::new(&report, None, faults, end, Duration::from_millis(7));
+        let whole = of(&Faults::default(), End::Done);
+        assert!(whole.is_complete());
+        assert_eq!(
+            whole.text(&Target::Http("http://host".to_owned())),
+            "sent 1 message to http://host in 7 ms"
+        );
+        assert!(!of(&Faults::default(), End::Interrupted).is_complete());
+        let broken = Faults {
+            broken: Some(std::io::Error::other("gone")),
+            ..Faults::default()
+        };
+        assert!(!of(&broken, End::Done).is_complete());
+    }
+}
