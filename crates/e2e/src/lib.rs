@@ -9,6 +9,7 @@
 //! would agree with every fault in them.
 
 pub mod bed;
+pub mod command;
 pub mod compare;
 pub mod counting;
 pub mod environment;

@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The exchanges of one prefix, by what follows it.
 const EXCHANGES: [&str; 6] = ["debug", "info", "warning", "error", "critical", "dead"];
 
-/// The queues of one prefix, by what follows it.
+/// The queues of one prefix, by what follows it; those of the groups only where somebody consumed.
 const QUEUES: [&str; 7] = [
     "store",
     "dead",
@@ -38,6 +38,14 @@ impl Topology {
         Self {
             url: url.into(),
             prefix: format!("e2e-{:012x}", fastrand::u64(..1 << 48)),
+        }
+    }
+
+    /// Takes a prefix that somebody else has chosen.
+    pub fn named(url: impl Into<String>, prefix: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: prefix.into(),
         }
     }
 

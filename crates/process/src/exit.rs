@@ -1,5 +1,4 @@
-//! Exit codes, so that a supervisor can tell a restart that may help from one that cannot. A wrong command line ends
-//! with 2, which is clap's own.
+//! Exit codes, so that a supervisor can tell a restart that may help from one that cannot.
 
 use std::process::ExitCode;
 
@@ -11,6 +10,8 @@ pub enum Exit {
     Clean,
     /// Something failed while running; a restart may help: 1.
     Failure,
+    /// What was asked for makes no sense, such as a wrong command line or a wrong input file: 2, which is clap's too.
+    Usage,
     /// The configuration was wrong, and a restart cannot help: 78, `EX_CONFIG` of sysexits.h.
     Configuration,
 }
@@ -22,6 +23,7 @@ impl Exit {
         match self {
             Self::Clean => 0,
             Self::Failure => 1,
+            Self::Usage => 2,
             Self::Configuration => 78,
         }
     }

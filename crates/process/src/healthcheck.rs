@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 
 use crate::telemetry::escape::Escaped;
 
-/// Bytes of an answer that are read; the reason stands at its beginning.
-const MAX_ANSWER_BYTES: u64 = 16 << 10;
+/// Bytes of an answer that are read: of one to a health check the beginning says enough, and no other answer that a
+/// program of Warren gives to another is larger.
+const MAX_ANSWER_BYTES: u64 = 256 << 10;
 
 /// What a process can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +41,31 @@ impl Question {
     }
 }
 
+/// What a process answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// Nothing usable answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} does not answer: {reason}")]
+pub struct NoAnswer {
+    /// Where was asked.
+    pub address: SocketAddr,
+    /// What went wrong, in words.
+    pub reason: String,
+}
+
 /// Why a process is not ready, or not alive, fit to be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
     /// Nothing usable answered.
-    #[error("{address} does not answer: {reason}")]
-    NoAnswer {
-        /// Where was asked.
-        address: SocketAddr,
-        /// What went wrong, in words.
-        reason: String,
-    },
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
     /// The process said no.
     #[error("not {}, status {status}: {reason}", question.state())]
     Refused {
@@ -70,25 +85,41 @@ pub enum NotReady {
 /// # Errors
 /// [`NotReady`] for everything but a 200.
 pub async fn ask(listen: SocketAddr, question: Question, timeout: Duration) -> Result<(), NotReady> {
+    match get(listen, question.path(), timeout).await? {
+        Answer { status: 200, .. } => Ok(()),
+        Answer { status, body } => Err(NotReady::Refused {
+            question,
+            status,
+            reason: Escaped(body.trim()).to_string(),
+        }),
+    }
+}
+
+/// Asks the process that listens on `listen` for `path`, and waits for `timeout` at most.
+///
+/// Good for the short answers of a program of Warren, of which 256 KiB at most are read. An unspecified address
+/// (`0.0.0.0`, `[::]`) is asked on the loopback.
+///
+/// # Errors
+/// [`NoAnswer`] when nothing that speaks HTTP answers in time.
+pub async fn get(listen: SocketAddr, path: &str, timeout: Duration) -> Result<Answer, NoAnswer> {
     let address = reachable(listen);
-    let no_answer = |reason: String| NotReady::NoAnswer { address, reason };
-    let answer = match tokio::time::timeout(timeout, get(address, question.path())).await {
+    let no_answer = |reason: String| NoAnswer { address, reason };
+    let answer = match tokio::time::timeout(timeout, exchange(address, path)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(no_answer(error.to_string())),
         Err(_) => return Err(no_answer(format!("nothing within {timeout:?}"))),
     };
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head
+    let status = head
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1))
-        .and_then(|code| code.parse().ok())
-    {
-        Some(200) => Ok(()),
-        Some(status) => Err(NotReady::Refused {
-            question,
+        .and_then(|code| code.parse().ok());
+    match status {
+        Some(status) => Ok(Answer {
             status,
-            reason: Escaped(body.trim()).to_string(),
+            body: body.to_owned(),
         }),
         None => Err(no_answer("what answers there does not speak HTTP".to_owned())),
     }
@@ -117,7 +148,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn get(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: warren-healthcheck\r\nConnection: close\r\n\r\n"
@@ -174,6 +205,13 @@ mod tests {
             error.to_string(),
             "not ready, status 503: {\"rabbitmq\":\"away\\u{1b}\"}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_with_its_status_and_its_body() {
+        let address = answers_to("/v1/groups", "HTTP/1.1 404 Not Found\r\n\r\nno groups").await;
+        let answer = get(address, "/v1/groups", TIMEOUT).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (404, "no groups"));
     }
 
     #[tokio::test]

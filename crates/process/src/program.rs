@@ -1,12 +1,13 @@
 //! The frame of a service: what happens before and after its own work, and the subcommands all of them have.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::lookup_host;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
@@ -78,14 +79,10 @@ impl Command {
 
 async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
     let deadline = Instant::now() + timeout;
-    let addresses = match timeout_at(deadline, lookup_host(listen)).await {
-        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(error)) => {
-            eprintln!("http.listen is {listen}, which cannot be resolved: {error}");
-            return Exit::Failure;
-        }
-        Err(_) => {
-            eprintln!("http.listen is {listen}, which cannot be resolved within {timeout:?}");
+    let addresses = match addresses(listen, timeout).await {
+        Ok(addresses) => addresses,
+        Err(reason) => {
+            eprintln!("{reason}");
             return Exit::Failure;
         }
     };
@@ -102,6 +99,28 @@ async fn ask(listen: &str, question: Question, timeout: Duration) -> Exit {
         }
     }
     Exit::Failure
+}
+
+/// Returns the addresses that `http.listen` stands for, at least one, waiting for `timeout` at most.
+///
+/// # Errors
+/// Why there is none, in words.
+pub async fn addresses(listen: &str, timeout: Duration) -> Result<Vec<SocketAddr>, String> {
+    match tokio::time::timeout(timeout, lookup_host(listen)).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.is_empty() {
+                return Err(format!("http.listen is {listen}, which stands for no address"));
+            }
+            Ok(addresses)
+        }
+        Ok(Err(error)) => Err(format!(
+            "http.listen is {listen}, which cannot be resolved: {error}"
+        )),
+        Err(_) => Err(format!(
+            "http.listen is {listen}, which cannot be resolved within {timeout:?}"
+        )),
+    }
 }
 
 /// What a service gets from its frame.
@@ -159,7 +178,7 @@ fn begin(config: &TelemetryConfig, version: &'static str) -> Result<Frame, Box<d
 }
 
 /// Writes an error with everything behind it on one line.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,7 +1,12 @@
-//! Everything in one process on the embedded adapter.
+//! Everything in one process on the embedded adapter, and the command line.
 
+mod command;
 mod counting;
+mod groups;
+mod scenario;
+mod send;
 mod settings;
+mod tail;
 mod welcome;
 
 use std::pin::pin;
@@ -41,6 +46,15 @@ struct Arguments {
 enum Command {
     /// Take messages in and store them, until Ctrl-C; the same as no command
     Serve,
+    /// Send messages, from the command line or standard input
+    Send(send::SendArgs),
+    /// Show what is published to RabbitMQ from now on, until Ctrl-C
+    Tail(tail::TailArgs),
+    /// Show what the consumer groups of the running `warren` have counted
+    Groups(groups::GroupsArgs),
+    /// Prove with scenario files that each consumer counts exactly what it should
+    #[command(subcommand)]
+    Scenario(scenario::ScenarioCommand),
     #[command(flatten)]
     Service(program::Command),
 }
@@ -51,6 +65,10 @@ async fn main() -> ExitCode {
     let sources = Sources::of_process(&arguments.settings);
     match arguments.command {
         None | Some(Command::Serve) => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
+        Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
+        Some(Command::Tail(arguments)) => tail::run(arguments, &sources).await,
+        Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
+        Some(Command::Scenario(command)) => scenario::run(command, &arguments.settings, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
     }
     .into()

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_embedded::EmbeddedConfig;
 use warren_adapter_http::HttpConfig;
 use warren_pipeline::tally::TallyConfig;
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) http: HttpConfig,
     pub(crate) intake: IntakeConfig,
     pub(crate) embedded: EmbeddedConfig,
+    /// For the commands that speak to RabbitMQ; serving does not.
+    pub(crate) amqp: AmqpConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) maintenance: MaintenanceConfig,
     pub(crate) tally: TallyConfig,
@@ -34,6 +37,7 @@ impl CheckSettings for Settings {
             .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
+            .chain(within("amqp", self.amqp.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))
             .chain(within("tally", self.tally.problems()))

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod benchmark;
+mod command_line;
 mod complete;
 mod consumers;
 mod hostile;
@@ -14,6 +15,7 @@ mod kill;
 mod memory;
 mod operator;
 mod restart;
+mod scenarios;
 mod stop;
 mod trace;
 

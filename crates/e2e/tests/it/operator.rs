@@ -41,7 +41,13 @@ async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
                 "retention_days",
                 "telemetry.log",
             ],
-            _ => &["http.listen", "retention_days", "telemetry.log"],
+            _ => &[
+                "http.listen",
+                "amqp.url",
+                "amqp.prefix",
+                "retention_days",
+                "telemetry.log",
+            ],
         };
         for key in concerned {
             assert!(said.contains(key), "{name} does not name {key}: {said}");
