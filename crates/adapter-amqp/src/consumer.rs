@@ -17,13 +17,15 @@ use crate::error::ConfigError;
 use crate::lag::{QueueLag, questions};
 use crate::metrics::ConsumeMetrics;
 use crate::quarantine::Quarantine;
+use crate::reader::DECODED_AT_ONCE;
 use crate::settlement::Letters;
 use crate::status::Status;
 use crate::topology::Topology;
 #[cfg(doc)]
 use warren_domain::Selection;
 
-/// How many deliveries are read ahead, ready to be yielded: the next batch is decoded while the last one is stored.
+/// How many deliveries are read ahead, ready to be yielded or being decoded: the next batch is decoded while the last
+/// one is stored.
 const READ_AHEAD: usize = 32;
 
 /// How long closing waits until the broker delivers nothing more.
@@ -69,7 +71,7 @@ impl AmqpConsumer {
     /// [`ConfigError`] when the settings cannot be used, or the files they name cannot be read.
     pub fn new(config: AmqpConfig, group: ConsumerGroup) -> Result<Self, ConfigError> {
         let config = config.checked()?;
-        let (out, deliveries) = mpsc::channel(READ_AHEAD);
+        let (out, deliveries) = mpsc::channel(READ_AHEAD - DECODED_AT_ONCE);
         let status = Arc::new(Status::idle("consume"));
         let (closing, stopped) = (CancellationToken::new(), CancellationToken::new());
         let ended = CancellationToken::new();

@@ -1,11 +1,13 @@
 //! Reads packets ahead of whoever asks for them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use amqprs::BasicProperties;
 use amqprs::channel::ConsumerMessage;
+use amqprs::{BasicProperties, Deliver};
 use tokio::select;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use warren_domain::Timestamp;
 use warren_domain::ports::{DeadLetterReason, Delivery};
@@ -28,47 +30,146 @@ pub(crate) struct Reader {
     pub(crate) metrics: Arc<ConsumeMetrics>,
 }
 
+/// How many packets are decoded at a time, on as many threads as the runtime has; beside those that are decoded and wait.
+pub(crate) const DECODED_AT_ONCE: usize = 4;
+
+/// A packet with less in it is decoded where it is read: handing it to another thread would cost more.
+const WORTH_A_TASK: usize = 4 << 10;
+
+/// A packet as it came.
+struct Raw {
+    deliver: Deliver,
+    properties: BasicProperties,
+    body: Vec<u8>,
+}
+
+/// A packet that was read, and what turned out to be in it.
+struct Read {
+    raw: Raw,
+    decoded: Result<Decoded, DeadLetterReason>,
+}
+
+/// A packet on its way through decoding.
+enum Decoding {
+    Done(Box<Read>),
+    Elsewhere(JoinHandle<Read>),
+}
+
+impl Raw {
+    fn of(message: ConsumerMessage) -> Option<Self> {
+        // amqprs hands out whole messages only, and says so in no type.
+        Some(Self {
+            deliver: message.deliver?,
+            properties: message.basic_properties?,
+            body: message.content?,
+        })
+    }
+
+    fn decode(self) -> Read {
+        let decoded = match packet::unsupported(&self.properties) {
+            Some(why) => Err(undecodable(why)),
+            None => some_message(packet::decode(&self.body)),
+        };
+        Read { raw: self, decoded }
+    }
+
+    fn begin_decoding(self) -> Decoding {
+        if self.body.len() < WORTH_A_TASK {
+            Decoding::Done(Box::new(self.decode()))
+        } else {
+            Decoding::Elsewhere(tokio::spawn(async move { self.decode() }))
+        }
+    }
+}
+
+/// Waits until the first of `decoding` is done, and takes it out. Cancel safe.
+///
+/// `Err`: decoding it panicked.
+async fn first(decoding: &mut VecDeque<Decoding>) -> Option<Result<Read, JoinError>> {
+    let done = match decoding.front_mut()? {
+        Decoding::Done(_) => None,
+        Decoding::Elsewhere(task) => Some(task.await),
+    };
+    let front = decoding.pop_front()?;
+    match (front, done) {
+        (Decoding::Done(read), _) => Some(Ok(*read)),
+        (Decoding::Elsewhere(_), done) => done,
+    }
+}
+
 impl Reader {
     /// Reads until the broker delivers nothing more, and gives back what comes after the consumer was closed.
+    ///
+    /// Packets are decoded beside each other and handed over in the order they came.
     pub(crate) async fn run(mut self) {
-        while let Some(message) = self.messages.recv().await {
-            let (Some(deliver), Some(properties), Some(body)) =
-                (message.deliver, message.basic_properties, message.content)
-            else {
-                // amqprs hands out whole messages only, and says so in no type.
-                continue;
-            };
-            let tag = deliver.delivery_tag();
-            if self.closing.is_cancelled() {
-                self.give_back(tag);
-                continue;
-            }
-            let origin = Origin {
-                queue: self.queue.clone(),
-                exchange: deliver.exchange().clone(),
-                routing_key: deliver.routing_key().clone(),
-                attempt: packet::attempt(&properties),
-                first_seen: published_at(&properties),
-            };
-            let decoded = match packet::unsupported(&properties) {
-                Some(why) => Err(undecodable(why)),
-                None => some_message(packet::decode(&body)),
-            };
-            match decoded {
-                Ok(decoded) => {
-                    let delivery =
-                        self.delivery(tag, deliver.redelivered(), &properties, decoded, body, origin);
-                    let lost = self.session.lost.clone();
-                    select! {
-                        sent = self.out.send(Yielded { delivery, lost }) => if sent.is_err() {
-                            tracing::trace!("a delivery comes too late for a consumer that was closed");
-                        },
-                        () = self.session.lost.cancelled() => return,
+        let mut decoding = VecDeque::new();
+        let mut open = true;
+        while open || !decoding.is_empty() {
+            select! {
+                biased;
+                read = first(&mut decoding), if !decoding.is_empty() => {
+                    let handed_over = match read {
+                        Some(Ok(read)) => self.hand_over(read).await,
+                        // The packet is out and stays so: it comes again, or is given up by the broker, like one that
+                        // ends a consumer.
+                        Some(Err(error)) => {
+                            tracing::error!(%error, queue = self.queue, "a packet could not be decoded");
+                            true
+                        }
+                        None => true,
+                    };
+                    if !handed_over {
+                        return;
                     }
                 }
-                Err(reason) => self.bury(tag, &properties, body, &origin, &reason),
+                message = self.messages.recv(), if open && decoding.len() < DECODED_AT_ONCE => match message {
+                    None => open = false,
+                    Some(message) => {
+                        let Some(raw) = Raw::of(message) else { continue };
+                        if self.closing.is_cancelled() {
+                            self.give_back(raw.deliver.delivery_tag());
+                        } else {
+                            decoding.push_back(raw.begin_decoding());
+                        }
+                    }
+                },
             }
         }
+    }
+
+    /// Hands a packet to whoever asks for the next one, or to the dead letters; `false`: the connection is gone.
+    async fn hand_over(&self, read: Read) -> bool {
+        let Read {
+            raw:
+                Raw {
+                    deliver,
+                    properties,
+                    body,
+                },
+            decoded,
+        } = read;
+        let tag = deliver.delivery_tag();
+        let origin = Origin {
+            queue: self.queue.clone(),
+            exchange: deliver.exchange().clone(),
+            routing_key: deliver.routing_key().clone(),
+            attempt: packet::attempt(&properties),
+            first_seen: published_at(&properties),
+        };
+        match decoded {
+            Ok(decoded) => {
+                let delivery = self.delivery(tag, deliver.redelivered(), &properties, decoded, body, origin);
+                let lost = self.session.lost.clone();
+                select! {
+                    sent = self.out.send(Yielded { delivery, lost }) => if sent.is_err() {
+                        tracing::trace!("a delivery comes too late for a consumer that was closed");
+                    },
+                    () = self.session.lost.cancelled() => return false,
+                }
+            }
+            Err(reason) => self.bury(tag, &properties, body, &origin, &reason),
+        }
+        true
     }
 
     fn give_back(&self, tag: u64) {
