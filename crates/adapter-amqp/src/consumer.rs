@@ -44,8 +44,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A named group's queue is bound to the exchanges of the severities it selects, by its patterns of sources. When a
 /// group comes back with another selection, bindings of severities it selects no more are removed, as far as they can
 /// be known: those by `#` and by the patterns of the new selection. RabbitMQ lists no bindings to an ordinary user, so
-/// one by an older pattern stays, and what it brings has to be told apart by [`Selection::matches`]. Members that ask
-/// for different selections at the same time bind for both.
+/// one by an older pattern stays, and what it brings has to be told apart by [`Selection::matches`]. A member with
+/// another selection takes bindings away from those that run: stop them all before a selection changes.
 ///
 /// [`StartAt::New`]: when the consumer first has its connection, it drops what waits in the queue, for every member of
 /// the group; never again, so that a lost connection loses nothing. What other members hold is theirs.

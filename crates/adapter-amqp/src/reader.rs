@@ -110,11 +110,11 @@ impl Reader {
                 read = first(&mut decoding), if !decoding.is_empty() => {
                     let handed_over = match read {
                         Some(Ok(read)) => self.hand_over(read).await,
-                        // The packet is out and stays so: it comes again, or is given up by the broker, like one that
-                        // ends a consumer.
+                        // The deliveries end, and with them the connection: the packet comes again, one at a time after a
+                        // while, until the broker gives it up.
                         Some(Err(error)) => {
-                            tracing::error!(%error, queue = self.queue, "a packet could not be decoded");
-                            true
+                            tracing::error!(%error, queue = self.queue, "decoding a packet panicked");
+                            false
                         }
                         None => true,
                     };

@@ -64,13 +64,14 @@ impl AmqpSubscription {
     pub fn consumer(&self) -> Result<Box<dyn MessageConsumer>, Cause> {
         let consumer =
             AmqpConsumer::new(self.config.clone(), self.next_group()).map_err(|e| Arc::new(e) as Cause)?;
+        self.begun.store(true, Ordering::Relaxed);
         *self.latest.0.lock().unwrap_or_else(PoisonError::into_inner) = (consumer.health(), consumer.lag());
         self.working.spawn(consumer.ended());
         Ok(Box::new(consumer))
     }
 
     fn next_group(&self) -> ConsumerGroup {
-        let goes_on = self.begun.swap(true, Ordering::Relaxed);
+        let goes_on = self.begun.load(Ordering::Relaxed);
         match &self.group {
             ConsumerGroup::Named(group) if goes_on => ConsumerGroup::Named(NamedGroup {
                 start: StartAt::Oldest,

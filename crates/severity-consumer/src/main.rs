@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,6 +19,7 @@ use warren_adapter_embedded::EmbeddedTally;
 use warren_adapter_http::{Health, Routes, Server};
 use warren_domain::ports::{ConsumerGroup, NamedGroup};
 use warren_pipeline::tally::{TallyLoop, TallyParts, Until};
+use warren_process::exit::Exit;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 
@@ -31,27 +33,42 @@ const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 /// How long whoever reads the output may take for the last of it.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Arguments { settings, task } =
         Arguments::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let sources = settings::with_own_defaults(Sources::of_process(&settings));
-    match task {
-        Task::Service(command) => command.run::<Settings>(&sources).await,
-        Task::Count(group, output) => {
-            let run = async |settings, frame| run(settings, frame, group, output).await;
-            program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the operating system gives no threads: {error}");
+            return Exit::Failure.into();
         }
-    }
-    .into()
+    };
+    let exit = runtime.block_on(async {
+        match task {
+            Task::Service(command) => command.run::<Settings>(&sources).await,
+            Task::Count(group, output) => {
+                let run = async |settings, frame| run(settings, frame, group, output).await;
+                program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await
+            }
+        }
+    });
+    // A line that nobody reads blocks a thread of the runtime for ever, and is not waited for.
+    runtime.shutdown_background();
+    exit.into()
 }
 
-async fn run(settings: Settings, frame: Frame, group: NamedGroup, output: Output) -> anyhow::Result<()> {
+async fn run(mut settings: Settings, frame: Frame, group: NamedGroup, output: Output) -> anyhow::Result<()> {
     warren_pipeline::describe_metrics();
     warren_adapter_amqp::describe_metrics();
     warren_adapter_embedded::describe_metrics();
     warren_adapter_http::describe_metrics();
 
+    if let Some(count) = output.count {
+        // Nothing is fetched that will surely go back: every return counts towards the broker's delivery limit.
+        let most = u16::try_from(count).unwrap_or(u16::MAX).max(1);
+        settings.amqp.prefetch = settings.amqp.prefetch.min(most);
+    }
     // Nothing here waits for the broker: it is connected to when the loop runs.
     let (folder, window) = (settings.books(), settings.tally.window);
     let book = Arc::new(EmbeddedTally::open(&folder, &group.name, window, "tally.path").await?);

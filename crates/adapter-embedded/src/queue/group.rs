@@ -363,7 +363,8 @@ impl Group {
             state.taken += row.amount;
             state.scanned = row.seq;
         }
-        if ends {
+        // Another member may have scanned to a later head.
+        if ends && head.seq >= state.scanned {
             state.scanned = state.scanned.max(head.seq);
             state.taken = head.offered_to(self.selection.severities);
         }

@@ -190,10 +190,17 @@ impl TallyBook for EmbeddedTally {
 /// Writes what is called for until `stop`.
 async fn write(mut book: Book, mut waiting: mpsc::Receiver<Call>, stop: CancellationToken) {
     while let Some(Some(first)) = stop.run_until_cancelled(waiting.recv()).await {
+        if first.reply.is_closed() {
+            // Nobody waits for it any more; whoever gave up calls again.
+            continue;
+        }
         let (mut batches, mut replies) = (vec![first.batch], vec![first.reply]);
         let mut messages = batches[0].len();
         while messages < COMMIT_MESSAGES_MAX {
             let Ok(call) = waiting.try_recv() else { break };
+            if call.reply.is_closed() {
+                continue;
+            }
             messages += call.batch.len();
             batches.push(call.batch);
             replies.push(call.reply);

@@ -33,7 +33,7 @@ struct Progress {
     at: Instant,
     /// Since when the process is in the group; `None` while it is not.
     consuming_since: Option<Instant>,
-    /// The latest time of receipt among what was delivered.
+    /// When the newest message of the latest delivery was received.
     newest: Option<Timestamp>,
 }
 
@@ -69,7 +69,7 @@ impl Activity {
         });
     }
 
-    /// Returns the latest time of receipt among what was delivered.
+    /// Returns when the newest message of the latest delivery was received, by whoever wrote it.
     pub(super) fn newest(&self) -> Option<Timestamp> {
         self.0.borrow().newest
     }
@@ -122,7 +122,8 @@ impl MessageConsumer for Watched {
         let newest = delivery.messages.iter().map(|message| message.received_at).max();
         self.activity.change(|progress| {
             progress.held += messages;
-            progress.newest = progress.newest.max(newest);
+            // The latest alone: one message from the future would hide every backlog behind it.
+            progress.newest = newest;
         });
         let held = Held {
             activity: self.activity.clone(),

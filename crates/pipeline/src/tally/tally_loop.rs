@@ -176,7 +176,13 @@ impl Watching {
             };
             self.activity.set_consuming(state == GroupState::Consuming);
             if state != was {
-                self.reported.change(|report| report.state = state);
+                self.reported.change(|report| {
+                    report.state = state;
+                    if state == GroupState::Connecting {
+                        // What was known before tells nothing about the time since.
+                        report.lag = None;
+                    }
+                });
                 was = state;
             }
             sleep(STATE_EVERY).await;
