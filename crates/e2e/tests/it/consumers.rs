@@ -1,12 +1,13 @@
 //! The consumers count each message once, whatever is killed, and print what they have counted.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use warren_e2e::bed::{Bed, on_servers, on_shared_servers};
 use warren_e2e::counting::{Line, last_line, lines, start_consuming, wait_for_line};
 use warren_e2e::environment;
@@ -191,6 +192,65 @@ async fn a_consumer_ends_by_itself_when_nothing_comes_or_enough_is_counted() {
         assert_eq!(all.received(), mix.counts(GROUPS[0].1, ""));
         nothing_waits(bed, "all").await;
         ingest.stop(SOON).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_counts_one_message_at_a_time_spends_no_delivery_of_the_others() {
+    // More than the broker's delivery limit of twenty.
+    const RUNS: u64 = 22;
+    on_shared_servers(async |bed| {
+        let books = tempfile::tempdir().unwrap();
+        let mut ingest = bed.ingest().unwrap();
+        ingest.start_ready().await.unwrap();
+        let mut first = consuming(bed, books.path(), "--group all").await;
+        first.stop(SOON).await.unwrap();
+        let mut client = Client::new(ingest.address());
+        for _ in 0..RUNS {
+            // A request of its own is a packet of its own.
+            let answer = client.send(&Request::post(r#"{"body":"one"}"#)).await.unwrap();
+            assert_eq!(answer.status, 202);
+        }
+        for run in 1..=RUNS {
+            let mut consumer = bed.consumer(books.path(), "--group all --count 1").unwrap();
+            consumer.spawn().unwrap();
+            consumer.wait(SOON).await.unwrap();
+            assert_eq!(last_line(&consumer).unwrap().total(), run);
+        }
+        nothing_waits(bed, "all").await;
+        ingest.stop(SOON).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_reading_does_not_keep_the_program_from_ending() {
+    on_shared_servers(async |bed| {
+        let books = tempfile::tempdir().unwrap();
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        // A pipe's default capacity: not one byte more fits into it.
+        writer.write_all(&[b' '; 1 << 16]).unwrap();
+        let mut child = tokio::process::Command::new(environment::binary("severity-consumer").unwrap())
+            .args(["--group", "all", "--json"])
+            .env("WARREN_AMQP__URL", bed.topology.url())
+            .env("WARREN_AMQP__PREFIX", bed.topology.prefix())
+            .env("WARREN_TALLY__PATH", books.path())
+            .stdout(writer)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let joined = async {
+            while bed.topology.waiting("group.all").await.is_err() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(SOON, joined).await.unwrap();
+        let pid = child.id().unwrap().to_string();
+        let told = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.unwrap().success());
+        let status = timeout(SOON, child.wait()).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(1), "it says that nobody reads");
     })
     .await;
 }
