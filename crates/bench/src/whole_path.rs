@@ -243,7 +243,7 @@ pub(crate) async fn embedded_catch_up(servers: &Servers, plan: &Plan) -> Result<
 }
 
 /// Makes sure that the number of accepted messages is the number of messages that are there to be stored.
-pub(crate) fn ensure_whole(filled: &Outcome) -> Result<()> {
+fn ensure_whole(filled: &Outcome) -> Result<()> {
     ensure!(
         filled.refused == 0,
         "{} requests were refused while the queue was filled",
