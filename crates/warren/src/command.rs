@@ -1,10 +1,11 @@
 //! What the commands for people have in common: how they read settings and how they end.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
+use anyhow::Context as _;
 use warren_process::exit::Exit;
 use warren_process::settings::{self, Sources};
 
@@ -38,6 +39,15 @@ pub(crate) fn end(outcome: anyhow::Result<Exit>) -> Exit {
 pub(crate) fn usage(problem: impl std::fmt::Display) -> Exit {
     eprintln!("error: {problem}\n\nFor more information, try '--help'.");
     Exit::Usage
+}
+
+/// Writes to standard output for a command whose work goes on, and whose exit code counts, without a reader too.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Tells whether whoever reads the output has gone.

@@ -144,6 +144,32 @@ async fn nothing_listens_there_and_it_is_said_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_reading_the_ids_does_not_stop_the_sending() {
+    let data = DataFolder::create().unwrap();
+    let mut server = data.warren().unwrap();
+    server.start_ready().await.unwrap();
+    let mut sending = Command::new(environment::binary("warren").unwrap())
+        .args(["send", "--ids", "-"])
+        .env("WARREN_HTTP__LISTEN", server.address().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // Nobody reads any more before the first id is printed.
+    drop(sending.stdout.take());
+    let mut input = sending.stdin.take().unwrap();
+    input.write_all("line\n".repeat(500).as_bytes()).await.unwrap();
+    drop(input);
+    let sent = ended(sending).await.unwrap();
+    assert_eq!(sent.code, Some(0), "{}", sent.said);
+    assert!(sent.said.starts_with("sent 500 messages"), "{}", sent.said);
+    stored(&data, 500).await;
+    server.stop(SOON).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_send_sends_what_it_has_read() {
     let data = DataFolder::create().unwrap();
     let mut server = data.warren().unwrap();

@@ -144,6 +144,15 @@ async fn a_wrong_expectation_fails_with_expected_and_printed_side_by_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_that_nobody_reads_decides_the_exit_code_all_the_same() {
+    let (_folder, file) = small(|text| text.replace("error = { error = 3 }", "error = { error = 4 }"));
+    let mut run = call(&["run", &file]).start().unwrap();
+    drop(run.stdout.take());
+    let ran = ended(run).await.unwrap();
+    assert_eq!(ran.code, Some(1), "{}", ran.said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_file_is_told_with_place_key_and_what_is_allowed_before_anything_starts() {
     for (from, to, told) in [
         (

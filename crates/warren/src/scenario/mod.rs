@@ -140,9 +140,7 @@ async fn run_all(
                 (line, Some(logs))
             }
         };
-        let mut output = io::stdout().lock();
-        output.write_all(line.as_bytes())?;
-        output.flush()?;
+        command::print(&line)?;
         if let Some(logs) = logs {
             exit = Exit::Failure;
             for NamedLog { program, log, .. } in logs {

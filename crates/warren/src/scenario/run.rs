@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use warren_client::Logger;
+use warren_client::{Entry, Logger};
 use warren_domain::ports::NamedGroup;
 use warren_domain::{MessageId, SeverityCounts};
 use warren_pipeline::tally::{GroupReport, GroupState};
@@ -70,9 +70,15 @@ pub(crate) async fn run(
     let mut stage = Stage::new(options.embedded, settings, flags, &folder).map_err(failed)?;
     let progress = Progress::begin(Some(scenario.total()));
 
-    let playing = stop.run_until_cancelled(play(scenario, &mut stage, &progress, options.within));
+    let mut logger = None;
+    let playing = play(scenario, &mut stage, &mut logger, &progress, options.within);
+    let playing = stop.run_until_cancelled(playing);
     let played = AssertUnwindSafe(playing).catch_unwind().await;
     progress.end();
+    if let Some(logger) = logger {
+        // Interrupted: what goes on sending would declare again what is about to be removed.
+        logger.close(Duration::ZERO).await;
+    }
     let logs = stage.logs();
     let cleared = stage.clear_away(options.keep, folder).await;
     let played = match played {
@@ -95,15 +101,17 @@ pub(crate) async fn run(
 async fn play(
     scenario: &Scenario,
     stage: &mut Stage,
+    sending: &mut Option<Logger>,
     progress: &Progress,
     within: Duration,
 ) -> Result<Verdict> {
     let began = Instant::now();
     progress.advance(0, "the consumers start");
     stage.start().await?;
-    let logger = stage.logger()?;
+    let logger = sending.insert(stage.logger()?).clone();
     let sent = send(scenario, stage, &logger, progress).await;
     let report = logger.close(FLUSH_TIMEOUT).await;
+    *sending = None;
     sent?;
     if !report.is_complete() {
         let why = report.stats.last_failure.as_deref().unwrap_or("no confirm");
@@ -166,9 +174,9 @@ async fn send(scenario: &Scenario, stage: &mut Stage, logger: &Logger, progress:
         }
         let known = ids[sending.step as usize].get_mut(sending.number as usize);
         match known {
-            None => drop(entry.await?),
-            Some(Some(id)) => drop(entry.id(*id).await?),
-            Some(unknown) => *unknown = Some(entry.await?),
+            None => drop(taken(logger, entry).await?),
+            Some(Some(id)) => drop(taken(logger, entry.id(*id)).await?),
+            Some(unknown) => *unknown = Some(taken(logger, entry).await?),
         }
         if sent % 1_000 == 0 {
             progress.advance(sent, format!("{} sent", progress.rate(sent)));
@@ -179,6 +187,18 @@ async fn send(scenario: &Scenario, stage: &mut Stage, logger: &Logger, progress:
         }
     }
     Ok(())
+}
+
+/// Hands a message over to the logger, which waits for room: not longer than what was sent may take to be kept.
+async fn taken(logger: &Logger, entry: Entry) -> Result<MessageId> {
+    match timeout(FLUSH_TIMEOUT, entry.into_future()).await {
+        Ok(taken) => Ok(taken?),
+        Err(_) => {
+            let why = logger.stats().trouble;
+            let why = why.as_deref().unwrap_or("nothing is confirmed");
+            bail!("nothing more can be sent for {FLUSH_TIMEOUT:?}: {why}")
+        }
+    }
 }
 
 /// Waits until every group has counted all it was sent, or nothing changes any more.

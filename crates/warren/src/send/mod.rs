@@ -6,7 +6,7 @@ mod outcome;
 pub(crate) mod progress;
 mod target;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -189,7 +189,7 @@ impl Sending<'_> {
         self.progress.end();
         let outcome = Outcome::new(&report, trouble, &faults, end, began.elapsed());
         if self.arguments.json {
-            println!("{}", outcome.to_json(target));
+            command::print(&format!("{}\n", outcome.to_json(target)))?;
         }
         eprintln!("{}", outcome.text(target));
         Ok(if outcome.is_complete() {
@@ -244,7 +244,8 @@ impl Sending<'_> {
             entry = entry.attributes(self.attributes.clone());
         }
         match halt.run_until_cancelled(entry.into_future()).await {
-            Some(Ok(id)) if self.arguments.ids => writeln!(io::stdout(), "{id}")?,
+            // Whoever wanted the ids may have seen enough; the messages are sent all the same.
+            Some(Ok(id)) if self.arguments.ids => command::print(&format!("{id}\n"))?,
             Some(Ok(_)) => {}
             Some(Err(NotLogged::Rejected(rejection))) => {
                 let said = format!("{}; {}", rejection.detail, rejection.hint);
