@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{
     ConsumerGroup, GroupLag, GroupName, HealthCheck, MessageConsumer, MessagePublisher, MessageStore,
-    StoreMaintenance,
+    NamedGroup, StoreMaintenance,
 };
 
 use crate::config::EmbeddedConfig;
@@ -18,7 +18,7 @@ use crate::error::{OpenError, chain};
 use crate::health::{Condition, EmbeddedHealth, StoreHealth};
 use crate::metrics::BYTES;
 use crate::queue::Queue;
-use crate::queue::consumer::Consumer;
+use crate::queue::consumer::{Consumer, Reading};
 use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
 use crate::schema::{QueueMigrator, StoreMigrator};
@@ -125,7 +125,17 @@ impl Embedded {
     /// published meanwhile it gets what the new selection means, as far as the queue still holds it, and drops the rest.
     /// While it has members, what the first of them selects holds for all.
     pub fn consumer(&self, group: ConsumerGroup) -> Box<dyn MessageConsumer> {
-        Box::new(Consumer::new(Arc::clone(&self.queue), group))
+        Box::new(Consumer::new(Arc::clone(&self.queue), group, Reading::Whole))
+    }
+
+    /// Makes a member of a named group for whoever only counts: it is delivered what [`Embedded::consumer`] is, but
+    /// every message with an empty body and no attributes, which are not read.
+    ///
+    /// What it refuses is kept whole. A line that is faulty only in what is not read is delivered like any other; who
+    /// reads it whole, such as the way into the store, puts it among the dead letters.
+    pub fn counting_consumer(&self, group: NamedGroup) -> Box<dyn MessageConsumer> {
+        let group = ConsumerGroup::Named(group);
+        Box::new(Consumer::new(Arc::clone(&self.queue), group, Reading::Envelope))
     }
 
     /// Returns what tells how far a named group is behind: exact in messages and in their age.

@@ -117,15 +117,18 @@ pub(crate) fn draft(json: &[u8]) -> Result<Draft, Rejection> {
         Ok(text) => read(&mut reader, serde_json::Deserializer::from_str(text)),
         Err(_) => read(&mut reader, serde_json::Deserializer::from_slice(json)),
     };
-    read.map_err(|error| {
-        reader.rejection.take().unwrap_or_else(|| {
-            reader.pointer.reject(
-                RejectionCode::InvalidJson,
-                format!("not JSON that can be kept: {error}"),
-                "send RFC 8259 JSON in UTF-8: no lone surrogates, no NaN, no number beyond a 64-bit float",
-            )
-        })
-    })
+    read.map_err(|error| reader.fault(&error))
+}
+
+/// Reads one JSON object as a draft, but not what it says: the body is empty, the attributes are absent.
+///
+/// Body and attributes are stepped over without being built; their bytes need not even be UTF-8.
+pub(crate) fn envelope(json: &[u8]) -> Result<Draft, Rejection> {
+    let mut reader = Reader {
+        skips_content: true,
+        ..Reader::default()
+    };
+    read(&mut reader, serde_json::Deserializer::from_slice(json)).map_err(|error| reader.fault(&error))
 }
 
 fn read<'de, R: serde_json::de::Read<'de>>(
@@ -142,6 +145,8 @@ fn read<'de, R: serde_json::de::Read<'de>>(
 struct Reader {
     pointer: Pointer,
     rejection: Option<Rejection>,
+    /// Whether body and attributes are stepped over.
+    skips_content: bool,
 }
 
 impl Reader {
@@ -154,6 +159,17 @@ impl Reader {
     ) -> E {
         self.rejection = Some(self.pointer.reject(code, detail, hint));
         E::custom("rejected")
+    }
+
+    /// Returns the rejection that `error` stands for, or else one that says what is wrong with the JSON.
+    fn fault(&mut self, error: &serde_json::Error) -> Rejection {
+        self.rejection.take().unwrap_or_else(|| {
+            self.pointer.reject(
+                RejectionCode::InvalidJson,
+                format!("not JSON that can be kept: {error}"),
+                "send RFC 8259 JSON in UTF-8: no lone surrogates, no NaN, no number beyond a 64-bit float",
+            )
+        })
     }
 }
 
@@ -213,6 +229,12 @@ impl<'de> Visitor<'de> for DraftSeed<'_> {
                 "id" => draft.id = map.next_value_seed(Text(reader, parse_id))?,
                 "severity" => draft.severity = map.next_value_seed(Text(reader, parse_severity))?,
                 "source" => draft.source = map.next_value_seed(Text(reader, parse_source))?,
+                "body" if reader.skips_content => {
+                    draft.body = map.next_value::<Option<IgnoredAny>>()?.map(|_| String::new());
+                }
+                "attributes" if reader.skips_content => {
+                    map.next_value::<IgnoredAny>()?;
+                }
                 "body" => draft.body = map.next_value_seed(Text(reader, |text| Ok(text.to_owned())))?,
                 "attributes" => draft.attributes = map.next_value_seed(AttributesSeed(reader))?,
                 "occurred_at" => draft.occurred_at = map.next_value_seed(Text(reader, parse_time))?,

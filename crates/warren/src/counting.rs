@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use warren_adapter_embedded::{Embedded, EmbeddedTally, OpenError};
-use warren_domain::ports::{ConsumerGroup, GroupLag, HealthCheck, NamedGroup, Unhealthy};
+use warren_domain::ports::{GroupLag, HealthCheck, NamedGroup, Unhealthy};
 use warren_pipeline::tally::{GroupReport, GroupState, TallyHealth, TallyLoop, TallyParts, Until};
 
 use crate::settings::Settings;
@@ -44,7 +44,7 @@ impl Counting {
                 lag,
             };
             let (name, consumers) = (group.name.clone(), Arc::clone(embedded));
-            let subscribe = move || Ok(consumers.consumer(ConsumerGroup::Named(group.clone())));
+            let subscribe = move || Ok(consumers.counting_consumer(group.clone()));
             let tally_loop = TallyLoop::new(subscribe, parts, &settings.tally, Until::default());
             health.push((name, tally_loop.health()));
             loops.push(tally_loop);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use warren_domain::ports::{
     ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, Refused, SettleError, Settlement, StartAt,
 };
-use warren_domain::{Message, Selection, SeveritySet};
+use warren_domain::{Message, Rejection, Selection, SeveritySet};
 
 use super::dead_letter::{DeadLine, Origin};
 use super::group::{Delivered, Group, Membership};
@@ -25,11 +25,31 @@ use crate::error::{chain, explain, fault};
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
+/// How much of each message a member of a group reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reading {
+    /// All of it.
+    Whole,
+    /// All but body and attributes.
+    Envelope,
+}
+
+impl Reading {
+    fn message(self, line: &[u8]) -> Result<Message, Rejection> {
+        match self {
+            Self::Whole => Message::from_json(line),
+            // What cannot be read has the same fault for every group.
+            Self::Envelope => Message::envelope_from_json(line).or_else(|_| Message::from_json(line)),
+        }
+    }
+}
+
 /// A member of a consumer group.
 ///
 /// Members of one group share its rows: each row goes to one of them, and comes again, to any, when it is dropped.
 pub(crate) struct Consumer {
     queue: Arc<Queue>,
+    reading: Reading,
     joining: Joining,
     membership: Option<Membership>,
     head: watch::Receiver<Head>,
@@ -47,7 +67,7 @@ impl fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(queue: Arc<Queue>, group: ConsumerGroup) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, group: ConsumerGroup, reading: Reading) -> Self {
         let joining = match group {
             ConsumerGroup::Store => Joining {
                 name: STORE_GROUP.to_owned(),
@@ -66,6 +86,7 @@ impl Consumer {
             }
         };
         Self {
+            reading,
             joining,
             membership: None,
             head: queue.head.clone(),
@@ -81,7 +102,7 @@ impl Consumer {
         loop {
             let (group, row, delivered, permits) = self.row().await?;
             let claim = Claim::new(&self.queue, &group, &row, delivered, permits);
-            if let Some(delivery) = claim.into_delivery(row, delivered).await {
+            if let Some(delivery) = claim.into_delivery(row, delivered, self.reading).await {
                 return Some(delivery);
             }
         }
@@ -198,8 +219,13 @@ impl Claim {
     }
 
     /// Reads the row; one without any message for the group is settled at once.
-    async fn into_delivery(mut self, row: LogRow, delivered: Delivered) -> Option<Delivery> {
-        let messages = self.read(row.lines);
+    async fn into_delivery(
+        mut self,
+        row: LogRow,
+        delivered: Delivered,
+        reading: Reading,
+    ) -> Option<Delivery> {
+        let messages = self.read(row.lines, reading);
         if messages.is_empty() {
             if let Err(error) = Box::new(self).settle(Vec::new()).await {
                 tracing::warn!(error = chain(&error), "undecodable lines could not be kept");
@@ -217,12 +243,12 @@ impl Claim {
         })
     }
 
-    fn read(&mut self, lines: Vec<u8>) -> Vec<Message> {
+    fn read(&mut self, lines: Vec<u8>, reading: Reading) -> Vec<Message> {
         let mut messages = Vec::new();
         let mut begin = 0;
         for (number, line) in lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let end = begin + line.len();
-            match Message::from_json(line) {
+            match reading.message(line) {
                 // A row holds messages of many sources; what the group does not select is settled with the rest.
                 Ok(message) if !self.group.selection().matches(&message) => {}
                 Ok(message) => {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::time::timeout;
-use warren_adapter_conformance::samples::{assert_same_messages, message, messages};
+use warren_adapter_conformance::samples::{assert_same_messages, extremes, message, messages};
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
-use warren_domain::ports::ConsumerGroup;
+use warren_domain::ports::{ConsumerGroup, DeadLetterReason, NamedGroup};
 use warren_domain::{Message, Severity};
 
-use crate::support::{config, directory, drain, eventually, named, next, open, publish, take};
+use crate::support::{config, directory, drain, envelope, eventually, named, next, open, publish, take};
 
 fn of(severity: Severity, sent: &[Message]) -> Vec<Message> {
     let chosen = sent.iter().filter(|message| message.severity == severity);
@@ -196,5 +196,66 @@ async fn a_group_that_nobody_attends_expires() {
         crate::opening::count(&file, "select count(*) from groups where name = 'g'").await == 0
     })
     .await;
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn a_counting_member_is_delivered_envelopes_and_what_it_refuses_is_kept_whole() {
+    let directory = directory();
+    let embedded = open(directory.path()).await;
+    let [all, ..] = NamedGroup::shipped();
+    let mut counting = embedded.counting_consumer(all);
+    let sent = extremes();
+    publish(&embedded, &sent).await;
+    let envelopes: Vec<_> = sent.iter().map(envelope).collect();
+    assert_same_messages(&take(&mut *counting, sent.len()).await, &envelopes);
+
+    let again = message(Severity::Error, "a", "said in full");
+    publish(&embedded, std::slice::from_ref(&again)).await;
+    let reason = DeadLetterReason {
+        code: "refused_by_store",
+        detail: "a test".to_owned(),
+    };
+    next(&mut *counting).await.dead_letter(reason).await.unwrap();
+    let letters = embedded.reader().dead_letters(10).await.unwrap();
+    let mut line = Vec::new();
+    again.append_json_line(&mut line);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].line, line);
+    assert_eq!(letters[0].source.as_deref(), Some(again.source.as_str()));
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn a_counting_member_keeps_an_undecodable_line_as_any_other_does() {
+    let directory = directory();
+    let embedded = open(directory.path()).await;
+    let sent = messages(1);
+    publish(&embedded, &sent).await;
+    embedded.close().await;
+    drop(embedded);
+    let file = directory.path().join("data/queue.db");
+    let damage = "update log set lines = \
+                  cast('no json' || char(10) || '[]' || char(10) || cast(lines as text) as blob)";
+    crate::opening::run_sql(&file, &[damage]).await;
+
+    let embedded = open(directory.path()).await;
+    let [all, ..] = NamedGroup::shipped();
+    let mut counting = embedded.counting_consumer(all.clone());
+    assert_same_messages(&take(&mut *counting, 1).await, &[envelope(&sent[0])]);
+    let mut whole = embedded.consumer(ConsumerGroup::Store);
+    assert_same_messages(&take(&mut *whole, 1).await, &sent);
+    let letters = embedded.reader().dead_letters(10).await.unwrap();
+    let of = |group: &str| {
+        let mut letters: Vec<_> = letters
+            .iter()
+            .filter(|letter| letter.group == group)
+            .map(|letter| (&letter.line, &letter.reason, &letter.detail))
+            .collect();
+        letters.sort();
+        letters
+    };
+    assert_eq!(of(all.name.as_str()).len(), 2);
+    assert_eq!(of(all.name.as_str()), of("*store"));
     embedded.close().await;
 }

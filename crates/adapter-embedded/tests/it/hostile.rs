@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use warren_adapter_conformance::samples::{assert_same_messages, message};
 use warren_domain::{Attributes, Body, Message, MessageLimits, Severity, Timestamp};
 
-use crate::support::{directory, drain, ids, open, publish};
+use crate::support::{directory, drain, envelope, ids, open, publish};
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -96,4 +96,23 @@ fn whatever_the_validator_takes_reads_back_equal() {
         })
         .unwrap();
     runtime.block_on(embedded.close());
+}
+
+#[test]
+fn the_envelope_of_whatever_the_validator_takes_is_the_message_without_body_and_attributes() {
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::default()
+    });
+    runner
+        .run(
+            &any_message().prop_filter_map("accepted", |message| message),
+            |message| {
+                let mut line = Vec::new();
+                message.append_json_line(&mut line);
+                prop_assert_eq!(Message::envelope_from_json(&line), Ok(envelope(&message)));
+                Ok(())
+            },
+        )
+        .unwrap();
 }

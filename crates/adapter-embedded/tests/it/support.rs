@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer, NamedGroup, StartAt};
-use warren_domain::{Message, MessageId, Selection, Severity};
+use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Selection, Severity};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,6 +64,15 @@ pub(crate) async fn drain(embedded: &Embedded) -> usize {
 
 pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {
     messages.iter().map(|message| message.id).collect()
+}
+
+/// Returns the message without what it says.
+pub(crate) fn envelope(message: &Message) -> Message {
+    Message {
+        body: Body::new(String::new(), &MessageLimits::default()).unwrap(),
+        attributes: Attributes::default(),
+        ..message.clone()
+    }
 }
 
 pub(crate) fn named(name: &str, severities: impl IntoIterator<Item = Severity>) -> ConsumerGroup {
