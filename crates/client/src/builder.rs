@@ -115,7 +115,8 @@ impl LoggerBuilder {
     /// Sets how many messages are handed to the publisher at once. Default 1,000; 1 to 10,000.
     ///
     /// There is no linger timer: what waits when the publisher has a hand free goes at once, so that batches grow with
-    /// the load. All batches in flight together never hold more than half of `max_messages` and `max_bytes`.
+    /// the load. All batches in flight together never hold more than half of `max_messages` and `max_bytes`,
+    /// but for one message each.
     pub fn batch_messages(mut self, messages: usize) -> Self {
         self.batch_messages = messages;
         self

@@ -45,8 +45,10 @@ impl Entry {
         severity: Severity,
         source: &Source,
         common: &Arc<Map<String, Value>>,
-        body: String,
+        mut body: String,
     ) -> Self {
+        // What is spare would be held unweighed.
+        body.shrink_to_fit();
         let draft = Draft {
             id: Some(MessageId::generate()),
             severity: Some(severity),
@@ -156,12 +158,15 @@ impl IntoFuture for Entry {
     type Output = Result<MessageId, NotLogged>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    /// Logs it; where the policy is to wait for room, this task waits. Dropped while it waits, it counts as dropped.
+    /// Logs it; where the policy is to wait for room, this task waits. Dropped before that is done, also without ever
+    /// having been polled, it counts as dropped.
     fn into_future(mut self) -> Self::IntoFuture {
+        let put = self
+            .message()
+            .map(|message| (message.id, self.shared.put(message)));
         Box::pin(async move {
-            let message = self.message()?;
-            let id = message.id;
-            self.shared.put(message).await?;
+            let (id, put) = put?;
+            put.await?;
             Ok(id)
         })
     }

@@ -20,7 +20,8 @@ use crate::stats::{CloseReport, Stats};
 /// [`WhenFull::Wait`](crate::WhenFull::Wait).
 ///
 /// [`close`](Logger::close) it at the end of the program. Dropping the last clone sends what is left, too, but waits for
-/// that only a moment ([`LoggerBuilder::drop_wait`]) and tells nobody what became of it.
+/// that only a moment ([`LoggerBuilder::drop_wait`]) and tells nobody what became of it. As long as the publisher is
+/// unavailable after that, the sender's thread stays and publishes again.
 #[derive(Clone, Debug)]
 pub struct Logger {
     handle: Arc<Handle>,

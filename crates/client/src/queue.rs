@@ -40,6 +40,8 @@ impl Held {
 #[derive(Debug)]
 pub(crate) enum Offer {
     Taken,
+    /// Taken, and what was dropped for it was the last that a flush waited for: those who wait are to be told.
+    TakenAndFlushed,
     /// Its severity is among the lowest, and there is no room.
     Dropped,
     Closed,
@@ -140,6 +142,7 @@ impl Queue {
             self.drop_one(severity);
             return Offer::Closed;
         }
+        let first_epoch = self.first_epoch;
         match self.when_full {
             WhenFull::Wait => {
                 if !self.fits(&held) {
@@ -154,7 +157,11 @@ impl Queue {
             }
         }
         self.push(held);
-        Offer::Taken
+        if self.first_epoch == first_epoch {
+            Offer::Taken
+        } else {
+            Offer::TakenAndFlushed
+        }
     }
 
     fn fits(&self, held: &Held) -> bool {
@@ -361,18 +368,22 @@ fn weight(message: &Message) -> usize {
 fn map_weight(map: &Map<String, Value>) -> usize {
     // A node of the map, a string, a value.
     const ENTRY: usize = 2 * size_of::<String>() + size_of::<Value>();
-    map.iter()
-        .map(|(key, value)| ENTRY + key.len() + value_weight(value))
-        .sum()
+    // The first leaf has room for eleven of them, however few there are.
+    const LEAF: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 2 * size_of::<usize>();
+    let leaf = if map.is_empty() { 0 } else { LEAF };
+    let entries: usize = map
+        .iter()
+        .map(|(key, value)| ENTRY + key.capacity() + value_weight(value))
+        .sum();
+    leaf + entries
 }
 
 fn value_weight(value: &Value) -> usize {
     match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| size_of::<Value>() + value_weight(item))
-            .sum(),
+        Value::String(text) => text.capacity(),
+        Value::Array(items) => {
+            items.capacity() * size_of::<Value>() + items.iter().map(value_weight).sum::<usize>()
+        }
         Value::Object(map) => map_weight(map),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }

@@ -147,6 +147,35 @@ fn a_mark_is_passed_once_all_before_it_is_answered_for() {
 }
 
 #[test]
+fn a_newcomer_that_ends_a_flush_says_so() {
+    let mut queue = queue(3, WhenFull::DropLowest);
+    offer(&mut queue, Severity::Debug);
+    let mark = queue.mark();
+    offer(&mut queue, Severity::Debug);
+    offer(&mut queue, Severity::Error);
+    assert_eq!(queue.take(Bounds { messages: 1, ..ALL }).len(), 1);
+    // The latest goes first, and nobody waits for that.
+    assert!(matches!(offer(&mut queue, Severity::Critical), Offer::Taken));
+    assert!(!queue.has_passed(mark));
+    assert!(matches!(
+        offer(&mut queue, Severity::Critical),
+        Offer::TakenAndFlushed
+    ));
+    assert!(queue.has_passed(mark));
+}
+
+#[test]
+fn spare_capacity_and_the_leaf_of_a_map_have_weight() {
+    let mut text = String::with_capacity(5_000);
+    text.push('x');
+    assert!(value_weight(&Value::String(text)) >= 5_000);
+    assert!(value_weight(&Value::Array(Vec::with_capacity(100))) >= 100 * size_of::<Value>());
+    assert_eq!(map_weight(&Map::new()), 0);
+    let one = Map::from_iter([("a".to_owned(), Value::Null)]);
+    assert!(map_weight(&one) >= 600);
+}
+
+#[test]
 fn every_call_is_in_the_books_exactly_once() {
     let mut queue = queue(4, WhenFull::DropLowest);
     let mut calls = 0;

@@ -38,7 +38,8 @@ struct Manner {
 
 impl Manner {
     fn of(builder: &LoggerBuilder) -> Self {
-        // Half of what is held stays free to be dropped or to wait, so that a hanging publisher never holds it all.
+        // Half of what is held stays free to be dropped or to wait, so that a hanging publisher does not hold it all; a
+        // batch has at least one message, however small the half.
         let share = |all: usize| (all / 2 / builder.batches_in_flight).max(1);
         Self {
             batch: Bounds {
@@ -70,7 +71,8 @@ where
     let queue = Queue::new(bounds, builder.when_full);
     let shared = Arc::new(Shared::new(queue, builder.max_bytes, builder.limits));
     let (made, mut is_made) = oneshot::channel();
-    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    // Without a buffer: a publisher that is ready when nobody waits any more is not left running.
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(0);
     let sending = Arc::clone(&shared);
     let body = move || {
         own_thread::mark();

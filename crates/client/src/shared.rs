@@ -1,7 +1,8 @@
 //! What the clones of a logger and its sender share: the queue, and the ways to wait for it.
 
+use std::future::Future;
 use std::pin::pin;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -72,6 +73,10 @@ impl Shared {
                     return Err(NotLogged::Full);
                 }
                 Offer::Taken => break,
+                Offer::TakenAndFlushed => {
+                    self.announce();
+                    break;
+                }
                 Offer::Dropped => return Err(NotLogged::Full),
                 Offer::Closed => return Err(NotLogged::Closed),
             };
@@ -87,33 +92,49 @@ impl Shared {
 
     /// Takes a message in; where the policy is to wait for room, this task waits.
     ///
-    /// Dropped while it waits, the message counts as dropped.
-    pub(crate) async fn put(&self, message: Message) -> Result<(), NotLogged> {
+    /// Dropped before that is done, also without ever having been polled, the message counts as dropped.
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        message: Message,
+    ) -> impl Future<Output = Result<(), NotLogged>> + Send + use<> {
         let mut held = Held::new(message, self.max_bytes);
+        let shared = Arc::clone(self);
         let mut uncounted = Uncounted {
-            shared: self,
+            shared: Arc::clone(self),
             severity: Some(held.message.severity),
         };
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            // Before the look at the queue, or what happens right after it would be missed.
-            changed.as_mut().enable();
-            let offer = self.queue().offer(held);
-            let taken = match offer {
-                Offer::NoRoom(back) => {
-                    held = *back;
-                    changed.await;
-                    continue;
-                }
-                Offer::Taken => {
-                    self.work.notify_one();
-                    Ok(())
-                }
-                Offer::Dropped => Err(NotLogged::Full),
-                Offer::Closed => Err(NotLogged::Closed),
-            };
-            uncounted.severity = None;
-            return taken;
+        async move {
+            loop {
+                let mut changed = pin!(shared.changed.notified());
+                // Before the look at the queue, or what happens right after it would be missed.
+                changed.as_mut().enable();
+                let offer = shared.queue().offer(held);
+                let taken = match offer {
+                    Offer::NoRoom(back) if !own_thread::is_marked() => {
+                        held = *back;
+                        changed.await;
+                        continue;
+                    }
+                    // The sender would wait for itself.
+                    Offer::NoRoom(_) => {
+                        uncounted.drop_now();
+                        return Err(NotLogged::Full);
+                    }
+                    Offer::Taken => {
+                        shared.work.notify_one();
+                        Ok(())
+                    }
+                    Offer::TakenAndFlushed => {
+                        shared.work.notify_one();
+                        shared.announce();
+                        Ok(())
+                    }
+                    Offer::Dropped => Err(NotLogged::Full),
+                    Offer::Closed => Err(NotLogged::Closed),
+                };
+                uncounted.is_counted();
+                return taken;
+            }
         }
     }
 
@@ -164,6 +185,10 @@ impl Shared {
             if holds(&mut self.queue()) {
                 return true;
             }
+            // What would have to happen happens on this very thread.
+            if own_thread::is_marked() {
+                return false;
+            }
             if timeout_at(deadline, changed).await.is_err() {
                 return holds(&mut self.queue());
             }
@@ -176,15 +201,27 @@ const LONG: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// A message whose caller may stop waiting for room at any moment.
 #[derive(Debug)]
-struct Uncounted<'a> {
-    shared: &'a Shared,
+struct Uncounted {
+    shared: Arc<Shared>,
     severity: Option<Severity>,
 }
 
-impl Drop for Uncounted<'_> {
-    fn drop(&mut self) {
-        if let Some(severity) = self.severity {
+impl Uncounted {
+    /// The queue has counted it.
+    fn is_counted(&mut self) {
+        self.severity = None;
+    }
+
+    /// Counts it as dropped, once.
+    fn drop_now(&mut self) {
+        if let Some(severity) = self.severity.take() {
             self.shared.queue().drop_one(severity);
         }
+    }
+}
+
+impl Drop for Uncounted {
+    fn drop(&mut self) {
+        self.drop_now();
     }
 }

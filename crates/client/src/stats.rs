@@ -20,7 +20,8 @@ pub struct Stats {
     /// No messages: a body or attributes over the limits.
     pub rejected: SeverityCounts,
     /// Handed to the publisher and given up: refused, unroutable for too long, or not confirmed when the logger was
-    /// closed. Only of the last kind some may have arrived.
+    /// closed. Some may have arrived all the same: of the last kind, and where the answer to an earlier try was lost
+    /// and a later one was refused.
     pub failed: SeverityCounts,
     /// On their way: waiting, being published, or to be repeated.
     pub waiting: SeverityCounts,

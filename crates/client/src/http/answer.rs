@@ -90,8 +90,8 @@ pub(super) fn read(
             error: said.unavailable(""),
             retry_after,
         },
-        // A key, an address, a proxy: an operator can mend it, and no message is at fault.
-        401 | 403 | 404 | 405 | 407 => Verdict::All(said.unavailable("")),
+        // A key, an address, a proxy, what a proxy takes: an operator can mend it, and no message is at fault.
+        401 | 403 | 404 | 405 | 407 | 411 | 415 | 421 | 431 => Verdict::All(said.unavailable("")),
         400..=499 => Verdict::All(said.refused()),
         _ => Verdict::All(said.unavailable("as Warren never does")),
     }

@@ -35,7 +35,7 @@ pub use builder::{Compression, HttpPublisherBuilder, HttpPublisherError};
 /// | 413 | sent again in halves; a single message is *refused* |
 /// | 422 | *refused* |
 /// | 503 and the like, no answer, when the deadline is near | *unavailable*, or *unroutable*; with a per-message outcome only those that it names |
-/// | 401, 403, 404, 405, redirections, answers that are not Warren's | *unavailable* at once: an operator can mend it, and no message is at fault |
+/// | 401, 403, 404, 405, 407, 411, 415, 421, 431, redirections, answers that are not Warren's | *unavailable* at once: an operator can mend it, and no message is at fault |
 /// | any other 4xx | *refused* |
 ///
 /// TLS is rustls on ring, with the system's authorities. `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are

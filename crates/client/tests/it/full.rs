@@ -96,6 +96,19 @@ async fn who_stops_waiting_is_counted_as_dropped() {
 }
 
 #[tokio::test]
+async fn a_future_that_is_never_polled_sends_nothing_and_counts_as_dropped() {
+    let gate = Gate::open();
+    let logger = quick().start(gate.clone()).unwrap();
+    drop(logger.info("x").into_future());
+    assert_eq!(logger.stats().dropped, counts([(Severity::Info, 1)]));
+    drop(logger.error("x".repeat(300_000)).into_future());
+    let stats = logger.close(PATIENCE).await.stats;
+    assert_adds_up(&stats, &counts([(Severity::Info, 1), (Severity::Error, 1)]));
+    assert_eq!((stats.dropped.total(), stats.rejected.total()), (1, 1));
+    assert!(gate.published().is_empty());
+}
+
+#[tokio::test]
 async fn who_waits_while_the_logger_is_closed_is_told() {
     let gate = Gate::closed();
     let logger = quick()
@@ -191,7 +204,9 @@ impl MessagePublisher for Chatty {
         if let Some(logger) = self.0.get() {
             for _ in 0..10 {
                 logger.debug("I am publishing");
+                assert_eq!(logger.debug("I am publishing").await, Err(NotLogged::Full));
             }
+            logger.flush(PATIENCE).await.unwrap_err();
         }
         Ok(())
     }
@@ -209,7 +224,7 @@ async fn a_publisher_that_logs_to_its_own_logger_never_waits_for_itself() {
     slot.set(logger.clone()).unwrap();
     logger.info("begin");
     logger.flush(PATIENCE).await.unwrap();
-    assert_eq!(logger.stats().dropped, counts([(Severity::Debug, 10)]));
+    assert_eq!(logger.stats().dropped, counts([(Severity::Debug, 20)]));
     let report = logger.close(PATIENCE).await;
     assert_eq!(report.stats.published, counts([(Severity::Info, 1)]));
 }
