@@ -16,7 +16,7 @@ use crate::command::grouped;
 pub(super) struct Outcome {
     /// Kept by the broker.
     sent: u64,
-    /// Surely not kept.
+    /// Refused, for good; where an earlier try was not answered, some of them may be kept all the same.
     failed: u64,
     /// Handed over, but never confirmed.
     unknown: u64,
