@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_stops_is_read_to_its_last_line() {
         let (child, mut said) =
-            shell("trap 'echo bye; exit 0' TERM; echo up; echo log >&2; while :; do sleep 0.02; done");
+            shell("trap 'echo bye; exit 0' TERM; echo log >&2; echo up; while :; do sleep 0.02; done");
         assert_eq!(said.recv().await.unwrap(), "up");
         let log = child.log();
         child.stop().await.unwrap();
