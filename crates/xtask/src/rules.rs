@@ -23,6 +23,7 @@ const TESTS: &[&str] = &[
     "warren-adapter-conformance",
     "warren-bench",
     "warren-e2e",
+    "warren-torture",
     "warren-xtask",
 ];
 
