@@ -6,10 +6,11 @@
 //! warren_adapter_conformance::broker_suite!(MyBroker::fresh());
 //! warren_adapter_conformance::store_suite!(MyStore::fresh());
 //! warren_adapter_conformance::tally_suite!(MyBook::fresh());
+//! warren_adapter_conformance::dead_letters_suite!(MyLetters::fresh());
 //! ```
 //!
 //! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`],
-//! [`store::StoreUnderTest`] or [`tally::TallyUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the
+//! [`store::StoreUnderTest`], [`tally::TallyUnderTest`] or [`dead_letters::DeadLettersUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the
 //! crate that calls the macro needs `tokio` among its dependencies.
 //!
 //! The suites fail by panicking, as tests do.
@@ -18,8 +19,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 pub mod broker;
+pub mod dead_letters;
 pub mod samples;
 pub mod scripted;
+pub mod scripted_letters;
 pub mod store;
 pub mod tally;
 

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
 use warren_adapter_conformance::scripted::ScriptedStore;
+use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
 use warren_adapter_conformance::store::StoreUnderTest;
-use warren_domain::ports::MessageStore;
+use warren_domain::ports::{DeadLetters, MessageStore};
 use warren_domain::{Message, MessageId, SeverityCounts};
 
 struct Subject(Arc<ScriptedStore>);
@@ -41,3 +43,20 @@ impl StoreUnderTest for Subject {
 }
 
 warren_adapter_conformance::store_suite!(fresh());
+
+struct Letters(Arc<ScriptedDeadLetters>);
+
+async fn no_letters() -> Arc<Letters> {
+    Arc::new(Letters(ScriptedDeadLetters::new()))
+}
+
+#[async_trait]
+impl DeadLettersUnderTest for Letters {
+    fn letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::clone(&self.0) as Arc<dyn DeadLetters>
+    }
+
+    async fn tear_down(&self) {}
+}
+
+warren_adapter_conformance::dead_letters_suite!(no_letters());

@@ -3,6 +3,7 @@
 //! A type is an adapter when it passes the port's suite in `adapter-conformance`, not when it compiles.
 
 mod consumer;
+mod dead_letters;
 mod health;
 mod publisher;
 mod store;
@@ -11,6 +12,12 @@ mod tally;
 pub use consumer::{
     ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, InvalidGroupName, Lag, MessageConsumer,
     NamedGroup, Refused, SettleError, Settlement, StartAt,
+};
+pub use dead_letters::{
+    DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterCounts, DeadLetterFilter, DeadLetterId,
+    DeadLetterPlace, DeadLetters, DeadLettersError, DeadSettlement, Death, InvalidDeadLetterId,
+    InvalidDeadLetterPlace, InvalidSourceBranch, KeptLetter, LetterFacts, LetterText, MOST_LISTED, Revision,
+    SourceBranch,
 };
 pub use health::{HealthCheck, Unhealthy};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};

@@ -1,0 +1,153 @@
+//! Dead letters in memory, that fail as a test tells them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use warren_domain::Source;
+use warren_domain::ports::{
+    DeadLetter, DeadLetterCounts, DeadLetterFilter, DeadLetterId, DeadLetterPlace, DeadLetters,
+    DeadLettersError, Death, KeptLetter, MOST_LISTED, Revision, SourceBranch,
+};
+
+/// Keeps letters in memory; passes the suite of the port when nothing fails.
+#[derive(Debug, Default)]
+pub struct ScriptedDeadLetters {
+    rows: Mutex<BTreeMap<DeadLetterId, Row>>,
+    failures: Mutex<VecDeque<DeadLettersError>>,
+}
+
+#[derive(Debug)]
+struct Row {
+    kept: KeptLetter,
+    death: Death,
+    content: Vec<u8>,
+}
+
+impl ScriptedDeadLetters {
+    /// Makes a place with nothing in it.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Lets the next calls fail, one with each of these.
+    pub fn fail(&self, failures: impl IntoIterator<Item = DeadLettersError>) {
+        lock(&self.failures).extend(failures);
+    }
+
+    fn failure(&self) -> Result<(), DeadLettersError> {
+        lock(&self.failures).pop_front().map_or(Ok(()), Err)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn of_branch(source: &Source, branch: &SourceBranch) -> bool {
+    match source.as_str().strip_prefix(branch.root.as_str()) {
+        Some("") => true,
+        Some(rest) => branch.beneath && rest.starts_with('.'),
+        None => false,
+    }
+}
+
+fn meant(filter: &DeadLetterFilter, kept: &KeptLetter) -> bool {
+    let facts = &kept.facts;
+    (filter.ids.is_empty() || filter.ids.contains(&facts.id))
+        && (filter.reasons.is_empty()
+            || filter
+                .reasons
+                .iter()
+                .any(|reason| reason == facts.reason.as_str()))
+        && filter
+            .severities
+            .is_none_or(|set| facts.severity.is_some_and(|severity| set.contains(severity)))
+        && filter.source.as_ref().is_none_or(|branch| {
+            let source = facts.source.as_ref();
+            source.is_some_and(|source| of_branch(source, branch))
+        })
+        && filter.since.is_none_or(|since| facts.last_at >= since)
+        && filter.until.is_none_or(|until| facts.last_at < until)
+}
+
+#[async_trait]
+impl DeadLetters for ScriptedDeadLetters {
+    async fn list(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterPlace>,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, DeadLettersError> {
+        self.failure()?;
+        let order = |place: DeadLetterPlace| (place.last_at, place.id);
+        let mut found: Vec<_> = lock(&self.rows)
+            .values()
+            .map(|row| row.kept.clone())
+            .filter(|kept| meant(filter, kept))
+            .filter(|kept| after.is_none_or(|after| order(kept.place()) < order(after)))
+            .collect();
+        found.sort_by_key(|kept| std::cmp::Reverse(order(kept.place())));
+        found.truncate(limit.min(MOST_LISTED));
+        Ok(found)
+    }
+
+    async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        self.failure()?;
+        let rows = lock(&self.rows);
+        let found = ids.iter().take(MOST_LISTED).filter_map(|id| rows.get(id));
+        Ok(found.map(|row| (row.kept.clone(), row.content.clone())).collect())
+    }
+
+    async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {
+        self.failure()?;
+        let mut counts = DeadLetterCounts::default();
+        for row in lock(&self.rows).values().filter(|row| meant(filter, &row.kept)) {
+            let reason = row.kept.facts.reason.as_str().to_owned();
+            *counts.by_reason.entry(reason).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError> {
+        self.failure()?;
+        let mut rows = lock(&self.rows);
+        for letter in letters {
+            let revision = Revision::generate();
+            let Some(row) = rows.get_mut(&letter.facts.id) else {
+                let kept = KeptLetter {
+                    facts: letter.facts.clone(),
+                    revision,
+                    bytes: letter.content.len() as u64,
+                };
+                let (death, content) = (letter.death, letter.content.clone());
+                rows.insert(letter.facts.id, Row { kept, death, content });
+                continue;
+            };
+            if row.death == letter.death {
+                continue;
+            }
+            let facts = &mut row.kept.facts;
+            facts.reason = letter.facts.reason.clone();
+            facts.detail = letter.facts.detail.clone();
+            facts.queue = letter.facts.queue.clone();
+            facts.attempts += letter.facts.attempts;
+            facts.last_at = facts.last_at.max(letter.facts.last_at);
+            row.kept.revision = revision;
+            row.death = letter.death;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, letters: &[(DeadLetterId, Revision)]) -> Result<u64, DeadLettersError> {
+        self.failure()?;
+        let mut rows = lock(&self.rows);
+        let before = rows.len();
+        for (id, revision) in letters {
+            if rows.get(id).is_some_and(|row| row.kept.revision == *revision) {
+                rows.remove(id);
+            }
+        }
+        Ok((before - rows.len()) as u64)
+    }
+}
