@@ -4,6 +4,7 @@
 //! only to the version they know.
 
 mod m0001_messages;
+mod m0002_dead_letters;
 
 use sea_orm::DynIden;
 use sea_orm::sea_query::{Alias, IntoIden};
@@ -27,7 +28,10 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_messages::Migration)]
+        vec![
+            Box::new(m0001_messages::Migration),
+            Box::new(m0002_dead_letters::Migration),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
-use warren_adapter_postgres::{PostgresReader, PostgresStore};
-use warren_domain::ports::MessageStore;
+use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader, PostgresStore};
+use warren_domain::ports::{DeadLetters, MessageStore};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use crate::support::{Database, drop_database};
@@ -51,3 +52,32 @@ impl StoreUnderTest for Postgres {
 }
 
 warren_adapter_conformance::store_suite!(Postgres::fresh());
+
+struct Letters {
+    database: Database,
+    letters: Arc<PostgresDeadLetters>,
+}
+
+impl Letters {
+    async fn fresh() -> Arc<Self> {
+        let database = Database::migrated().await;
+        Arc::new(Self {
+            letters: Arc::new(PostgresDeadLetters::new(database.config()).unwrap()),
+            database,
+        })
+    }
+}
+
+#[async_trait]
+impl DeadLettersUnderTest for Letters {
+    fn letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::clone(&self.letters) as _
+    }
+
+    async fn tear_down(&self) {
+        self.letters.close().await;
+        drop_database(&self.database.name).await;
+    }
+}
+
+warren_adapter_conformance::dead_letters_suite!(Letters::fresh());
