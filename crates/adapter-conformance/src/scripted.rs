@@ -1,6 +1,7 @@
 //! Ports that do as they are told, for tests of what stands above them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,7 @@ pub struct ScriptedStore {
     refused: Mutex<HashSet<MessageId>>,
     held_off: Mutex<HashSet<MessageId>>,
     panics: Mutex<HashSet<MessageId>>,
+    refuses_all: AtomicBool,
     calls: watch::Sender<usize>,
 }
 
@@ -110,8 +112,19 @@ impl ScriptedStore {
             refused: Mutex::default(),
             held_off: Mutex::default(),
             panics: Mutex::default(),
+            refuses_all: AtomicBool::new(false),
             calls: watch::Sender::new(0),
         })
+    }
+
+    /// Makes the store refuse everything, or no longer; what is refused by name stays so.
+    pub fn refuse_all(&self, refuses: bool) {
+        self.refuses_all.store(refuses, Ordering::SeqCst);
+    }
+
+    /// Ends what [`ScriptedStore::refuse`] began.
+    pub fn accept(&self, id: MessageId) {
+        lock(&self.refused).remove(&id);
     }
 
     /// Makes the store refuse every batch that holds the message `id`.
@@ -139,6 +152,11 @@ impl ScriptedStore {
         lock(&self.rows).values().cloned().collect()
     }
 
+    /// Returns how often it was called.
+    pub fn calls(&self) -> usize {
+        *self.calls.borrow()
+    }
+
     /// Waits until it was called `count` times.
     pub async fn called(&self, count: usize) {
         let mut calls = self.calls.subscribe();
@@ -164,7 +182,8 @@ impl MessageStore for ScriptedStore {
             });
         }
         let refused = lock(&self.refused);
-        if batch.iter().any(|message| refused.contains(&message.id)) {
+        let refuses_all = self.refuses_all.load(Ordering::SeqCst);
+        if refuses_all || batch.iter().any(|message| refused.contains(&message.id)) {
             return Err(StoreError::Rejected {
                 reason: "as scripted".to_owned(),
                 cause: None,

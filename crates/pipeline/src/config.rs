@@ -102,6 +102,12 @@ pub struct WorkerConfig {
     /// How long a stopping worker finishes what it holds before it gives the rest back. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// When the store refuses more messages than this within a minute, and a larger share of all than
+    /// `breaker_share`, or more than this in a row, that is taken for a constraint or a defect instead of poison: none
+    /// of them becomes a dead letter, and the worker holds them until the store takes one of them. 0: never. Default 50.
+    pub breaker_refused: u32,
+    /// The share of a minute's messages that may be refused, however many that are; from 0 to 1. Default 0.01.
+    pub breaker_share: f64,
 }
 
 impl Default for WorkerConfig {
@@ -116,6 +122,8 @@ impl Default for WorkerConfig {
             retry_max: Duration::from_secs(5),
             give_back_after: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(10),
+            breaker_refused: 50,
+            breaker_share: 0.01,
         }
     }
 }
@@ -165,6 +173,9 @@ impl WorkerConfig {
                     self.retry_min, self.retry_max
                 ),
             ));
+        }
+        if !(0.0..=1.0).contains(&self.breaker_share) {
+            problems.push(("breaker_share", format!("is {}; use 0 to 1", self.breaker_share)));
         }
         problems
     }
@@ -242,6 +253,8 @@ mod tests {
             retry_max: Duration::MAX,
             give_back_after: Duration::from_secs(26 * 60),
             drain_timeout: Duration::MAX,
+            breaker_refused: u32::MAX,
+            breaker_share: 1.5,
         };
         assert_eq!(
             named(&too_large),
@@ -253,7 +266,8 @@ mod tests {
                 "batch_wait",
                 "give_back_after",
                 "drain_timeout",
-                "retry_max"
+                "retry_max",
+                "breaker_share"
             ]
         );
     }

@@ -8,6 +8,7 @@
 //! - [`tally::TallyLoop`] acknowledges a delivery only after its messages are in the group's book;
 //! - nothing here holds more than its settings say, and every wait ends.
 
+mod breaker;
 pub mod config;
 mod consume_loop;
 mod gather;

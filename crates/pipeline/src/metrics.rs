@@ -16,6 +16,8 @@ pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
 pub(crate) const DELAY_SECONDS: &str = "warren_store_delay_seconds";
 pub(crate) const RETRIES: &str = "warren_store_retries_total";
 pub(crate) const PAUSED: &str = "warren_store_paused";
+pub(crate) const BREAKER_OPEN: &str = "warren_store_breaker_open";
+pub(crate) const BREAKER_TRIPS: &str = "warren_store_breaker_trips_total";
 pub(crate) const UNSETTLED: &str = "warren_store_unsettled_deliveries_total";
 pub(crate) const MAINTENANCE: &str = "warren_maintenance_rounds_total";
 
@@ -76,6 +78,16 @@ pub fn describe_metrics() {
         PAUSED,
         Unit::Count,
         "1 while the store loop waits for the store, else 0"
+    );
+    describe_gauge!(
+        BREAKER_OPEN,
+        Unit::Count,
+        "1 while refused messages are held because the store suddenly refuses many, else 0"
+    );
+    describe_counter!(
+        BREAKER_TRIPS,
+        Unit::Count,
+        "Times that the store suddenly refused many messages"
     );
     describe_counter!(
         UNSETTLED,

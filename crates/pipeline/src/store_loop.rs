@@ -12,6 +12,7 @@ use warren_domain::ports::{Cause, HealthCheck, MessageConsumer, MessageStore, Re
 use warren_domain::{Message, SeverityCounts, Timestamp};
 
 use crate::WorkerConfig;
+use crate::breaker::Breaker;
 use crate::consume_loop::{ConsumeLoop, Effect};
 use crate::health::WorkerHealth;
 use crate::metrics::{BATCH_MESSAGES, DEAD, DELAY_SECONDS, PAUSED, UNSETTLED, count_by_severity};
@@ -41,7 +42,11 @@ impl StoreLoop {
         config: WorkerConfig,
     ) -> Self {
         let health = WorkerHealth::new("store_loop", gauge!(PAUSED));
-        let storing = Storing { store, store_health };
+        let storing = Storing {
+            store,
+            store_health,
+            breaker: Breaker::new(&config),
+        };
         Self(ConsumeLoop::new(subscribe, storing, config, health))
     }
 
@@ -60,6 +65,7 @@ impl StoreLoop {
 struct Storing {
     store: Arc<dyn MessageStore>,
     store_health: Arc<dyn HealthCheck>,
+    breaker: Breaker,
 }
 
 #[async_trait]
@@ -67,7 +73,9 @@ impl Effect for Storing {
     const NEEDS: &'static str = "the store";
 
     async fn ready(&self) -> Result<(), Unhealthy> {
-        self.store_health.check().await
+        self.store_health.check().await?;
+        // To consume what would only be refused and given back again costs a delivery of everything that is held.
+        self.breaker.probe(&*self.store).await
     }
 
     fn span(&self, messages: usize, links: &str) -> Span {
@@ -76,7 +84,7 @@ impl Effect for Storing {
 
     async fn apply(&self, messages: &[Message], outage: Outage) -> Result<Vec<Refused>, GaveUp> {
         histogram!(BATCH_MESSAGES).record(messages.len() as f64);
-        let refused = write(&*self.store, messages, outage).await?;
+        let refused = write(&*self.store, &self.breaker, messages, outage).await?;
         if let Some(oldest) = messages.iter().map(|message| message.received_at).min() {
             histogram!(DELAY_SECONDS).record(age(oldest).as_secs_f64());
         }

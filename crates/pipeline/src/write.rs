@@ -5,17 +5,20 @@ use std::time::Instant;
 use metrics::{counter, histogram};
 use tracing::{error, warn};
 use warren_domain::Message;
-use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError};
+use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError, Unhealthy};
 
+use crate::breaker::{Breaker, Fate};
 use crate::metrics::{BATCH_SECONDS, DUPLICATES, RETRIES, STORED, count_by_severity};
 use crate::outage::{GaveUp, Outage};
 
 /// Stores every message that the store takes; returns the others, by ascending place.
 ///
 /// A batch with a row that the store refuses is halved until the row is found: its neighbours cost at most
-/// `2 · log2(n)` further transactions. A store that is away is waited for, as long as `outage` has patience.
+/// `2 · log2(n)` further transactions. A store that is away is waited for, as long as `outage` has patience; so is one
+/// that refuses so many that `breaker` takes it for a defect.
 pub(crate) async fn write(
     store: &dyn MessageStore,
+    breaker: &Breaker,
     messages: &[Message],
     mut outage: Outage,
 ) -> Result<Vec<Refused>, GaveUp> {
@@ -31,12 +34,24 @@ pub(crate) async fn write(
                 histogram!(BATCH_SECONDS).record(started.elapsed().as_secs_f64());
                 count_by_severity(STORED, &stored.inserted);
                 count_by_severity(DUPLICATES, &stored.duplicates);
+                breaker.taken(part.len());
                 outage.succeeded();
                 continue;
             }
             Err(StoreError::Rejected { reason, cause }) if part.len() == 1 => {
                 outage.answered();
                 let message = &messages[part.start];
+                if breaker.refused(message, &reason) == Fate::Held {
+                    // All that this batch has found refused waits together, and is tried again together.
+                    parts.push(part);
+                    parts.extend(
+                        refused
+                            .drain(..)
+                            .map(|refused: Refused| refused.index..refused.index + 1),
+                    );
+                    wait_for(breaker, store, &mut outage).await?;
+                    continue;
+                }
                 warn!(id = %message.id, reason, cause = ?cause, "the store refuses a message; it becomes a dead letter");
                 let reason = DeadLetterReason {
                     code: "refused_by_store",
@@ -63,7 +78,25 @@ pub(crate) async fn write(
         let reason = format!("paused: {failure}");
         outage.wait(started, reason, || log_pause(&failure)).await?;
     }
+    refused.sort_unstable_by_key(|refused| refused.index);
     Ok(refused)
+}
+
+/// Waits until the store takes what it refused.
+async fn wait_for(breaker: &Breaker, store: &dyn MessageStore, outage: &mut Outage) -> Result<(), GaveUp> {
+    let mut reason = breaker.why();
+    loop {
+        // The breaker has said it in the log.
+        outage
+            .wait(Instant::now(), format!("paused: {reason}"), || {})
+            .await?;
+        match breaker.probe(store).await {
+            Ok(()) => break,
+            Err(Unhealthy(still)) => reason = still,
+        }
+    }
+    outage.succeeded();
+    Ok(())
 }
 
 fn log_pause(failure: &StoreError) {

@@ -14,6 +14,7 @@ mod interop;
 mod kill;
 mod memory;
 mod operator;
+mod refusals;
 mod restart;
 mod scenarios;
 mod stop;

@@ -80,6 +80,9 @@ impl TallyConfig {
             retry_max: self.retry_max,
             give_back_after: self.give_back_after,
             drain_timeout: self.drain_timeout,
+            // A book refuses no message.
+            breaker_refused: 0,
+            breaker_share: 0.0,
         }
     }
 

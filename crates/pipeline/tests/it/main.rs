@@ -1,5 +1,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod breaker;
 mod intake;
 mod maintenance;
 mod recorder;
