@@ -251,12 +251,17 @@ impl Consuming {
         reader: &mut JoinHandle<()>,
         lost: &CancellationToken,
     ) -> End {
-        let released_at = Instant::now() + Quarantine::ENDS_WITHIN;
+        let ends_after = Quarantine::ends_after(self.prefetch);
+        let (mut released_at, mut settled) = (Instant::now() + Quarantine::ENDS_WITHIN, 0);
         let (mut decisions, mut cancelled, mut reading) = (Vec::new(), false, true);
         loop {
             let quarantined = self.quarantine.begun();
-            if quarantined && settler.settled >= Quarantine::ENDS_AFTER {
+            if quarantined && settler.settled >= ends_after {
                 return End::Released;
+            }
+            if settler.settled > settled {
+                settled = settler.settled;
+                released_at = Instant::now() + Quarantine::ENDS_WITHIN;
             }
             let told = select! {
                 biased;

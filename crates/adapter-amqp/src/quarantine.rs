@@ -15,13 +15,21 @@ pub(crate) struct Quarantine {
 impl Quarantine {
     /// How many young deaths in a row begin it.
     const BEGINS: u32 = 3;
-    /// How many packets settled, one at a time, end it.
-    pub(crate) const ENDS_AFTER: usize = 100;
+    /// How many packets settled, one at a time, end it at the least.
+    const ENDS_AFTER: usize = 100;
     /// A connection that lived so long died of something else. What was settled on a younger one proves nothing: the
     /// acknowledgements of what came before the guilty packet die with the connection.
     pub(crate) const YOUTH: Duration = Duration::from_secs(10);
-    /// So long without a death ends it too.
+    /// So long without a death and without a packet ends it too.
     pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+    /// How many packets settled, one at a time, end it, where `prefetch` were out when it began.
+    ///
+    /// The guilty one is among those. To end it before they have all come again would kill the next connections with
+    /// the whole prefetch out, until the bystanders have been delivered as often as the guilty one.
+    pub(crate) fn ends_after(prefetch: u16) -> usize {
+        Self::ENDS_AFTER.max(prefetch.into())
+    }
 
     pub(crate) fn begun(&self) -> bool {
         self.young_deaths >= Self::BEGINS
@@ -32,7 +40,7 @@ impl Quarantine {
         self.young_deaths == Self::BEGINS
     }
 
-    /// Notes a death; once begun, only a new one ends it: after [`Self::ENDS_AFTER`] or [`Self::ENDS_WITHIN`].
+    /// Notes a death; once begun, only a new one ends it: after [`Self::ends_after`] or [`Self::ENDS_WITHIN`].
     pub(crate) fn died(&mut self, age: Duration) {
         if !self.begun() && age >= Self::YOUTH {
             self.young_deaths = 0;

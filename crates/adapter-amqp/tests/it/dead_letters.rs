@@ -10,7 +10,8 @@ use warren_adapter_conformance::samples::message;
 use warren_domain::ports::{ConsumerGroup, DeadLetterReason, MessageConsumer, MessagePublisher, Refused};
 use warren_domain::{MessageId, Severity};
 
-use crate::raw::publish_poison;
+use crate::proxy::Proxy;
+use crate::raw::{self, publish_poison};
 use crate::support::{Corner, Operator, PATIENCE, header, healthy, next};
 
 fn line(body: &str) -> String {
@@ -166,48 +167,64 @@ async fn a_delivery_whose_dead_letters_cannot_be_kept_comes_again() {
     .await;
 }
 
+/// How many good packets there are beside the one that kills connections.
+const GOOD: usize = 1_000;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_packet_that_kills_connections_becomes_a_dead_letter_alone() {
     Corner::run(|corner| async move {
         let config = AmqpConfig {
             store_dead_letter_strategy: DeadLetterStrategy::AtLeastOnce,
             reconnect_max: Duration::from_millis(50),
+            packet_max_messages: 1,
+            // All of them are out when connections begin to die, most of them before the one that kills.
+            prefetch: 1_000,
             ..corner.config.clone()
         };
         let publisher = AmqpPublisher::start(config.clone()).unwrap();
-        let packet = |n: usize| vec![message(Severity::Info, &format!("s{n}"), "good")];
-        for n in 0..5 {
-            publisher.publish(packet(n), None).await.unwrap();
-        }
+        let packets = |count: usize| {
+            (0..count)
+                .map(|_| message(Severity::Info, "good", "good"))
+                .collect()
+        };
+        publisher.publish(packets(900), None).await.unwrap();
         publish_poison(&corner.name("info"), &line("never read")).await;
-        for n in 5..40 {
-            publisher.publish(packet(n), None).await.unwrap();
-        }
-        let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
+        publisher.publish(packets(GOOD - 900), None).await.unwrap();
+        let proxy = Proxy::new().await;
+        let through = AmqpConfig {
+            url: corner.at(&proxy.authority()).url,
+            ..config.clone()
+        };
+        let mut consumer = AmqpConsumer::new(through, ConsumerGroup::Store).unwrap();
         let operator = Operator::new().await;
         let mut seen = HashSet::new();
         // An acknowledgement may die with its connection; then the packet comes again. Connections end after the
         // poison too, when the whole prefetch is let through again.
         let surviving = async {
-            while seen.len() < 40 || operator.ready(&corner.name("dead")).await != Some(1) {
-                if let Ok(delivery) = timeout(Duration::from_millis(500), consumer.next()).await {
+            while seen.len() < GOOD || operator.ready(&corner.name("dead")).await != Some(1) {
+                let waiting = Duration::from_millis(500);
+                while let Ok(delivery) = timeout(waiting, consumer.next()).await {
                     let delivery = delivery.expect("the consumer is open");
                     seen.extend(delivery.messages.iter().map(|message| message.id));
                     delivery.ack().await.ok();
                 }
-            }
-            while let Ok(Some(delivery)) = timeout(Duration::from_millis(500), consumer.next()).await {
-                delivery.ack().await.ok();
             }
         };
         let survived = timeout(4 * PATIENCE, surviving).await;
         survived.expect("the poison becomes a dead letter and everything else is delivered");
         consumer.close().await;
         operator.await_ready(&corner.name("store"), 0).await;
+        // The limit allows so many deliveries after the first. One connection ends the quarantine, and one the test.
+        let limit = usize::try_from(config.store_delivery_limit).unwrap();
+        let others = proxy.opened() - (limit + 1);
+        assert!(others <= 2, "{others} connections more than died of it");
         assert_eq!(
             (seen.len(), operator.ready(&corner.name("dead")).await),
-            (40, Some(1))
+            (GOOD, Some(1))
         );
+        // What is kept is the poison and nothing else: only it is out of reach of this client.
+        let body = raw::take(&corner.name("dead")).await;
+        assert!(body.contains("never read"), "{body}");
     })
     .await;
 }

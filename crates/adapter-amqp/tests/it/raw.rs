@@ -1,4 +1,4 @@
-//! Enough of AMQP 0-9-1 to publish what amqprs refuses to write: a header that is not UTF-8.
+//! Enough of AMQP 0-9-1 to publish, and to take back, what amqprs cannot: a header that is not UTF-8.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,18 +26,49 @@ impl Raw {
         self.send(METHOD, channel, &payload).await;
     }
 
+    /// Reads one frame: its kind and what is in it.
+    async fn frame(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 7];
+        self.0.read_exact(&mut head).await.unwrap();
+        let size = u32::from_be_bytes(head[3..7].try_into().unwrap());
+        let mut payload = vec![0; size as usize + 1];
+        self.0.read_exact(&mut payload).await.unwrap();
+        payload.pop();
+        (head[0], payload)
+    }
+
     /// Reads frames until the method `class.method` comes.
     async fn await_method(&mut self, class: u16, method: u16) {
         loop {
-            let mut head = [0; 7];
-            self.0.read_exact(&mut head).await.unwrap();
-            let size = u32::from_be_bytes(head[3..7].try_into().unwrap());
-            let mut payload = vec![0; size as usize + 1];
-            self.0.read_exact(&mut payload).await.unwrap();
-            if head[0] == METHOD && payload[..4] == [class.to_be_bytes(), method.to_be_bytes()].concat() {
+            let (kind, payload) = self.frame().await;
+            if kind == METHOD && payload[..4] == [class.to_be_bytes(), method.to_be_bytes()].concat() {
                 return;
             }
         }
+    }
+
+    /// Connects and opens channel 1.
+    async fn open() -> Self {
+        let Address {
+            authority,
+            user,
+            path,
+        } = address();
+        let mut raw = Self(TcpStream::connect(authority).await.unwrap());
+        raw.0.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
+        raw.await_method(10, 10).await;
+        let login = format!("\0{}", user.replacen(':', "\0", 1));
+        let start_ok = [long(b""), short("PLAIN"), long(login.as_bytes()), short("en_US")].concat();
+        raw.method(0, 10, 11, &start_ok).await;
+        raw.await_method(10, 30).await;
+        raw.method(0, 10, 31, &[0, 1, 0, 2, 0, 0, 0, 0]).await;
+        let vhost = path.replace("%2f", "/").replace("%2F", "/");
+        raw.method(0, 10, 40, &[short(&vhost), short(""), vec![0]].concat())
+            .await;
+        raw.await_method(10, 41).await;
+        raw.method(1, 20, 10, &short("")).await;
+        raw.await_method(20, 11).await;
+        raw
     }
 }
 
@@ -52,25 +83,7 @@ fn long(bytes: &[u8]) -> Vec<u8> {
 
 /// Publishes a packet whose one header kills every amqprs connection that receives it.
 pub async fn publish_poison(exchange: &str, body: &str) {
-    let Address {
-        authority,
-        user,
-        path,
-    } = address();
-    let mut raw = Raw(TcpStream::connect(authority).await.unwrap());
-    raw.0.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
-    raw.await_method(10, 10).await;
-    let login = format!("\0{}", user.replacen(':', "\0", 1));
-    let start_ok = [long(b""), short("PLAIN"), long(login.as_bytes()), short("en_US")].concat();
-    raw.method(0, 10, 11, &start_ok).await;
-    raw.await_method(10, 30).await;
-    raw.method(0, 10, 31, &[0, 1, 0, 2, 0, 0, 0, 0]).await;
-    let vhost = path.replace("%2f", "/").replace("%2F", "/");
-    raw.method(0, 10, 40, &[short(&vhost), short(""), vec![0]].concat())
-        .await;
-    raw.await_method(10, 41).await;
-    raw.method(1, 20, 10, &short("")).await;
-    raw.await_method(20, 11).await;
+    let mut raw = Raw::open().await;
     raw.method(1, 85, 10, &[0]).await;
     raw.await_method(85, 11).await;
     let publish = [vec![0, 0], short(exchange), short("poison"), vec![0]].concat();
@@ -89,4 +102,21 @@ pub async fn publish_poison(exchange: &str, body: &str) {
     raw.send(HEADER, 1, &header).await;
     raw.send(BODY, 1, body.as_bytes()).await;
     raw.await_method(60, 80).await;
+}
+
+/// Takes the first packet out of a queue, whatever its headers; returns its body.
+pub async fn take(queue: &str) -> String {
+    let mut raw = Raw::open().await;
+    // basic.get without an acknowledgement; get-ok, a header and the body follow.
+    raw.method(1, 60, 70, &[vec![0, 0], short(queue), vec![1]].concat())
+        .await;
+    raw.await_method(60, 71).await;
+    let (kind, header) = raw.frame().await;
+    assert_eq!(kind, HEADER);
+    let size = u64::from_be_bytes(header[4..12].try_into().unwrap());
+    let mut body = Vec::new();
+    while (body.len() as u64) < size {
+        body.extend(raw.frame().await.1);
+    }
+    String::from_utf8(body).unwrap()
 }
