@@ -36,7 +36,11 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     find(&folder, name)
 }
 
-fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+/// Finds a program of this workspace in a folder.
+///
+/// # Errors
+/// It is not there; the message says which command builds it.
+pub fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     if !path.is_file() {
         bail!(

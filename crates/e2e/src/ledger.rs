@@ -17,7 +17,7 @@ use crate::generate::Generator;
 use crate::http::Answer;
 use crate::request::{Form, Plan};
 
-pub use check::{Check, Report};
+pub use check::{Check, Report, difference};
 
 /// A row as a database gave it back.
 #[derive(Clone, Debug, PartialEq)]

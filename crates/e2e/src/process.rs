@@ -55,7 +55,11 @@ impl Service {
         Self::of(name, environment::binary(name)?)
     }
 
-    fn of(name: &str, program: PathBuf) -> Result<Self> {
+    /// Prepares a program that lies anywhere, with an address of its own.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn of(name: &str, program: PathBuf) -> Result<Self> {
         let address = free_address()?;
         Ok(Self {
             name: name.to_owned(),
@@ -99,6 +103,11 @@ impl Service {
     /// Returns the program's file, for messages.
     pub const fn program(&self) -> &PathBuf {
         &self.program
+    }
+
+    /// Returns the name it was made with.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the process id while it runs.

@@ -159,12 +159,19 @@ impl Plan {
     /// # Errors
     /// An encoder's error, which memory does not give.
     pub fn request(&self, generator: &Generator) -> Result<Request> {
-        let mut rng = generator.rng(3, self.number);
         let records: Vec<_> = self
             .messages
             .clone()
             .map(|number| self.record(generator, number))
             .collect();
+        self.request_of(&records, generator.rng(3, self.number))
+    }
+
+    /// Makes a request of this form of other records; one, where the form is of one.
+    ///
+    /// # Errors
+    /// As [`Plan::request`].
+    pub fn request_of(&self, records: &[Record], mut rng: Rng) -> Result<Request> {
         let (mut target, content_type, body) = match self.form {
             Form::Plain => {
                 let record = &records[0];

@@ -46,6 +46,16 @@ impl Group {
         }
     }
 
+    /// Returns the id of the process, which is that of its group too.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to every process of the group.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process_group(Pid::from_child(&self.child), signal).context("cannot send a signal")
+    }
+
     /// Returns how the process ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<String> {
         self.child

@@ -1,10 +1,11 @@
 //! A PostgreSQL of one's own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::group::{Group, Home, free_port, last_lines, pause, wait_until_ready};
 use crate::{pg, programs};
@@ -75,6 +76,46 @@ impl PrivatePostgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Returns the address it takes connections at.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Returns the process id of the postmaster while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.group.as_ref().map(Group::id)
+    }
+
+    /// Stops the postmaster and every backend in the middle of whatever they do (SIGSTOP), as a machine that hangs
+    /// would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let group = self.group.as_ref().context("the server does not run")?;
+        // The postmaster first, so that no backend is added behind the list; backends are in groups of their own.
+        group.signal(signal)?;
+        for child in children(group.id())? {
+            // One that has ended meanwhile needs no signal.
+            kill_process(child, signal).ok();
+        }
+        Ok(())
+    }
+
     /// Kills the server as a power cut would, but for what the operating system has not written yet.
     pub fn stop_immediate(&mut self) {
         drop(self.group.take());
@@ -132,7 +173,9 @@ impl PrivatePostgres {
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    /// Returns the file with everything it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
         Path::join(self.home.path(), "postgres.log")
     }
 }
@@ -144,4 +187,24 @@ impl Drop for PrivatePostgres {
             group.stop(Signal::QUIT, Duration::from_secs(10));
         }
     }
+}
+
+/// Lists the processes that a process has started and that run, by Linux's `/proc`.
+fn children(parent: u32) -> Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("there is no /proc")? {
+        let name = entry?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Gone meanwhile, or its name holds no closing bracket: not one of ours either way.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let Some((_, fields)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        if fields.split(' ').nth(1) == Some(&parent.to_string()) {
+            children.extend(Pid::from_raw(id));
+        }
+    }
+    Ok(children)
 }

@@ -1,6 +1,9 @@
 //! A RabbitMQ of one's own.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +14,28 @@ use crate::{amqp, programs};
 
 /// A start was measured to take 14 to 45 s on a machine of two loaded cores.
 const START: Duration = Duration::from_secs(180);
+
+/// Reads an Erlang expression a line, has the node evaluate it, and prints `{ok,Value}` or `{error,Why}` a line.
+const EVALUATOR: &str = r#"
+    Node = list_to_atom(os:getenv("WARREN_NODE")),
+    Evaluate = fun(Line) ->
+        {ok, Tokens, _} = erl_scan:string(Line),
+        {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+        case rpc:call(Node, erl_eval, exprs, [Expressions, []], 60000) of
+            {value, Value, _} -> {ok, Value};
+            Failed -> {error, Failed}
+        end
+    end,
+    Loop = fun Loop() ->
+        case io:get_line("") of
+            eof -> halt(0);
+            Line ->
+                Result = try Evaluate(Line) catch Class:Reason -> {error, {Class, Reason}} end,
+                io:format("~0tp~n", [Result]),
+                Loop()
+        end
+    end,
+    Loop()."#;
 
 /// A private RabbitMQ node on free ports of the loopback, with user `guest` and without plugins.
 ///
@@ -91,6 +116,78 @@ impl PrivateRabbit {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports.amqp)
     }
 
+    /// Returns a command that evaluates Erlang expressions in the node: one a line of its input, `{ok,Value}` or
+    /// `{error,Why}` a line of its output, until the input ends.
+    ///
+    /// `rabbitmqctl` does the same and starts an Erlang of its own each time, which takes a second and a half; this one
+    /// answers within milliseconds, and lives through restarts of the node.
+    ///
+    /// # Errors
+    /// When Erlang is not installed.
+    pub fn evaluator(&self) -> Result<Command> {
+        let erl = programs::find("erl", programs::RABBITMQ).context("erl (Erlang) is not installed")?;
+        let mut command = self.home.command(&erl);
+        command
+            .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("WARREN_NODE", self.node())
+            .args(["-noshell", "-hidden", "+S", "1:1", "-sname"])
+            .arg(format!("torture-{}@localhost", self.ports.amqp))
+            .args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-eval"])
+            .arg(EVALUATOR.trim())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Out of reach of the terminal's Ctrl-C.
+            .process_group(0);
+        Ok(command)
+    }
+
+    fn node(&self) -> String {
+        format!("warren-{}@localhost", self.ports.amqp)
+    }
+
+    /// Returns the address it takes connections at.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports.amqp).into()
+    }
+
+    /// Returns the file with everything it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.path().join("rabbitmq.log")
+    }
+
+    /// Returns the process id of the node's group while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Group::id)
+    }
+
+    /// Stops all of the node's processes in the middle of whatever they do (SIGSTOP), as a machine that hangs would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen node go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        self.server
+            .as_ref()
+            .context("the node does not run")?
+            .signal(signal)
+    }
+
     /// Kills the node as a power cut would, but for what the operating system has not written yet.
     pub fn kill(&mut self) {
         drop(self.server.take());
@@ -119,10 +216,7 @@ impl PrivateRabbit {
         command
             .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env(
-                "RABBITMQ_NODENAME",
-                format!("warren-{}@localhost", self.ports.amqp),
-            )
+            .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
@@ -135,7 +229,7 @@ impl PrivateRabbit {
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_PID_FILE", at("node.pid"))
             .env("RABBITMQ_GENERATED_CONFIG_DIR", at("config"));
-        let log = at("rabbitmq.log");
+        let log = self.log();
         let mut server = Group::start(&mut command, &log, self.home.path())?;
         let url = self.url();
         wait_until_ready(&mut server, "rabbitmq-server", &log, START, || amqp::probe(&url))?;

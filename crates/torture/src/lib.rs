@@ -4,4 +4,6 @@
 //! how long. So a run that failed can be run again. The processes are real, hence the interleaving may differ; the
 //! plan does not.
 
+pub mod fault;
+pub mod plan;
 pub mod proxy;

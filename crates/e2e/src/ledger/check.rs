@@ -94,7 +94,7 @@ impl<'l> Check<'l> {
 }
 
 /// Returns the first field in which a row differs from what was sent.
-fn difference(record: &Record, row: &StoredRow, times: &RangeInclusive<i64>) -> Option<String> {
+pub fn difference(record: &Record, row: &StoredRow, times: &RangeInclusive<i64>) -> Option<String> {
     let differs = |field: &str, sent: &dyn fmt::Debug, stored: &dyn fmt::Debug| {
         let (sent, stored) = (format!("{sent:?}"), format!("{stored:?}"));
         let at = sent
