@@ -145,15 +145,22 @@ impl Bed {
             let ingest = bed.ingest(plan, programs, instance)?;
             let proxy = Proxy::start(ingest.address(), seed(Link::Clients, instance))?;
             bed.links.insert((Link::Clients, instance), proxy);
-            bed.ingests.push(Program::new(format!("ingest-{instance}"), ingest));
+            bed.ingests
+                .push(Program::new(format!("ingest-{instance}"), ingest));
             let worker = bed.worker(plan, programs, instance)?;
-            bed.workers.push(Program::new(format!("worker-{instance}"), worker));
+            bed.workers
+                .push(Program::new(format!("worker-{instance}"), worker));
         }
         for program in bed.programs() {
             program.service.lock().await.spawn()?;
         }
         for program in bed.programs() {
-            program.service.lock().await.wait_for("/readyz", 200, PATIENCE).await?;
+            program
+                .service
+                .lock()
+                .await
+                .wait_for("/readyz", 200, PATIENCE)
+                .await?;
         }
         Ok(bed)
     }
@@ -192,7 +199,11 @@ impl Bed {
             .setting("WARREN_POSTGRES__URL", self.database.url_at(store, &self.secret));
         migrate.spawn()?;
         let status = migrate.wait(PATIENCE).await?;
-        ensure!(status.success(), "`store-worker migrate` ended with {status}:\n{}", migrate.log()?);
+        ensure!(
+            status.success(),
+            "`store-worker migrate` ended with {status}:\n{}",
+            migrate.log()?
+        );
         Ok(())
     }
 
@@ -211,7 +222,9 @@ impl Bed {
     /// # Errors
     /// There is no such instance.
     pub fn ingest_of(&self, instance: Instance) -> Result<&Program> {
-        self.ingests.get(instance).with_context(|| format!("there is no intake {instance}"))
+        self.ingests
+            .get(instance)
+            .with_context(|| format!("there is no intake {instance}"))
     }
 
     /// Returns a worker.
@@ -219,7 +232,9 @@ impl Bed {
     /// # Errors
     /// There is no such instance.
     pub fn worker_of(&self, instance: Instance) -> Result<&Program> {
-        self.workers.get(instance).with_context(|| format!("there is no worker {instance}"))
+        self.workers
+            .get(instance)
+            .with_context(|| format!("there is no worker {instance}"))
     }
 
     /// Returns every program.
@@ -256,10 +271,17 @@ impl Bed {
     pub async fn drain(&self, at_least: u64, within: Duration) -> Result<Duration> {
         let (begun, mut last) = (Instant::now(), String::new());
         while begun.elapsed() < within {
-            let counted = async { anyhow::Ok((self.topology.waiting("store").await?, self.database.count().await?)) };
+            let counted = async {
+                anyhow::Ok((
+                    self.topology.waiting("store").await?,
+                    self.database.count().await?,
+                ))
+            };
             match counted.await {
                 Ok((0, stored)) if stored >= at_least => return Ok(begun.elapsed()),
-                Ok((waiting, stored)) => last = format!("{waiting} packets wait, {stored} rows of {at_least}"),
+                Ok((waiting, stored)) => {
+                    last = format!("{waiting} packets wait, {stored} rows of {at_least}")
+                }
                 Err(error) => last = format!("{error:#}"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

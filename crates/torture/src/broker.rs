@@ -81,7 +81,10 @@ impl Broker {
             .with_context(|| format!("RabbitMQ did not answer within {DEADLINE:?}: {expression}"))??
             .context("the node that evaluates has ended")?;
         *place = Some(evaluator);
-        match answer.strip_prefix("{ok,").and_then(|value| value.strip_suffix('}')) {
+        match answer
+            .strip_prefix("{ok,")
+            .and_then(|value| value.strip_suffix('}'))
+        {
             Some(value) => Ok(value.to_owned()),
             None => bail!("RabbitMQ answered {answer} to {expression}"),
         }
@@ -131,7 +134,8 @@ impl Broker {
     /// # Errors
     /// The broker refuses.
     pub async fn add_vhost(&self, vhost: &str, password: &str) -> Result<()> {
-        self.order(&format!("rabbit_vhost:add(<<\"{vhost}\">>, {ACTOR})")).await?;
+        self.order(&format!("rabbit_vhost:add(<<\"{vhost}\">>, {ACTOR})"))
+            .await?;
         self.evaluate(&format!(
             "rabbit_auth_backend_internal:add_user(<<\"{USER}\">>, <<\"{password}\">>, {ACTOR})"
         ))
@@ -214,8 +218,10 @@ impl Broker {
     /// # Errors
     /// The broker refuses.
     pub async fn unlimit_queue(&self, vhost: &str) -> Result<()> {
-        self.order(&format!("rabbit_policy:delete(<<\"{vhost}\">>, <<\"torture\">>, {ACTOR})"))
-            .await
+        self.order(&format!(
+            "rabbit_policy:delete(<<\"{vhost}\">>, <<\"torture\">>, {ACTOR})"
+        ))
+        .await
     }
 
     /// Makes the broker believe that it has no memory left, or lets it see what it has.
@@ -224,7 +230,8 @@ impl Broker {
     /// The broker refuses.
     pub async fn memory_alarm(&self, on: bool) -> Result<()> {
         let mark = if on { "0.00001" } else { "0.4" };
-        self.order(&format!("vm_memory_monitor:set_vm_memory_high_watermark({mark})")).await
+        self.order(&format!("vm_memory_monitor:set_vm_memory_high_watermark({mark})"))
+            .await
     }
 
     /// Makes the broker believe that it has no disk left, or lets it see what it has.
@@ -233,7 +240,8 @@ impl Broker {
     /// The broker refuses.
     pub async fn disk_alarm(&self, on: bool) -> Result<()> {
         let limit = if on { "1000000GB" } else { "50MB" };
-        self.order(&format!("rabbit_disk_monitor:set_disk_free_limit(\"{limit}\")")).await
+        self.order(&format!("rabbit_disk_monitor:set_disk_free_limit(\"{limit}\")"))
+            .await
     }
 
     /// Returns the alarms in force.

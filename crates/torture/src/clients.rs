@@ -191,7 +191,10 @@ impl Clients {
                             Ok(answer) => format!("{} {}", answer.status, answer.text_start()),
                             Err(error) => format!("{error:#}"),
                         };
-                        bail!("request {} found no answer within {patience:?}; last: {last}", batch.request);
+                        bail!(
+                            "request {} found no answer within {patience:?}; last: {last}",
+                            batch.request
+                        );
                     }
                     sleep(wait.mul_f64(rng.f64().mul_add(0.5, 0.5))).await;
                 }
@@ -288,7 +291,9 @@ impl Clients {
             let (clients, stop, room) = (Arc::clone(self), stop.clone(), Arc::clone(&room));
             requests.spawn(async move {
                 let _permit = room.acquire_owned().await?;
-                clients.settle(&batch, Rng::with_seed(batch.request), &stop, patience).await
+                clients
+                    .settle(&batch, Rng::with_seed(batch.request), &stop, patience)
+                    .await
             });
         }
         while let Some(ended) = timeout(patience * 4, requests.join_next()).await? {

@@ -103,7 +103,11 @@ impl Database {
     /// # Errors
     /// The server does not answer.
     async fn name(&self) -> Result<String> {
-        let row = self.client().await?.query_one("select current_database()::text", &[]).await?;
+        let row = self
+            .client()
+            .await?
+            .query_one("select current_database()::text", &[])
+            .await?;
         Ok(row.get(0))
     }
 
@@ -176,8 +180,10 @@ impl Database {
             "reset default_transaction_read_only"
         };
         // An administrator's session is read-only too, and must be able to take it back.
-        self.execute(&format!("set default_transaction_read_only = off; alter database {name} {what}"))
-            .await
+        self.execute(&format!(
+            "set default_transaction_read_only = off; alter database {name} {what}"
+        ))
+        .await
     }
 
     /// Counts the lines of the server's log that hold a text.

@@ -276,7 +276,11 @@ impl Fault {
                 link: Link::Store, ..
             } => vec!["rabbit".into(), "postgres".into()],
             // Their evidence is a worker that tries to write.
-            Self::LockTable | Self::SlowInserts | Self::ReadOnly | Self::RevokeInsert | Self::NoConnections => {
+            Self::LockTable
+            | Self::SlowInserts
+            | Self::ReadOnly
+            | Self::RevokeInsert
+            | Self::NoConnections => {
                 vec!["rabbit".into(), "worker-0".into(), "worker-1".into()]
             }
             Self::EndSessions | Self::CloseConnections => vec!["worker-0".into(), "worker-1".into()],

@@ -94,7 +94,10 @@ pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Resu
         Fault::PoisonPackets { count } => poison_packets(bed, *count).await,
         Fault::PoisonRows { count } => {
             let begun = Instant::now();
-            clients.post_poison(*count).await.map(|()| Done::at_once(begun, format!("{count} accepted")))
+            clients
+                .post_poison(*count)
+                .await
+                .map(|()| Done::at_once(begun, format!("{count} accepted")))
         }
         Fault::RepeatedPackets { count } => repeat_packets(bed, clients, *count).await,
     }
@@ -129,7 +132,9 @@ async fn kill(program: &Program, length: Duration) -> Result<Done> {
     service.spawn()?;
     let bite = match status.signal() {
         Some(9) => Ok(format!("process {pid} died by signal 9")),
-        other => Err(anyhow::anyhow!("process {pid} ended with {status}, signal {other:?}")),
+        other => Err(anyhow::anyhow!(
+            "process {pid} ended with {status}, signal {other:?}"
+        )),
     };
     Ok(Done::now(begun, bite))
 }
@@ -143,8 +148,14 @@ async fn terminate(program: &Program, length: Duration) -> Result<Done> {
     let took = begun.elapsed();
     sleep(length).await;
     service.spawn()?;
-    ensure!(status.success(), "process {pid} ended with {status} after SIGTERM");
-    Ok(Done::now(begun, Ok(format!("process {pid} ended in good order after {took:.1?}"))))
+    ensure!(
+        status.success(),
+        "process {pid} ended with {status} after SIGTERM"
+    );
+    Ok(Done::now(
+        begun,
+        Ok(format!("process {pid} ended in good order after {took:.1?}")),
+    ))
 }
 
 async fn freeze(program: &Program, length: Duration) -> Result<Done> {
@@ -261,7 +272,11 @@ async fn broker(bed: &Bed, clients: &Clients, fault: &Fault, length: Duration) -
             let alarms = broker.alarms().await;
             set(false).await?;
             // The monitor looks again only after a while.
-            seen(EFFECT, async || Ok((broker.alarms().await? == "[]").then_some(()))).await?;
+            seen(
+                EFFECT,
+                async || Ok((broker.alarms().await? == "[]").then_some(())),
+            )
+            .await?;
             alarms.and_then(|alarms| {
                 ensure!(alarms.contains("resource_limit"), "no alarm: {alarms}");
                 Ok(alarms)
@@ -379,7 +394,8 @@ async fn database(bed: &Bed, fault: &Fault, length: Duration) -> Result<Done> {
             let mut client = database.client().await?;
             let before = database.log_lines("due to lock timeout").await?;
             let held = client.transaction().await?;
-            held.batch_execute("lock table messages in access exclusive mode").await?;
+            held.batch_execute("lock table messages in access exclusive mode")
+                .await?;
             sleep(length).await;
             let bite = logged(database, "due to lock timeout", before).await;
             held.rollback().await?;
@@ -387,17 +403,41 @@ async fn database(bed: &Bed, fault: &Fault, length: Duration) -> Result<Done> {
         }
         Fault::SlowInserts => {
             let sql = "create trigger sleep_long before insert on messages for each statement execute function sleep_long()";
-            bite_of(database, length, sql, "drop trigger sleep_long on messages", "due to statement timeout", false).await?
+            bite_of(
+                database,
+                length,
+                sql,
+                "drop trigger sleep_long on messages",
+                "due to statement timeout",
+                false,
+            )
+            .await?
         }
         Fault::RevokeInsert => {
             let revoke = format!("revoke insert on messages from {}", crate::database::ROLE);
             let grant = format!("grant insert on messages to {}", crate::database::ROLE);
-            bite_of(database, length, &revoke, &grant, "permission denied for table", false).await?
+            bite_of(
+                database,
+                length,
+                &revoke,
+                &grant,
+                "permission denied for table",
+                false,
+            )
+            .await?
         }
         Fault::NoConnections => {
             let none = format!("alter role {} connection limit 0", crate::database::ROLE);
             let any = format!("alter role {} connection limit -1", crate::database::ROLE);
-            bite_of(database, length, &none, &any, "too many connections for role", true).await?
+            bite_of(
+                database,
+                length,
+                &none,
+                &any,
+                "too many connections for role",
+                true,
+            )
+            .await?
         }
         Fault::ReadOnly => {
             let before = database.log_lines("in a read-only transaction").await?;
@@ -447,7 +487,10 @@ async fn publish(channel: &Channel, exchange: &str, key: &str, body: Vec<u8>) ->
         .with_message_type("warren.v1")
         .finish();
     let arguments = BasicPublishArguments::new(exchange, key);
-    channel.basic_publish(properties, body, arguments).await.context("cannot publish")
+    channel
+        .basic_publish(properties, body, arguments)
+        .await
+        .context("cannot publish")
 }
 
 async fn poison_packets(bed: &Bed, count: u64) -> Result<Done> {
@@ -502,7 +545,13 @@ async fn repeat_packets(bed: &Bed, clients: &Clients, count: u64) -> Result<Done
         // Now and then the same message twice in one packet, and each packet twice.
         let body = format!("{line}\n").repeat(1 + usize::from(published % 3 == 0));
         for _ in 0..2 {
-            publish(&channel, exchange, record.stored_source(), body.clone().into_bytes()).await?;
+            publish(
+                &channel,
+                exchange,
+                record.stored_source(),
+                body.clone().into_bytes(),
+            )
+            .await?;
         }
         published += 1;
     }

@@ -236,7 +236,9 @@ impl Ledger {
             let Some((number, entry)) =
                 number.and_then(|number| Some((number, state.get(number).filter(|entry| entry.sent > 0)?)))
             else {
-                findings.phantom.push(format!("id {}, source {:?}", row.id, row.source));
+                findings
+                    .phantom
+                    .push(format!("id {}, source {:?}", row.id, row.source));
                 continue;
             };
             if entry.refused || self.messages.is_bad(number) {
@@ -475,7 +477,10 @@ mod tests {
             source: record.stored_source().to_owned(),
             body: record.stored_body(),
             attributes: record.stored_attributes(),
-            occurred_at: record.occurred_at.as_ref().map_or(received_at, |moment| moment.micros),
+            occurred_at: record
+                .occurred_at
+                .as_ref()
+                .map_or(received_at, |moment| moment.micros),
             received_at,
         }
     }
@@ -555,11 +560,18 @@ mod tests {
         let found = verdict(&ledger, &rows, &[letter(ledger.messages().id(poison))]);
         assert!(found.broken().is_empty(), "{found:?}");
         assert_eq!(verdict(&ledger, &rows, &[]).lost.len(), 1);
-        let innocent = [letter(ledger.messages().id(poison)), letter(ledger.messages().id(1))];
+        let innocent = [
+            letter(ledger.messages().id(poison)),
+            letter(ledger.messages().id(1)),
+        ];
         assert_eq!(verdict(&ledger, &rows, &innocent).dead_unplanned.len(), 1);
         let planted = BTreeSet::from([b"noise".to_vec()]);
         let found = ledger.verdict(&rows, &[letter(ledger.messages().id(poison))], &planted, &[]);
-        assert_eq!((found.dead_missing.len(), found.dead_planted), (1, 2), "{found:?}");
+        assert_eq!(
+            (found.dead_missing.len(), found.dead_planted),
+            (1, 2),
+            "{found:?}"
+        );
     }
 
     #[test]

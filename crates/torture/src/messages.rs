@@ -122,7 +122,7 @@ impl Messages {
             match rng.u8(..20) {
                 0 => record.body = "x".repeat(TOO_LARGE),
                 1..=9 => record.severity = Some("loud"),
-                _ => record.source = Some("not a source".to_owned()),
+                _ => record.source = Some("no:source".to_owned()),
             }
         }
         record
@@ -174,7 +174,11 @@ impl Messages {
 
     /// Counts the messages of a request that intake must refuse.
     pub fn bad(&self, batch: &Batch) -> usize {
-        batch.numbers.iter().filter(|number| self.is_bad(**number)).count()
+        batch
+            .numbers
+            .iter()
+            .filter(|number| self.is_bad(**number))
+            .count()
     }
 }
 
@@ -192,7 +196,10 @@ mod tests {
             );
             assert_eq!(messages.number(messages.id(number)), Some(number));
         }
-        assert_eq!(messages.record(Messages::poison(1)).stored_source(), POISON_SOURCE);
+        assert_eq!(
+            messages.record(Messages::poison(1)).stored_source(),
+            POISON_SOURCE
+        );
     }
 
     #[test]

@@ -263,9 +263,11 @@ impl Deck {
     /// Takes the cards that `only` allows, and of those a random part: a plan of few kinds reaches states that one of
     /// all kinds never stays in.
     fn deal(rng: &mut Rng, wish: &Wish) -> Result<Self> {
-        let links = Link::ALL
-            .iter()
-            .flat_map(|link| Trouble::ALL.iter().map(|trouble| (1, Card::Link(*link, *trouble))));
+        let links = Link::ALL.iter().flat_map(|link| {
+            Trouble::ALL
+                .iter()
+                .map(|trouble| (1, Card::Link(*link, *trouble)))
+        });
         let mut cards: Vec<_> = CARDS.into_iter().chain(links).collect();
         // Drawn for every card, chosen or not, so that `--only` leaves the rest of the plan as it is.
         let kept: Vec<_> = cards.iter().map(|_| rng.u8(..3) > 0).collect();
@@ -312,7 +314,11 @@ impl Deck {
             };
             // Drawn also when the fault does not fit, so that every attempt takes as much of the stream.
             let length = length(&fault, rng);
-            let after = if injections.is_empty() { 0 } else { rng.u64(..1_500) };
+            let after = if injections.is_empty() {
+                0
+            } else {
+                rng.u64(..1_500)
+            };
             if injections.iter().all(|other| fits(&other.fault, &fault)) {
                 injections.push(Injection { after, length, fault });
             }
@@ -358,9 +364,13 @@ impl Card {
             Self::ReadOnly => Fault::ReadOnly,
             Self::RevokeInsert => Fault::RevokeInsert,
             Self::EndSessions => Fault::EndSessions,
-            Self::PoisonPackets => Fault::PoisonPackets { count: rng.u64(1..20) },
+            Self::PoisonPackets => Fault::PoisonPackets {
+                count: rng.u64(1..20),
+            },
             Self::PoisonRows => Fault::PoisonRows { count: rng.u64(1..8) },
-            Self::RepeatedPackets => Fault::RepeatedPackets { count: rng.u64(5..60) },
+            Self::RepeatedPackets => Fault::RepeatedPackets {
+                count: rng.u64(5..60),
+            },
             Self::Link(link, trouble) => Fault::Link {
                 link,
                 instance,
@@ -425,7 +435,10 @@ fn settings(rng: &mut Rng) -> (Vec<(String, String)>, Vec<(String, String)>) {
         set("WORKER__BATCHES_IN_FLIGHT", rng.u64(1..=2).to_string()),
         set("WORKER__RETRY_MAX", "1s".to_owned()),
         set("POSTGRES__LOCK_TIMEOUT", format!("{}ms", rng.u64(300..=900))),
-        set("POSTGRES__STATEMENT_TIMEOUT", format!("{}ms", rng.u64(1_000..=2_000))),
+        set(
+            "POSTGRES__STATEMENT_TIMEOUT",
+            format!("{}ms", rng.u64(1_000..=2_000)),
+        ),
         set("POSTGRES__WRITE_CONNECTIONS", rng.u64(1..=2).to_string()),
     ];
     (ingest, worker)
@@ -500,7 +513,9 @@ mod tests {
     #[test]
     fn three_seeds_of_the_gate_hold_sixty_injections_within_their_time() {
         for seed in 0..50 {
-            let plans: Vec<_> = (seed..seed + 3).map(|seed| Plan::of(&wish(seed)).unwrap()).collect();
+            let plans: Vec<_> = (seed..seed + 3)
+                .map(|seed| Plan::of(&wish(seed)).unwrap())
+                .collect();
             let injections: usize = plans.iter().map(|plan| plan.injections().count()).sum();
             assert!(injections >= 66, "{injections} from seed {seed}");
             assert!(plans.iter().all(|plan| plan.length() < 135_000));
@@ -516,7 +531,10 @@ mod tests {
                 .collect()
         };
         let plans: Vec<_> = (0..100).map(|seed| Plan::of(&wish(seed)).unwrap()).collect();
-        assert_eq!(kinds(&plans).len(), CARDS.len() + Link::ALL.len() * Trouble::ALL.len());
+        assert_eq!(
+            kinds(&plans).len(),
+            CARDS.len() + Link::ALL.len() * Trouble::ALL.len()
+        );
         assert!(kinds(&plans[..1]).len() < CARDS.len());
     }
 
@@ -529,7 +547,10 @@ mod tests {
         .unwrap();
         for injection in plan.injections() {
             let name = injection.fault.name();
-            assert!(name.starts_with("kill-") || name.starts_with("link-publish-cut"), "{name}");
+            assert!(
+                name.starts_with("kill-") || name.starts_with("link-publish-cut"),
+                "{name}"
+            );
         }
         let nothing = Wish {
             only: vec!["earthquake".to_owned()],

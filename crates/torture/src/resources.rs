@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn this_process_runs_and_holds_something() {
         let held = Held::by(std::process::id()).unwrap();
-        assert!(held.memory > 1 << 20 && held.files > 2 && held.threads > 0, "{held:?}");
+        assert!(
+            held.memory > 1 << 20 && held.files > 2 && held.threads > 0,
+            "{held:?}"
+        );
         assert!(matches!(state(std::process::id()), Some('R' | 'S')));
         assert!(held.over("it").is_empty());
         let much = Held {

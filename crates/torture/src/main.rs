@@ -1,0 +1,112 @@
+//! `torture run | embedded | teeth`: see the crate's documentation.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use warren_torture::bed::Programs;
+use warren_torture::plan::{Plan, Profile, Wish};
+use warren_torture::run::{Servers, run};
+
+/// Tortures the real programs, and proves that nothing is lost and nothing is twice.
+#[derive(Debug, Parser)]
+#[command(name = "torture", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the distributed programs under faults
+    Run(RunOptions),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunOptions {
+    /// How large the run is
+    #[arg(long, value_enum, default_value = "gate")]
+    profile: Profile,
+    /// What everything random comes from; several seeds are run one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3])]
+    seed: Vec<u64>,
+    /// How long the faults of a seed last altogether, in seconds; else the profile's time
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<u64>,
+    /// Only faults whose name begins with one of these, such as kill- or link-publish
+    #[arg(long, value_delimiter = ',', value_name = "FAULT")]
+    only: Vec<String>,
+    /// Run this plan again, instead of making one of a seed
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Where plan, report and logs go
+    #[arg(long, default_value = "target/torture", value_name = "DIR")]
+    out: PathBuf,
+    /// Where the programs are; else beside this one
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(options) => run_all(&options).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("torture: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns the folder of the programs.
+fn folder(binaries: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = binaries {
+        return Ok(folder.to_path_buf());
+    }
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let folder = program.parent().context("this program lies in no folder")?;
+    Ok(folder.to_path_buf())
+}
+
+async fn run_all(options: &RunOptions) -> Result<bool> {
+    let plans = match &options.replay {
+        Some(path) => vec![Plan::read(path)?],
+        None => options
+            .seed
+            .iter()
+            .map(|seed| {
+                Plan::of(&Wish {
+                    seed: *seed,
+                    profile: options.profile,
+                    only: options.only.clone(),
+                    duration: options.duration.map(|seconds| seconds * 1_000),
+                    surely: Vec::new(),
+                })
+            })
+            .collect::<Result<_>>()?,
+    };
+    let programs = Programs {
+        folder: folder(options.binaries.as_deref())?,
+        environment: Vec::new(),
+    };
+    let servers = Servers::start().await?;
+    let mut passed = true;
+    for plan in &plans {
+        let out = options.out.join(format!("seed-{}", plan.seed));
+        eprintln!(
+            "seed {}: {} injections in about {} s",
+            plan.seed,
+            plan.injections().count(),
+            plan.length() / 1_000
+        );
+        let report = run(plan, &programs, &servers, &out).await?;
+        println!("{report}");
+        passed &= report.passed;
+    }
+    Ok(passed)
+}

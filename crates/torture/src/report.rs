@@ -1,0 +1,298 @@
+//! What a run has shown, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::ledger::{Findings, SHOWN, Tally};
+use crate::resources::Held;
+
+/// The goals of recovery, at the 99th percentile: the first 202 and the first row after everything has healed.
+pub const FIRST_202: Duration = Duration::from_secs(2);
+/// See [`FIRST_202`].
+pub const FIRST_ROW: Duration = Duration::from_secs(3);
+/// How long a broker that hangs may go unnoticed.
+pub const HANG_SEEN: Duration = Duration::from_secs(6);
+/// How long a broker that is cut off may go unnoticed.
+pub const CUT_SEEN: Duration = Duration::from_millis(500);
+
+/// A run, complete.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Whether everything holds.
+    pub passed: bool,
+    /// What everything random came from.
+    pub seed: u64,
+    /// The name of the plan.
+    pub plan: String,
+    /// Releases of broker, database and product.
+    pub versions: Vec<String>,
+    /// The whole run, seconds.
+    pub seconds: f64,
+    /// By kind: how many were planned and how many were seen to have had an effect.
+    pub injections: BTreeMap<String, Bitten>,
+    /// The comparison of what was sent, answered and stored.
+    pub findings: Findings,
+    /// What the clients were answered.
+    pub tally: Tally,
+    /// Requests that were due and not sent, because too many were under way.
+    pub held_back: u64,
+    /// From the end of an episode to the first new 202 of each intake, the slowest one, milliseconds.
+    pub first_202: Times,
+    /// From the end of an episode to the first new row, milliseconds.
+    pub first_row: Times,
+    /// From the moment that a broker hung to the first 503, milliseconds.
+    pub hang_seen: Times,
+    /// From the moment that a broker was cut off to the first 503, milliseconds.
+    pub cut_seen: Times,
+    /// From the end of the load to an empty queue, milliseconds.
+    pub drained: u64,
+    /// The most that each program held.
+    pub held: BTreeMap<String, Held>,
+    /// Everything that does not hold, beside what the findings say.
+    pub problems: Vec<String>,
+    /// Where the logs are.
+    pub logs: String,
+}
+
+/// How often a fault was planned, and how often it had an effect.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Bitten {
+    /// Injections that were seen to have had an effect.
+    pub bitten: u64,
+    /// Injections of the plan.
+    pub planned: u64,
+}
+
+/// Some durations, milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Times(pub Vec<u64>);
+
+impl Times {
+    /// Adds one.
+    pub fn add(&mut self, time: Duration) {
+        self.0.push(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.0.sort_unstable();
+    }
+
+    /// Returns the time that so many of a hundred do not exceed.
+    pub fn percentile(&self, percent: usize) -> Option<Duration> {
+        let place = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
+        self.0.get(place).copied().map(Duration::from_millis)
+    }
+
+    /// Names what is over its goal at the 99th percentile.
+    fn over(&self, what: &str, goal: Duration) -> Option<String> {
+        let reached = self.percentile(99)?;
+        (reached > goal).then(|| {
+            format!(
+                "I7: {what} within {reached:?} (p99 of {}), over {goal:?}",
+                self.0.len()
+            )
+        })
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(median), Some(late), Some(last)) =
+            (self.percentile(50), self.percentile(99), self.0.last())
+        else {
+            return f.write_str("not met");
+        };
+        write!(
+            f,
+            "p50 {} ms, p99 {} ms, max {last} ms (of {})",
+            median.as_millis(),
+            late.as_millis(),
+            self.0.len()
+        )
+    }
+}
+
+impl Report {
+    /// Judges everything that was measured, and says whether it holds.
+    pub fn judge(&mut self) {
+        for (name, bitten) in &self.injections {
+            if bitten.bitten < bitten.planned {
+                self.problems.push(format!(
+                    "no bite: {name} had an effect {} times of {}",
+                    bitten.bitten, bitten.planned
+                ));
+            }
+        }
+        for (program, held) in &self.held {
+            self.problems
+                .extend(held.over(program).into_iter().map(|what| format!("I8: {what}")));
+        }
+        let over = [
+            self.first_202.over("first new 202", FIRST_202),
+            self.first_row.over("first new row", FIRST_ROW),
+            self.hang_seen.over("503 of a broker that hangs", HANG_SEEN),
+            self.cut_seen.over("503 of a broker that is cut off", CUT_SEEN),
+        ];
+        self.problems.extend(over.into_iter().flatten());
+        if self.findings.unknown > 0 {
+            self.problems.push(format!(
+                "{} messages were never answered for good",
+                self.findings.unknown
+            ));
+        }
+        self.passed = self.problems.is_empty() && self.findings.broken().is_empty();
+    }
+
+    /// Counts the injections that had an effect.
+    pub fn bitten(&self) -> u64 {
+        self.injections.values().map(|bitten| bitten.bitten).sum()
+    }
+
+    /// Writes the report into a folder, as `report.json` and `report.txt`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self)?;
+        std::fs::write(folder.join("report.json"), json)
+            .and_then(|()| std::fs::write(folder.join("report.txt"), self.to_string()))
+            .with_context(|| format!("cannot write into {}", folder.display()))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {} | plan {} | {} | {:.0} s",
+            self.seed,
+            self.plan,
+            self.versions.join(", "),
+            self.seconds
+        )?;
+        let planned: u64 = self.injections.values().map(|bitten| bitten.planned).sum();
+        write!(f, "injections {}/{planned}:", self.bitten())?;
+        for (name, bitten) in &self.injections {
+            write!(f, " {name} {}/{}", bitten.bitten, bitten.planned)?;
+        }
+        writeln!(f, "\n{}", self.findings)?;
+        write!(f, "answers:")?;
+        for (status, count) in &self.tally.answers {
+            write!(f, " {status} {count}")?;
+        }
+        writeln!(
+            f,
+            " | broken {} | held back {}",
+            self.tally.broken, self.held_back
+        )?;
+        writeln!(f, "first new 202 after heal: {}", self.first_202)?;
+        writeln!(f, "first new row after heal: {}", self.first_row)?;
+        writeln!(f, "hung broker seen as 503: {}", self.hang_seen)?;
+        writeln!(f, "cut broker seen as 503: {}", self.cut_seen)?;
+        writeln!(f, "drained in {} ms", self.drained)?;
+        write!(f, "most held:")?;
+        for (program, held) in &self.held {
+            write!(
+                f,
+                " {program} {} MiB, {} files, {} threads;",
+                held.memory >> 20,
+                held.files,
+                held.threads
+            )?;
+        }
+        writeln!(f)?;
+        for (what, cases) in self.findings.broken() {
+            writeln!(f, "{what}: {}", cases.len())?;
+            for case in cases.iter().take(SHOWN) {
+                writeln!(f, "  {case}")?;
+            }
+        }
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        if !self.passed {
+            writeln!(f, "logs: {}", self.logs)?;
+        }
+        writeln!(f, "{}", if self.passed { "PASSED" } else { "FAILED" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_without_a_problem_passes_and_names_its_numbers() {
+        let mut report = Report {
+            seed: 7,
+            ..Report::default()
+        };
+        report.findings.sent = 5;
+        report.injections.insert(
+            "kill-ingest".to_owned(),
+            Bitten {
+                bitten: 2,
+                planned: 2,
+            },
+        );
+        report.judge();
+        let text = report.to_string();
+        assert!(report.passed && text.contains("sent 5 | acked 0"), "{text}");
+        assert!(
+            text.contains("injections 2/2: kill-ingest 2/2") && text.ends_with("PASSED\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_lost_message_a_fault_without_a_bite_and_a_slow_recovery_fail_it() {
+        let mut lost = Report::default();
+        lost.findings.lost.push("message 3".to_owned());
+        let mut toothless = Report::default();
+        toothless.injections.insert(
+            "lock-table".to_owned(),
+            Bitten {
+                bitten: 0,
+                planned: 1,
+            },
+        );
+        let mut slow = Report::default();
+        slow.first_row.add(Duration::from_secs(4));
+        let mut fat = Report::default();
+        let memory = crate::resources::MOST_MEMORY + 1;
+        fat.held.insert(
+            "worker-0".to_owned(),
+            Held {
+                memory,
+                ..Held::default()
+            },
+        );
+        for (mut report, word) in [
+            (lost, "message 3"),
+            (toothless, "no bite"),
+            (slow, "first new row"),
+            (fat, "I8: worker-0"),
+        ] {
+            report.judge();
+            let text = report.to_string();
+            assert!(
+                !report.passed && text.contains(word) && text.ends_with("FAILED\n"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_times() {
+        let mut times = Times::default();
+        assert_eq!(times.percentile(99), None);
+        for seconds in [3, 1, 2] {
+            times.add(Duration::from_secs(seconds));
+        }
+        assert_eq!(times.percentile(50), Some(Duration::from_secs(2)));
+        assert_eq!(times.percentile(99), Some(Duration::from_secs(3)));
+    }
+}
