@@ -179,11 +179,19 @@ impl Database {
         } else {
             "reset default_transaction_read_only"
         };
-        // An administrator's session is read-only too, and must be able to take it back.
-        self.execute(&format!(
-            "set default_transaction_read_only = off; alter database {name} {what}"
-        ))
-        .await
+        // An administrator's session is read-only too, and must be able to take it back; what is sent at once is one
+        // transaction, whose mode is settled when it begins.
+        let client = self.client().await?;
+        for sql in [
+            "set default_transaction_read_only = off".to_owned(),
+            format!("alter database {name} {what}"),
+        ] {
+            timeout(DEADLINE, client.batch_execute(&sql))
+                .await
+                .with_context(|| format!("PostgreSQL did not answer within {DEADLINE:?}: {sql}"))?
+                .with_context(|| format!("PostgreSQL refused {sql}"))?;
+        }
+        Ok(())
     }
 
     /// Counts the lines of the server's log that hold a text.
