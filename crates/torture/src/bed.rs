@@ -280,7 +280,7 @@ impl Bed {
             match counted.await {
                 Ok((0, stored)) if stored >= at_least => return Ok(begun.elapsed()),
                 Ok((waiting, stored)) => {
-                    last = format!("{waiting} packets wait, {stored} rows of {at_least}")
+                    last = format!("{waiting} packets wait, {stored} rows of {at_least}");
                 }
                 Err(error) => last = format!("{error:#}"),
             }

@@ -244,6 +244,17 @@ impl Broker {
             .await
     }
 
+    /// Takes back every alarm, and lets the node run.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn calm(&self) -> Result<()> {
+        self.act(|node| node.thaw()).await?;
+        self.order("rabbit:start()").await?;
+        self.memory_alarm(false).await?;
+        self.disk_alarm(false).await
+    }
+
     /// Returns the alarms in force.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use amqprs::channel::{BasicPublishArguments, Channel};
 use amqprs::{BasicProperties, DELIVERY_MODE_PERSISTENT};
 use anyhow::{Context as _, Result, bail, ensure};
+use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -60,6 +61,8 @@ pub struct Done {
 pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Result<Done> {
     let length = Duration::from_millis(injection.length);
     let context = || format!("while doing {injection}");
+    // What the plan leaves open depends on it all the same.
+    let rng = Rng::with_seed(injection.after << 32 | injection.length);
     match &injection.fault {
         Fault::KillIngest { instance } => kill(bed.ingest_of(*instance)?, length).await,
         Fault::KillWorker { instance } => kill(bed.worker_of(*instance)?, length).await,
@@ -91,7 +94,7 @@ pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Resu
         | Fault::ReadOnly
         | Fault::RevokeInsert
         | Fault::EndSessions => database(bed, &injection.fault, length).await,
-        Fault::PoisonPackets { count } => poison_packets(bed, *count).await,
+        Fault::PoisonPackets { count } => poison_packets(bed, *count, rng).await,
         Fault::PoisonRows { count } => {
             let begun = Instant::now();
             clients
@@ -99,7 +102,7 @@ pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Resu
                 .await
                 .map(|()| Done::at_once(begun, format!("{count} accepted")))
         }
-        Fault::RepeatedPackets { count } => repeat_packets(bed, clients, *count).await,
+        Fault::RepeatedPackets { count } => repeat_packets(bed, clients, *count, rng).await,
     }
     .with_context(context)
 }
@@ -493,12 +496,13 @@ async fn publish(channel: &Channel, exchange: &str, key: &str, body: Vec<u8>) ->
         .context("cannot publish")
 }
 
-async fn poison_packets(bed: &Bed, count: u64) -> Result<Done> {
+async fn poison_packets(bed: &Bed, count: u64, mut rng: Rng) -> Result<Done> {
     let begun = Instant::now();
     let (connection, channel) = rabbit::open(bed.topology.url()).await?;
     for _ in 0..count {
+        // Not of the plan: a body is what tells one planted record from those of earlier faults.
         let mark = fastrand::u64(..);
-        let body = match fastrand::u8(..3) {
+        let body = match rng.u8(..3) {
             0 => format!("poison {mark:016x}: no JSON").into_bytes(),
             1 => [b"\xff\xfe poison ".as_slice(), format!("{mark:016x}").as_bytes()].concat(),
             _ => format!("{{\"poison\":\"{mark:016x}\"}}").into_bytes(),
@@ -507,7 +511,7 @@ async fn poison_packets(bed: &Bed, count: u64) -> Result<Done> {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .insert(body.clone());
-        let (_, exchange) = EXCHANGES[fastrand::usize(..EXCHANGES.len())];
+        let (_, exchange) = EXCHANGES[rng.usize(..EXCHANGES.len())];
         publish(&channel, exchange, "poison.packet", body).await?;
     }
     // The broker answers the close after it has handled what came before it on the channel.
@@ -515,13 +519,13 @@ async fn poison_packets(bed: &Bed, count: u64) -> Result<Done> {
     Ok(Done::at_once(begun, format!("{count} published")))
 }
 
-async fn repeat_packets(bed: &Bed, clients: &Clients, count: u64) -> Result<Done> {
+async fn repeat_packets(bed: &Bed, clients: &Clients, count: u64, mut rng: Rng) -> Result<Done> {
     let begun = Instant::now();
     let ledger = clients.ledger();
     let (connection, channel) = rabbit::open(bed.topology.url()).await?;
     let mut published = 0;
     for _ in 0..count {
-        let wished = fastrand::u64(..clients.dealt().max(1));
+        let wished = rng.u64(..clients.dealt().max(1));
         let Some(number) = ledger.sent_before(wished) else {
             continue;
         };

@@ -111,6 +111,13 @@ impl Ledger {
         self.state().tally.clone()
     }
 
+    /// Returns how many messages should become rows: those accepted, but for the poison among them.
+    pub fn to_store(&self) -> u64 {
+        let state = self.state();
+        let poison = state.poison.iter().filter(|entry| entry.accepted > 0).count();
+        state.tally.accepted - poison as u64
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

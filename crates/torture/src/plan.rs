@@ -22,6 +22,9 @@ const MOST_AT_ONCE: usize = 3;
 /// what it really is.
 const RABBIT_START_MILLIS: u64 = 10_000;
 
+/// Settings of a program, by environment variable.
+pub type Settings = Vec<(String, String)>;
+
 /// How large a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -45,10 +48,10 @@ pub struct Plan {
     pub rate: u64,
     /// How long the load runs before the first fault, milliseconds.
     pub warm_up: u64,
-    /// Settings of `ingest-api`, by environment variable.
-    pub ingest: Vec<(String, String)>,
-    /// Settings of `store-worker`, by environment variable.
-    pub worker: Vec<(String, String)>,
+    /// Of `ingest-api`.
+    pub ingest: Settings,
+    /// Of `store-worker`.
+    pub worker: Settings,
     /// What happens, one after the other.
     pub episodes: Vec<Episode>,
 }
@@ -419,7 +422,7 @@ fn length(fault: &Fault, rng: &mut Rng) -> u64 {
 }
 
 /// Draws limits and times: short ones, because a run has no minutes to wait for a default to pass.
-fn settings(rng: &mut Rng) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn settings(rng: &mut Rng) -> (Settings, Settings) {
     let set = |name: &str, value: String| (format!("WARREN_{name}"), value);
     let ingest = vec![
         set("AMQP__HEARTBEAT", format!("{}s", rng.u64(2..=5))),
