@@ -31,6 +31,15 @@ impl<T> Confirms<T> {
         }
     }
 
+    /// Begins with the wrong number.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn off_by_one() -> Self {
+        Self {
+            first: 0,
+            ..Self::new()
+        }
+    }
+
     /// Returns how many are unconfirmed.
     pub(crate) fn len(&self) -> usize {
         self.unconfirmed
@@ -127,6 +136,16 @@ mod tests {
         );
         assert_eq!(confirms.settle(2, true), Ok(vec![1, 2]));
         assert!(confirms.settle(3, true).is_err());
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn planted_confirms_that_are_off_by_one_are_taken_for_those_of_the_next_packet() {
+        let mut confirms = Confirms::off_by_one();
+        confirms.push("first");
+        confirms.push("second");
+        assert_eq!(confirms.settle(1, false), Ok(vec!["second"]));
+        assert!(confirms.settle(2, false).is_err());
     }
 
     #[derive(Clone, Debug)]

@@ -122,6 +122,27 @@ impl Packet {
         }
     }
 
+    /// Gives every message another id.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn with_new_ids(mut self) -> Self {
+        for chunk in &mut self.chunks {
+            let before = std::mem::take(&mut chunk.lines);
+            for line in before
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+            {
+                match warren_domain::Message::from_json(line) {
+                    Ok(mut message) => {
+                        message.id = warren_domain::MessageId::generate();
+                        message.append_json_line(&mut chunk.lines);
+                    }
+                    Err(_) => chunk.lines.extend([line, b"\n"].concat()),
+                }
+            }
+        }
+        self
+    }
+
     /// Tells every chunk the outcome.
     pub(crate) fn tell(self, outcome: &Result<(), PublishError>) {
         for chunk in self.chunks {
@@ -231,6 +252,32 @@ mod tests {
         assert_eq!(bodies, [(3, 0), (3, 1)]);
         assert_ne!(packets[0].id, packets[1].id);
         assert_eq!(packets[0].body().len(), packets[0].bytes);
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn planted_new_ids_are_new_and_change_nothing_else() {
+        use warren_domain::{Message, MessageId};
+
+        let lines =
+            ["x", "y"].map(|body| format!("{{\"id\":\"{}\",\"body\":\"{body}\"}}\n", MessageId::generate()));
+        let mut original = chunk(0, 0, 2, 10, later());
+        original.lines = lines.concat().into_bytes();
+        let messages = |packet: &Packet| {
+            let body = packet.body();
+            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines
+                .map(|line| Message::from_json(line).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let packet = Packet::new(original);
+        let before = messages(&packet);
+        let after = messages(&packet.with_new_ids());
+        assert_eq!(before.len(), 2);
+        for (before, after) in before.iter().zip(&after) {
+            assert_ne!(before.id, after.id);
+            assert_eq!(before.body, after.body);
+        }
     }
 
     #[test]

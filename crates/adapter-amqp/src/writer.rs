@@ -28,6 +28,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::{ConsumerGroup, PublishError};
+#[cfg(feature = "planted-bugs")]
+use warren_planted::{Bug, planted, planted_from_second_time};
 
 use crate::backoff::Backoff;
 use crate::confirms::Confirms;
@@ -216,6 +218,11 @@ impl Writing {
             .deadline()
             .is_some_and(|deadline| deadline > Instant::now());
         if awaited && packet.attempts < MAX_ATTEMPTS {
+            #[cfg(feature = "planted-bugs")]
+            let packet = match planted(Bug::NewIdOnRetry) {
+                true => packet.with_new_ids(),
+                false => packet,
+            };
             self.again.push_back(packet);
         } else {
             packet.tell(&Err(self.status.overdue()));
@@ -255,6 +262,10 @@ impl Writing {
             declare_backoff: Backoff::new(TOPOLOGY_PAUSE, TOPOLOGY_PATIENCE),
             failed_declarations: 0,
         };
+        #[cfg(feature = "planted-bugs")]
+        if planted_from_second_time(Bug::TagOffByOneAfterReopen) {
+            flight.confirms = Confirms::off_by_one();
+        }
         let end = self.exchange(link, &mut flight).await;
         if flight.proven {
             self.backoff.reset();
@@ -420,7 +431,16 @@ impl Writing {
                 mandatory: true,
                 immediate: false,
             };
+            #[cfg(feature = "planted-bugs")]
+            let arguments = BasicPublishArguments {
+                mandatory: !planted(Bug::MandatoryOff),
+                ..arguments
+            };
             let (properties, body) = (packet.properties(), packet.body());
+            #[cfg(feature = "planted-bugs")]
+            if planted(Bug::AckBeforeConfirm) {
+                packet.chunks.drain(..).for_each(|chunk| chunk.tell(Ok(())));
+            }
             packet.attempts += 1;
             packet.published = Some((Instant::now(), number));
             self.metrics.published(packet.messages);
@@ -469,6 +489,8 @@ impl Writing {
             Event::Closed { code, reason } => return Err(format!("{reason} ({code})")),
             Event::Cancelled => return Ok(()),
         };
+        #[cfg(feature = "planted-bugs")]
+        let multiple = multiple && !planted(Bug::MultipleIgnored);
         let confirmed = flight.confirms.settle(tag, multiple);
         for mut packet in confirmed.map_err(|error| error.to_string())? {
             if let Some((published, round)) = packet.published {

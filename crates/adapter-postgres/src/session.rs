@@ -79,10 +79,14 @@ impl Connector {
         self.limited(async {
             let session = self.connect(limits).await?;
             session.check_schema(self.place()).await?;
+            #[cfg(not(feature = "planted-bugs"))]
+            let store = unnest::STORE;
+            #[cfg(feature = "planted-bugs")]
+            let store = &unnest::planted_store();
             let (copy, count, unnest) = tokio::try_join!(
                 session.client.prepare(COPY),
                 session.client.prepare(counts::INSERT),
-                session.client.prepare(unnest::STORE),
+                session.client.prepare(store),
             )?;
             let statements = Statements { copy, count, unnest };
             Ok(WriteSession { session, statements })

@@ -24,6 +24,15 @@ pub(crate) const STORE: &str = "\
     )
     select severity, count(*) from fresh group by severity";
 
+/// Returns [`STORE`], or what stores everything without a look at what is there.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn planted_store() -> String {
+    match warren_planted::planted(warren_planted::Bug::NoUniqueKey) {
+        true => STORE.replace("on conflict (id) do nothing", ""),
+        false => STORE.to_owned(),
+    }
+}
+
 /// How many bytes of text one statement takes. PostgreSQL ends the connection at a message of 1 GiB; this is far less,
 /// because a statement's parameters lie in memory twice.
 const MOST_BYTES: usize = 16 << 20;

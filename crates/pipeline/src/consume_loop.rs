@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info, warn};
 use warren_domain::ports::{Cause, MessageConsumer, Refused, Unhealthy};
 use warren_domain::{Message, SeverityCounts};
+#[cfg(feature = "planted-bugs")]
+use warren_planted::{Bug, planted};
 
 use crate::gather::Batch;
 use crate::health::{Paused, WorkerHealth};
@@ -277,8 +279,17 @@ impl<E: Effect> ConsumeLoop<E> {
         let outage = Outage::new(E::NEEDS, self.health.clone(), self.backoff(), patience);
         let span = effect.span(batch.messages.len(), &batch.links());
         let apply = async move {
+            #[cfg(feature = "planted-bugs")]
+            if planted(Bug::AckBeforeCommit) {
+                let messages = batch.messages.clone();
+                batch.settle(Vec::new()).await;
+                effect.apply(&messages, outage).await.ok();
+                return Outcome::Settled;
+            }
             let refused = match effect.apply(&batch.messages, outage).await {
                 Ok(refused) => refused,
+                #[cfg(feature = "planted-bugs")]
+                Err(_) if planted(Bug::RequeueOnDatabaseError) => return Outcome::Settled,
                 Err(GaveUp(paused)) => return Outcome::Away(paused),
             };
             let messages = batch.messages.len();

@@ -85,6 +85,10 @@ impl Outage {
                 }
             }
         };
+        #[cfg(feature = "planted-bugs")]
+        if warren_planted::planted(warren_planted::Bug::RequeueOnDatabaseError) {
+            return Err(GaveUp(away.paused));
+        }
         if away.since.elapsed() >= self.patience {
             return Err(GaveUp(away.paused));
         }

@@ -29,6 +29,10 @@ pub(crate) async fn write(
     while let Some(part) = parts.pop() {
         let started = Instant::now();
         let outcome = store.store(&messages[part.clone()]).await;
+        #[cfg(feature = "planted-bugs")]
+        if outcome.is_err() && warren_planted::planted(warren_planted::Bug::BatchErrorDropsBatch) {
+            return Ok(refused);
+        }
         let (verdict, failure) = match outcome {
             Ok(stored) => {
                 histogram!(BATCH_SECONDS).record(started.elapsed().as_secs_f64());

@@ -171,10 +171,28 @@ pub async fn serve<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
 
 fn begin(config: &TelemetryConfig, version: &'static str) -> Result<Frame, Box<dyn Error + Send + Sync>> {
     telemetry::logging::init(config)?;
+    #[cfg(feature = "planted-bugs")]
+    warn_of_bugs()?;
     Ok(Frame {
         metrics: telemetry::metrics::install(version)?,
         stop: shutdown::on_signals()?,
     })
+}
+
+/// Lets nobody take this build for one that keeps its promises.
+#[cfg(feature = "planted-bugs")]
+fn warn_of_bugs() -> Result<(), warren_planted::UnknownBug> {
+    match warren_planted::plant_from_environment()? {
+        Some(bug) => tracing::error!(
+            bug = bug.name(),
+            "THIS PROGRAM LOSES MESSAGES ON PURPOSE: it was built with `planted-bugs`, and told to have one. {}",
+            bug.description()
+        ),
+        None => tracing::error!(
+            "THIS PROGRAM IS NOT FOR USE: it was built with `planted-bugs`, though it was told to have none"
+        ),
+    }
+    Ok(())
 }
 
 /// Writes an error with everything behind it on one line.

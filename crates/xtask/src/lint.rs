@@ -5,8 +5,8 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cargo::{Workspace, run as run_command};
-use crate::rules;
 use crate::steps::Steps;
+use crate::{planted, rules};
 
 /// Adds the lint steps.
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) {
@@ -22,6 +22,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) {
             &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
         )
     });
+    steps.run("planted bugs", || planted::check(workspace));
     steps.run("documentation", || {
         run_command(
             workspace

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod lint;
+mod planted;
 mod rules;
 mod spdx;
 mod steps;

@@ -92,7 +92,14 @@ impl MigrationName for Migration {
 #[async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(UP).await?;
+        #[cfg(not(feature = "planted-bugs"))]
+        let up = UP;
+        #[cfg(feature = "planted-bugs")]
+        let up = &match warren_planted::planted(warren_planted::Bug::NoUniqueKey) {
+            true => UP.replace("id uuid primary key", "id uuid not null"),
+            false => UP.to_owned(),
+        };
+        manager.get_connection().execute_unprepared(up).await?;
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 mod breaker;
 mod intake;
 mod maintenance;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod recorder;
 mod store_loop;
 mod tally;
