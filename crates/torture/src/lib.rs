@@ -24,3 +24,4 @@ pub mod proxy;
 pub mod report;
 pub mod resources;
 pub mod run;
+pub mod teeth;

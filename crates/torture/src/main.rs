@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use warren_planted::Bug;
 use warren_torture::bed::Programs;
 use warren_torture::plan::{Plan, Profile, Wish};
 use warren_torture::run::{Servers, run};
+use warren_torture::teeth::{build, teeth};
 
 /// Tortures the real programs, and proves that nothing is lost and nothing is twice.
 #[derive(Debug, Parser)]
@@ -21,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Run the distributed programs under faults
     Run(RunOptions),
+    /// Show that programs with bugs on purpose fail, each by the invariant that its bug breaks
+    Teeth(TeethOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,10 +52,24 @@ struct RunOptions {
     binaries: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct TeethOptions {
+    /// Only these bugs
+    #[arg(long, value_delimiter = ',', value_name = "BUG")]
+    only: Vec<Bug>,
+    /// Where plans, reports and logs go
+    #[arg(long, default_value = "target/torture/teeth", value_name = "DIR")]
+    out: PathBuf,
+    /// Where programs with bugs are; else they are built
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(options) => run_all(&options).await,
+        Command::Teeth(options) => show_teeth(&options).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -109,4 +127,25 @@ async fn run_all(options: &RunOptions) -> Result<bool> {
         passed &= report.passed;
     }
     Ok(passed)
+}
+
+async fn show_teeth(options: &TeethOptions) -> Result<bool> {
+    let bugs = if options.only.is_empty() {
+        Bug::ALL
+    } else {
+        &options.only
+    };
+    let folder = match &options.binaries {
+        Some(folder) => folder.clone(),
+        None => build().await?,
+    };
+    let servers = Servers::start().await?;
+    let bites = teeth(bugs, &folder, &servers, &options.out).await?;
+    for bite in &bites {
+        println!("{bite}");
+    }
+    for bad in bites.iter().filter(|bite| !bite.good) {
+        println!("see {}", bad.report.display());
+    }
+    Ok(bites.iter().all(|bite| bite.good))
 }

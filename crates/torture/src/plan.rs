@@ -126,6 +126,26 @@ impl Plan {
         })
     }
 
+    /// Makes a plan of what is given, with a warm-up.
+    pub fn of_episodes(
+        seed: u64,
+        rate: u64,
+        ingest: Vec<(String, String)>,
+        worker: Vec<(String, String)>,
+        episodes: Vec<Episode>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            seed,
+            profile: Profile::Gate,
+            rate,
+            warm_up: 2_000,
+            ingest,
+            worker,
+            episodes,
+        }
+    }
+
     /// Reads a plan that was written down.
     ///
     /// # Errors
