@@ -226,7 +226,9 @@ impl Database {
         if !there {
             return Ok(Vec::new());
         }
-        let rows = client.query("select body, reason from dead_letters", &[]).await?;
+        let rows = client
+            .query("select content, reason from dead_letters", &[])
+            .await?;
         let letters = rows.iter().map(|row| {
             Ok(DeadLetter {
                 body: row.try_get(0)?,
