@@ -83,6 +83,25 @@ impl DataFolder {
         Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
     }
 
+    /// Has SQLite look through a whole file, and returns what it says: `ok`, or what is broken.
+    ///
+    /// # Errors
+    /// The file is not there or cannot be read.
+    pub async fn integrity(&self, file: &str) -> Result<String> {
+        let mut connection = self.open(file).await?;
+        let row = query("pragma integrity_check").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Counts the dead letters.
+    ///
+    /// # Errors
+    /// The file is not there or cannot be read.
+    pub async fn dead(&self) -> Result<u64> {
+        self.rows("queue.db", "dead_letters").await
+    }
+
     /// Counts the messages, also while the process runs.
     ///
     /// # Errors

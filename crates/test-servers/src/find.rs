@@ -84,6 +84,28 @@ impl Found {
     }
 }
 
+/// Sees to it that private servers can be started: their programs are installed, or are now, where that is allowed.
+///
+/// # Errors
+/// One of them is missing and cannot be installed; the message says how to.
+pub fn provide_programs(say: impl Fn(&str)) -> Result<()> {
+    let missing = || {
+        [&RABBITMQ, &POSTGRES]
+            .into_iter()
+            .filter(|kind| !(kind.is_installed)())
+    };
+    install(&missing().map(|kind| kind.package).collect::<Vec<_>>(), &say)?;
+    let names: Vec<_> = missing().map(|kind| kind.package).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "servers of its own are needed, and their programs are not installed:\n  sudo apt-get install \
+         --no-install-recommends {}",
+        names.join(" ")
+    )
+}
+
 /// Returns both, or every error there is.
 fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
     match (one, other) {

@@ -16,7 +16,9 @@ mod programs;
 mod python;
 mod rabbit;
 
-pub use find::{AMQP_DEFAULT, AMQP_VARIABLE, Found, POSTGRES_DEFAULT, POSTGRES_VARIABLE, Servers, find};
+pub use find::{
+    AMQP_DEFAULT, AMQP_VARIABLE, Found, POSTGRES_DEFAULT, POSTGRES_VARIABLE, Servers, find, provide_programs,
+};
 pub use guardian::Guardian;
 pub use postgres::PrivatePostgres;
 pub use python::{PYTHON_VARIABLE, find_python};

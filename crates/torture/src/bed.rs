@@ -61,7 +61,8 @@ pub struct Program {
 }
 
 impl Program {
-    fn new(name: String, service: Service) -> Self {
+    /// Takes a program that runs since the beginning, or will.
+    pub fn new(name: String, service: Service) -> Self {
         Self {
             name,
             service: AsyncMutex::new(service),

@@ -125,7 +125,11 @@ impl Done {
     }
 }
 
-async fn kill(program: &Program, length: Duration) -> Result<Done> {
+/// Kills a program as a crash would, and starts it again after a while.
+///
+/// # Errors
+/// It does not run, or cannot be started.
+pub async fn kill(program: &Program, length: Duration) -> Result<Done> {
     let begun = Instant::now();
     program.interrupted();
     let pid = program.signal(Signal::KILL).await?;

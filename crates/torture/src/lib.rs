@@ -15,6 +15,7 @@ pub mod bed;
 pub mod broker;
 pub mod clients;
 pub mod database;
+pub mod embedded;
 pub mod fault;
 pub mod inject;
 pub mod ledger;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use warren_planted::Bug;
 use warren_torture::bed::Programs;
+use warren_torture::embedded::{Embedded, embedded};
 use warren_torture::plan::{Plan, Profile, Wish};
 use warren_torture::run::{Servers, run};
 use warren_torture::teeth::{build, teeth};
@@ -25,6 +26,8 @@ enum Command {
     Run(RunOptions),
     /// Show that programs with bugs on purpose fail, each by the invariant that its bug breaks
     Teeth(TeethOptions),
+    /// Kill the one process on SQLite under load, again and again
+    Embedded(EmbeddedOptions),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,11 +68,31 @@ struct TeethOptions {
     binaries: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct EmbeddedOptions {
+    /// What everything random comes from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How often the process is killed
+    #[arg(long, default_value_t = 20)]
+    kills: u64,
+    /// Messages a second
+    #[arg(long, default_value_t = 600)]
+    rate: u64,
+    /// Where report and logs go
+    #[arg(long, default_value = "target/torture/embedded", value_name = "DIR")]
+    out: PathBuf,
+    /// Where the program is; else beside this one
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(options) => run_all(&options).await,
         Command::Teeth(options) => show_teeth(&options).await,
+        Command::Embedded(options) => kill_embedded(&options).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -89,6 +112,21 @@ fn folder(binaries: Option<&Path>) -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let folder = program.parent().context("this program lies in no folder")?;
     Ok(folder.to_path_buf())
+}
+
+async fn kill_embedded(options: &EmbeddedOptions) -> Result<bool> {
+    let programs = Programs {
+        folder: folder(options.binaries.as_deref())?,
+        environment: Vec::new(),
+    };
+    let order = Embedded {
+        seed: options.seed,
+        kills: options.kills,
+        rate: options.rate,
+    };
+    let report = embedded(order, &programs, &options.out).await?;
+    println!("{report}");
+    Ok(report.passed)
 }
 
 async fn run_all(options: &RunOptions) -> Result<bool> {

@@ -15,6 +15,8 @@ use crate::resources::Held;
 pub const FIRST_202: Duration = Duration::from_secs(2);
 /// See [`FIRST_202`].
 pub const FIRST_ROW: Duration = Duration::from_secs(3);
+/// How long every program may take to call itself ready: two heartbeats and the longest pause between two tries, twice.
+pub const READY: Duration = Duration::from_secs(15);
 /// How long a broker that hangs may go unnoticed.
 pub const HANG_SEEN: Duration = Duration::from_secs(6);
 /// How long a broker that is cut off may go unnoticed.
@@ -45,6 +47,8 @@ pub struct Report {
     pub first_202: Times,
     /// From the end of an episode to the first new row, milliseconds.
     pub first_row: Times,
+    /// From the end of an episode to the last program that is ready, milliseconds.
+    pub ready: Times,
     /// From the moment that a broker hung to the first 503, milliseconds.
     pub hang_seen: Times,
     /// From the moment that a broker was cut off to the first 503, milliseconds.
@@ -133,6 +137,7 @@ impl Report {
         let over = [
             self.first_202.over("first new 202", FIRST_202),
             self.first_row.over("first new row", FIRST_ROW),
+            self.ready.over("every program ready", READY),
             self.hang_seen.over("503 of a broker that hangs", HANG_SEEN),
             self.cut_seen.over("503 of a broker that is cut off", CUT_SEEN),
         ];
@@ -190,6 +195,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "first new 202 after heal: {}", self.first_202)?;
         writeln!(f, "first new row after heal: {}", self.first_row)?;
+        writeln!(f, "every program ready after heal: {}", self.ready)?;
         writeln!(f, "hung broker seen as 503: {}", self.hang_seen)?;
         writeln!(f, "cut broker seen as 503: {}", self.cut_seen)?;
         writeln!(f, "drained in {} ms", self.drained)?;

@@ -27,6 +27,9 @@ use crate::resources::{Held, state};
 /// The longest that a recovery is waited for; the goals are far below.
 const RECOVERY: Duration = Duration::from_secs(30);
 
+/// How long after a recovery nothing may be refused any more.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// How long clients repeat what is unknown after the end of the load.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -212,7 +215,10 @@ impl Torture<'_> {
         }
         self.events.push((healed, format!("the end of episode {number}")));
         self.recover(healed).await?;
+        // What was under way when everything healed may still fail; what is sent a second later may not.
+        let settled = Instant::now() + SETTLED;
         sleep(Duration::from_millis(episode.quiet)).await;
+        self.quiet(&format!("the quiet after episode {number}"), settled);
         Ok(())
     }
 
@@ -285,8 +291,25 @@ impl Torture<'_> {
         self.report.first_202.add(took);
         let stored = self.row_after(healed, end).await.unwrap_or(RECOVERY);
         self.report.first_row.add(stored);
-        eprintln!("           recovered: 202 after {took:.2?}, row after {stored:.2?}");
+        let ready = self.ready_after(healed, end).await;
+        self.report.ready.add(ready);
+        eprintln!(
+            "           recovered: 202 after {took:.2?}, row after {stored:.2?}, ready after {ready:.2?}"
+        );
         Ok(())
+    }
+
+    /// Waits until every program calls itself ready: one that never comes back is not made good by its twin.
+    async fn ready_after(&self, healed: Instant, end: Instant) -> Duration {
+        for program in self.bed.programs() {
+            let mut service = program.service.lock().await;
+            let left = end.saturating_duration_since(Instant::now());
+            if let Err(error) = service.wait_for("/readyz", 200, left).await {
+                eprintln!("           {} is not ready: {error:#}", program.name);
+                return RECOVERY;
+            }
+        }
+        healed.elapsed()
     }
 
     /// Waits for the first row of a canary that was accepted after everything had healed.

@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask test | lint | ci | bench`.
+//! The repository's own commands: `cargo xtask test | lint | ci | bench | torture`.
 
 mod bench;
 mod cargo;
@@ -8,6 +8,7 @@ mod rules;
 mod spdx;
 mod steps;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,9 @@ enum Command {
     Ci,
     /// Measure the release build against real servers; further arguments go to the harness (try `-- --help`)
     Bench(bench::Options),
+    /// Run the release build under faults and prove that nothing is lost or twice; further arguments go to the harness
+    /// (try `-- --help`)
+    Torture(torture::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn run(command: Command) -> Result<bool> {
     match command {
         Command::Test(options) => test::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Torture(options) => torture::run(&workspace, &options).map(|()| true),
         Command::Rules => rules::check(&workspace).map(|()| true),
         Command::Lint => {
             let mut steps = Steps::default();
