@@ -15,6 +15,7 @@ mod postgres;
 mod programs;
 mod python;
 mod rabbit;
+mod strace;
 
 pub use find::{
     AMQP_DEFAULT, AMQP_VARIABLE, Found, POSTGRES_DEFAULT, POSTGRES_VARIABLE, Servers, find, provide_programs,
@@ -23,3 +24,4 @@ pub use guardian::Guardian;
 pub use postgres::PrivatePostgres;
 pub use python::{PYTHON_VARIABLE, find_python};
 pub use rabbit::PrivateRabbit;
+pub use strace::find_strace;

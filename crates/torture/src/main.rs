@@ -141,7 +141,6 @@ async fn run_all(options: &RunOptions) -> Result<bool> {
                     profile: options.profile,
                     only: options.only.clone(),
                     duration: options.duration.map(|seconds| seconds * 1_000),
-                    surely: Vec::new(),
                 })
             })
             .collect::<Result<_>>()?,

@@ -87,8 +87,6 @@ pub struct Wish {
     pub only: Vec<String>,
     /// How long the faults last altogether, milliseconds; the profile's, if it is not given.
     pub duration: Option<u64>,
-    /// A fault that must be in it, besides what chance brings: the scarce ones, dealt out over seeds.
-    pub surely: Vec<Fault>,
 }
 
 impl Plan {
@@ -106,7 +104,11 @@ impl Plan {
         let (ingest, worker) = settings(&mut rng);
         let mut episodes = Vec::new();
         let mut time = 0;
-        let mut surely = wish.surely.clone();
+        let mut surely = if wish.only.is_empty() {
+            surely(wish.seed)
+        } else {
+            Vec::new()
+        };
         rng.shuffle(&mut surely);
         while time < millis {
             let first = surely.pop();
@@ -467,6 +469,33 @@ fn settings(rng: &mut Rng) -> (Settings, Settings) {
     (ingest, worker)
 }
 
+/// Returns the faults that a seed meets whatever chance brings: what found most in systems like this one, and of those
+/// that take long one a seed, so that seeds that follow each other meet them all.
+fn surely(seed: u64) -> Vec<Fault> {
+    let instance = (seed / 3 % 2) as usize;
+    let publish = |trouble, amount| Fault::Link {
+        link: Link::Publish,
+        instance,
+        trouble,
+        amount,
+    };
+    let mut faults = vec![
+        publish(Trouble::CutAfterDown, 40 + seed % 200),
+        publish(Trouble::Cut, 0),
+        Fault::MemoryAlarm,
+        Fault::KillPostgres,
+        Fault::KillWorker { instance },
+        Fault::KillIngest { instance },
+        Fault::DeleteBindings,
+    ];
+    faults.push(match seed % 3 {
+        0 => Fault::KillRabbit,
+        1 => Fault::FreezeRabbit,
+        _ => Fault::StopRabbit,
+    });
+    faults
+}
+
 fn pick(rng: &mut Rng, values: &[&str]) -> String {
     values[rng.usize(..values.len())].to_owned()
 }
@@ -483,7 +512,6 @@ mod tests {
             profile: Profile::Gate,
             only: Vec::new(),
             duration: None,
-            surely: Vec::new(),
         }
     }
 
@@ -559,6 +587,13 @@ mod tests {
             CARDS.len() + Link::ALL.len() * Trouble::ALL.len()
         );
         assert!(kinds(&plans[..1]).len() < CARDS.len());
+        let three = kinds(&plans[..3]);
+        for scarce in ["kill-rabbit", "freeze-rabbit", "stop-rabbit", "link-publish-cut"] {
+            assert!(
+                three.contains(scarce),
+                "{scarce} is not in three seeds: {three:?}"
+            );
+        }
     }
 
     #[test]

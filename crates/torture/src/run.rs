@@ -211,7 +211,14 @@ impl Torture<'_> {
                 Ok(_) => bitten.bitten += 1,
                 Err(why) => eprintln!("           no bite of {injection}: {why}"),
             }
-            self.seen_as_503(&injection.fault, &done, episode.injections.len() == 1);
+            // An intake that is killed or cut off from its clients says nothing, whatever its broker does.
+            let silent: Vec<_> = episode
+                .injections
+                .iter()
+                .filter(|other| other.fault != injection.fault)
+                .flat_map(|other| other.fault.claims())
+                .collect();
+            self.seen_as_503(&injection.fault, &done, &silent);
         }
         self.events.push((healed, format!("the end of episode {number}")));
         self.recover(healed).await?;
@@ -235,15 +242,15 @@ impl Torture<'_> {
     }
 
     /// Measures how soon clients learnt of a broker that is away.
-    fn seen_as_503(&mut self, fault: &Fault, done: &Done, alone: bool) {
+    fn seen_as_503(&mut self, fault: &Fault, done: &Done, silent: &[String]) {
         let (instance, hangs) = match fault {
-            Fault::FreezeRabbit if alone => (None, true),
+            Fault::FreezeRabbit => (None, true),
             Fault::Link {
                 link: Link::Publish,
                 instance,
                 trouble: trouble @ (Trouble::Cut | Trouble::Swallow | Trouble::Hole),
                 ..
-            } if alone => (Some(*instance), *trouble != Trouble::Cut),
+            } => (Some(*instance), *trouble != Trouble::Cut),
             _ => return,
         };
         // Shorter than the deadline of a publication it need not be seen at all.
@@ -251,7 +258,11 @@ impl Torture<'_> {
         if hangs && done.healed - done.begun < long {
             return;
         }
-        for instance in (0..INSTANCES).filter(|other| instance.is_none_or(|instance| instance == *other)) {
+        let meant = |other: &usize| instance.is_none_or(|instance| instance == *other);
+        for instance in (0..INSTANCES).filter(meant) {
+            if silent.contains(&format!("ingest-{instance}")) {
+                continue;
+            }
             let first = self
                 .clients
                 .answers_since(instance, done.begun)

@@ -28,7 +28,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let found = find(|line| eprintln!("{line}"))?;
     let python = find_python(|line| eprintln!("{line}"))?;
     // What the end-to-end tests start.
-    if options.package.is_empty() || options.package.iter().any(|name| name == "warren-e2e") {
+    let end_to_end = |name: &String| ["warren-e2e", "warren-torture"].contains(&name.as_str());
+    if options.package.is_empty() || options.package.iter().any(end_to_end) {
         run_command(&mut workspace.cargo(["build", "--workspace", "--bins"]))?;
     }
     run_command(cargo_test(workspace, options).arg("--no-run"))?;
