@@ -284,6 +284,12 @@ impl Ledger {
         let mut packets: BTreeSet<&[u8]> = BTreeSet::new();
         let mut rows = BTreeSet::new();
         for letter in dead {
+            if letter.reason.is_empty() {
+                let start = &letter.body[..letter.body.len().min(120)];
+                findings
+                    .dead_unplanned
+                    .push(format!("without a reason: {}", String::from_utf8_lossy(start)));
+            }
             if let Some(body) = planted.get(&letter.body) {
                 packets.insert(body);
                 continue;
@@ -572,6 +578,11 @@ mod tests {
             letter(ledger.messages().id(1)),
         ];
         assert_eq!(verdict(&ledger, &rows, &innocent).dead_unplanned.len(), 1);
+        let silent = DeadLetter {
+            reason: String::new(),
+            ..letter(ledger.messages().id(poison))
+        };
+        assert_eq!(verdict(&ledger, &rows, &[silent]).dead_unplanned.len(), 1);
         let planted = BTreeSet::from([b"noise".to_vec()]);
         let found = ledger.verdict(&rows, &[letter(ledger.messages().id(poison))], &planted, &[]);
         assert_eq!(

@@ -475,7 +475,7 @@ async fn dead_in_queue(bed: &Bed) -> Result<Vec<DeadLetter>> {
             .headers()
             .and_then(|headers| {
                 headers
-                    .get(&"warren-reason".try_into().ok()?)
+                    .get(&"x-warren-reason".try_into().ok()?)
                     .map(|reason| format!("{reason}"))
             })
             .unwrap_or_default();
