@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tokio::sync::Mutex as AsyncMutex;
 use warren_e2e::environment;
 use warren_e2e::process::Service;
@@ -42,6 +43,8 @@ pub struct Bed {
     /// The exchanges and queues of this run.
     pub topology: Topology,
     links: BTreeMap<(Link, Instance), Proxy>,
+    /// Of the intakes that have one.
+    spools: TempDir,
     ingests: Vec<Program>,
     workers: Vec<Program>,
     secret: String,
@@ -124,6 +127,7 @@ impl Bed {
             database,
             vhost,
             links: BTreeMap::new(),
+            spools: tempfile::Builder::new().prefix("warren-torture-").tempdir()?,
             ingests: Vec::new(),
             workers: Vec::new(),
             secret,
@@ -181,9 +185,15 @@ impl Bed {
     }
 
     fn ingest(&self, plan: &Plan, programs: &Programs, instance: Instance) -> Result<Service> {
-        Ok(Self::prepare("ingest-api", programs, &plan.ingest)?
+        let ingest = Self::prepare("ingest-api", programs, &plan.ingest)?
             .setting("WARREN_AMQP__URL", self.amqp_url(Link::Publish, instance)?)
-            .setting("WARREN_HTTP__DRAIN_DELAY", "100ms"))
+            .setting("WARREN_HTTP__DRAIN_DELAY", "100ms");
+        if !plan.spool {
+            return Ok(ingest);
+        }
+        let spool = self.spools.path().join(format!("spool-{instance}"));
+        let spool = spool.to_str().context("the folder's name is not UTF-8")?;
+        Ok(ingest.setting("WARREN_SPOOL__PATH", spool))
     }
 
     fn worker(&self, plan: &Plan, programs: &Programs, instance: Instance) -> Result<Service> {

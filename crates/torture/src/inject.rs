@@ -31,6 +31,9 @@ const EFFECT: Duration = Duration::from_secs(8);
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How many packets fill the store queue, when it is to be full.
+const FULL: u32 = 20;
+
 /// The store queue.
 const QUEUE: &str = "warren.store";
 
@@ -326,7 +329,7 @@ async fn full_queue(bed: &Bed, clients: &Clients, length: Duration) -> Result<Re
         worker.signal(Signal::KILL).await?;
         worker.service.lock().await.wait(STOP).await?;
     }
-    bed.broker.limit_queue(&bed.vhost, QUEUE, 20).await?;
+    bed.broker.limit_queue(&bed.vhost, QUEUE, FULL.into()).await?;
     let begun = Instant::now();
     sleep(length).await;
     let refused = || {
@@ -335,8 +338,11 @@ async fn full_queue(bed: &Bed, clients: &Clients, length: Duration) -> Result<Re
             .filter(|canary| canary.status == Some(503))
             .count()
     };
+    // An intake with a spool refuses nobody; then the queue itself is the witness.
     let bite = seen(EFFECT, async || {
-        Ok((refused() > 0).then(|| format!("{} canaries were answered 503", refused())))
+        let (refused, waiting) = (refused(), bed.topology.waiting("store").await?);
+        let full = refused > 0 || waiting >= FULL;
+        Ok(full.then(|| format!("{refused} canaries were answered 503, {waiting} packets wait")))
     })
     .await;
     bed.broker.unlimit_queue(&bed.vhost).await?;

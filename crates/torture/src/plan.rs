@@ -52,6 +52,9 @@ pub struct Plan {
     pub ingest: Settings,
     /// Of `store-worker`.
     pub worker: Settings,
+    /// Whether the intakes have a spool, each its own: then they accept while RabbitMQ is away.
+    #[serde(default)]
+    pub spool: bool,
     /// What happens, one after the other.
     pub episodes: Vec<Episode>,
 }
@@ -97,8 +100,8 @@ impl Plan {
     pub fn of(wish: &Wish) -> Result<Self> {
         let mut rng = Rng::with_seed(wish.seed ^ 0x746f_7274_7572_6500);
         let millis = wish.duration.unwrap_or(match wish.profile {
-            Profile::Gate => 105_000,
-            Profile::Long => 25 * 60_000,
+            Profile::Gate => 98_000,
+            Profile::Long => 22 * 60_000,
         });
         let deck = Deck::deal(&mut rng, wish)?;
         let (ingest, worker) = settings(&mut rng);
@@ -124,6 +127,7 @@ impl Plan {
             warm_up: 4_000,
             ingest,
             worker,
+            spool: false,
             episodes,
         })
     }
@@ -144,6 +148,7 @@ impl Plan {
             warm_up: 2_000,
             ingest,
             worker,
+            spool: false,
             episodes,
         }
     }
@@ -570,6 +575,18 @@ mod tests {
             let injections: usize = plans.iter().map(|plan| plan.injections().count()).sum();
             assert!(injections >= 66, "{injections} from seed {seed}");
             assert!(plans.iter().all(|plan| plan.length() < 135_000));
+        }
+    }
+
+    #[test]
+    fn a_long_run_holds_three_hundred_injections() {
+        for seed in 0..20 {
+            let plan = Plan::of(&Wish {
+                profile: Profile::Long,
+                ..wish(seed)
+            });
+            let injections = plan.unwrap().injections().count();
+            assert!(injections >= 310, "{injections} of seed {seed}");
         }
     }
 

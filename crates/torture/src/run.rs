@@ -253,6 +253,10 @@ impl Torture<'_> {
             } => (Some(*instance), *trouble != Trouble::Cut),
             _ => return,
         };
+        // With a spool there is nothing to see.
+        if self.plan.spool {
+            return;
+        }
         // Shorter than the deadline of a publication it need not be seen at all.
         let long = Duration::from_secs(6);
         if hangs && done.healed - done.begun < long {
