@@ -18,6 +18,8 @@ pub(crate) const DETAIL: &str = "x-warren-detail";
 pub(crate) const ATTEMPT: &str = "x-warren-attempt";
 /// When Warren first had it, RFC 3339.
 pub(crate) const FIRST_SEEN: &str = "x-warren-first-seen";
+/// When it became a dead letter, RFC 3339.
+pub(crate) const DIED_AT: &str = "x-warren-died-at";
 /// The exchange it came through.
 pub(crate) const EXCHANGE: &str = "x-warren-exchange";
 /// The routing key it came with.
@@ -56,6 +58,7 @@ pub(crate) struct Letter {
     origin: Origin,
     code: &'static str,
     detail: String,
+    died_at: Timestamp,
     message_type: Option<String>,
     content_type: Option<String>,
     content_encoding: Option<String>,
@@ -72,6 +75,7 @@ impl Letter {
             routing_key: origin.routing_key.clone(),
             code: reason.code,
             detail: bounded(&reason.detail),
+            died_at: Timestamp::now(),
             message_type: Some(packet::PACKET_TYPE.to_owned()),
             content_type: Some(packet::CONTENT_TYPE.to_owned()),
             content_encoding: None,
@@ -111,6 +115,7 @@ impl Letter {
             (REASON, self.code),
             (DETAIL, &self.detail),
             (FIRST_SEEN, &first_seen.to_string()),
+            (DIED_AT, &self.died_at.to_string()),
             (EXCHANGE, exchange),
             (ROUTING_KEY, routing_key),
             (QUEUE, queue),
@@ -185,6 +190,6 @@ mod tests {
             .map(|(name, value)| name.to_string().len() + value.to_string().len() + 8)
             .sum();
         assert!(size < 8 << 10, "{size}");
-        assert_eq!(headers.len(), 7);
+        assert_eq!(headers.len(), 8);
     }
 }

@@ -29,7 +29,7 @@ pub(crate) const TRACEPARENT: &str = "traceparent";
 pub(crate) const TRACEPARENTS: &str = "warren-traceparents";
 
 /// How often a quorum queue has delivered it before. <https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>
-const DELIVERY_COUNT: &str = "x-delivery-count";
+pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// The most traces a packet carries: 64 are 3.5 KiB, and a header over the frame size kills the connection.
 pub(crate) const MAX_TRACES: usize = 64;

@@ -7,6 +7,7 @@ mod dead_letters;
 mod delivery;
 mod faults;
 mod groups;
+mod keeping;
 mod proxy;
 mod raw;
 mod support;

@@ -1,0 +1,593 @@
+//! The queue of the dead letters, read by a consumer that no message can harm.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use warren_domain::ports::{
+    DeadDelivery, DeadLetter, DeadLetterConsumer, DeadSettlement, HealthCheck, SettleError,
+};
+
+use crate::backoff::Backoff;
+use crate::config::AmqpConfig;
+use crate::error::ConfigError;
+use crate::status::Status;
+use crate::tls;
+use crate::topology::Topology;
+use crate::unpacking::Raw;
+use crate::url::Endpoint;
+use crate::wire::{
+    BODY, Frame, Frames, HEADER, HEARTBEAT, Header, MAX_FRAME, Reader, Stream, Writer, long, short,
+};
+
+/// How many messages are on their way at once.
+const PREFETCH: u16 = 100;
+
+/// How many bytes of letters are gathered; nothing more is read from the network while they wait.
+const MOST_BYTES: usize = 8 << 20;
+
+/// How long letters gather after the first, so that a burst of them is kept with few commits.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// How long writing a frame may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long closing waits until the last delivery is settled and RabbitMQ knows.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What nobody sends more than: RabbitMQ's own limit is 128 MiB, and 16 MiB since 4.0.
+const MOST_BODY: u64 = 512 << 20;
+
+const CHANNEL: u16 = 1;
+
+/// Consumes the queue of the dead letters from RabbitMQ.
+///
+/// It reads what amqprs cannot (see `wire`), gathers what is there into deliveries of at most some hundred messages or
+/// 8 MiB, one at a time, and acknowledges each when it is settled. A connection of its own, which starts with the first
+/// call to [`DeadLetterConsumer::next`] and is mended inside. The queue is declared by the publishers and consumers of
+/// messages; while it is not there, this waits.
+#[derive(Debug)]
+pub struct AmqpDeadLetters {
+    deliveries: mpsc::Receiver<Yielded>,
+    reading: Option<Box<Reading>>,
+    status: Arc<Status>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// A delivery, and whether its connection is gone.
+#[derive(Debug)]
+struct Yielded {
+    delivery: DeadDelivery,
+    lost: CancellationToken,
+}
+
+impl AmqpDeadLetters {
+    /// Makes a consumer that does nothing until it is asked for a delivery. Needs a tokio runtime then.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the settings cannot be used, or the files they name cannot be read.
+    pub fn new(config: AmqpConfig) -> Result<Self, ConfigError> {
+        let config = config.checked()?;
+        let endpoints = config
+            .url
+            .endpoints()
+            .map_err(|fault| ConfigError::one("url", fault.to_string()))?;
+        let tls = match endpoints.iter().any(|endpoint| endpoint.tls) {
+            true => Some(TlsConnector::from(tls::client_config(&config)?)),
+            false => None,
+        };
+        let (out, deliveries) = mpsc::channel(1);
+        let status = Arc::new(Status::idle("keep"));
+        let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
+        let reading = Reading {
+            next: fastrand::usize(..endpoints.len()),
+            endpoints,
+            tls,
+            queue: Topology::new(&config).dead(),
+            backoff: Backoff::new(config.reconnect_min, config.reconnect_max),
+            config,
+            status: Arc::clone(&status),
+            out,
+            closing: closing.clone(),
+            ended: ended.clone(),
+        };
+        Ok(Self {
+            deliveries,
+            reading: Some(Box::new(reading)),
+            status,
+            closing,
+            ended,
+        })
+    }
+
+    /// Returns what tells whether the consumer is connected; `rabbitmq` by name. Unhealthy until it has begun.
+    pub fn health(&self) -> Arc<dyn HealthCheck> {
+        Arc::clone(&self.status) as Arc<dyn HealthCheck>
+    }
+}
+
+#[async_trait]
+impl DeadLetterConsumer for AmqpDeadLetters {
+    async fn next(&mut self) -> Option<DeadDelivery> {
+        if let Some(reading) = self.reading.take() {
+            tokio::spawn(reading.run());
+        }
+        loop {
+            let Yielded { delivery, lost } = self.deliveries.recv().await?;
+            // What came on a connection that is gone comes again.
+            if !lost.is_cancelled() {
+                return Some(delivery);
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.closing.cancel();
+        self.deliveries.close();
+        while let Some(given_back) = self.deliveries.recv().await {
+            drop(given_back);
+        }
+        let begun = self.reading.take().is_none();
+        if begun && timeout(CLOSE_TIMEOUT, self.ended.cancelled()).await.is_err() {
+            tracing::warn!(
+                "the last dead letters were not settled in time; RabbitMQ takes them back by itself"
+            );
+        }
+    }
+}
+
+impl Drop for AmqpDeadLetters {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+/// The task behind the consumer.
+struct Reading {
+    endpoints: Vec<Endpoint>,
+    next: usize,
+    tls: Option<TlsConnector>,
+    queue: String,
+    config: AmqpConfig,
+    backoff: Backoff,
+    status: Arc<Status>,
+    out: mpsc::Sender<Yielded>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reading({})", self.queue)
+    }
+}
+
+/// One delivery's way back to the connection it came on.
+#[derive(Debug)]
+struct Settling {
+    tag: u64,
+    session: Session,
+    decided: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    decisions: mpsc::Sender<Decision>,
+    lost: CancellationToken,
+}
+
+/// What is to become of everything up to a tag.
+#[derive(Clone, Copy, Debug)]
+enum Decision {
+    Acknowledge(u64),
+    GiveBack(u64),
+}
+
+impl Settling {
+    fn decide(&mut self, decision: Decision) -> Result<(), SettleError> {
+        self.decided = true;
+        if self.session.lost.is_cancelled() {
+            return Err(SettleError::ConnectionLost);
+        }
+        // There is one delivery at a time, and room for it.
+        self.session
+            .decisions
+            .try_send(decision)
+            .map_err(|_| SettleError::ConnectionLost)
+    }
+}
+
+#[async_trait]
+impl DeadSettlement for Settling {
+    async fn acknowledge(mut self: Box<Self>) -> Result<(), SettleError> {
+        let tag = self.tag;
+        self.decide(Decision::Acknowledge(tag))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        let tag = self.tag;
+        if !self.decided
+            && let Err(error) = self.decide(Decision::GiveBack(tag))
+        {
+            tracing::trace!(%error, "RabbitMQ gives the letters to somebody else by itself");
+        }
+    }
+}
+
+/// A connection that delivers.
+struct Link {
+    frames: Frames,
+    writer: Writer,
+    /// How often both sides say that they are alive; zero for never.
+    heartbeat: Duration,
+}
+
+/// A message whose frames are still coming.
+struct Arriving {
+    tag: u64,
+    exchange: String,
+    routing_key: String,
+    header: Option<Header>,
+    body: Vec<u8>,
+}
+
+/// What has arrived and is not handed over.
+#[derive(Default)]
+struct Gathered {
+    letters: Vec<DeadLetter>,
+    bytes: usize,
+    /// The last message among them.
+    tag: u64,
+    /// How many messages are among them.
+    messages: u16,
+    since: Option<Instant>,
+}
+
+impl Reading {
+    async fn run(mut self: Box<Self>) {
+        let closing = self.closing.clone();
+        self.status.away("not connected to RabbitMQ yet");
+        while !closing.is_cancelled() {
+            let opened = select! {
+                opened = timeout(self.config.connect_timeout, self.open()) => opened,
+                () = closing.cancelled() => break,
+            };
+            let endpoint = self.endpoints[self.next].to_string();
+            let reason = match opened {
+                Ok(Ok(link)) => {
+                    tracing::info!(endpoint, queue = self.queue, "reads the dead letters");
+                    self.status.connected();
+                    let began = Instant::now();
+                    let lost = CancellationToken::new();
+                    let served = self.serve(link, &lost).await;
+                    lost.cancel();
+                    if began.elapsed() >= self.config.connect_timeout {
+                        self.backoff.reset();
+                    }
+                    match served {
+                        Ok(()) => break,
+                        Err(error) => {
+                            let reason = error.to_string();
+                            tracing::warn!(
+                                reason,
+                                queue = self.queue,
+                                "lost the connection for dead letters"
+                            );
+                            self.status.away(reason);
+                            None
+                        }
+                    }
+                }
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("no answer within {:?}", self.config.connect_timeout)),
+            };
+            if let Some(reason) = reason {
+                let reason = format!("cannot read the dead letters from {endpoint}: {reason}");
+                if self.status.failed(&reason) {
+                    tracing::warn!(reason, "keeps trying");
+                }
+                self.next = (self.next + 1) % self.endpoints.len();
+            }
+            let pause = self.backoff.pause();
+            select! {
+                () = sleep(pause) => {}
+                () = closing.cancelled() => {}
+            }
+        }
+        self.status.away("the consumer was closed");
+        self.ended.cancel();
+    }
+
+    /// Connects, logs in, and asks for the queue's messages.
+    async fn open(&self) -> io::Result<Link> {
+        let endpoint = &self.endpoints[self.next];
+        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+        tcp.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match (&self.tls, endpoint.tls) {
+            (Some(tls), true) => {
+                let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
+                Box::new(tls.connect(name, tcp).await?)
+            }
+            _ => Box::new(tcp),
+        };
+        let (reading, writing) = tokio::io::split(stream);
+        let (mut frames, mut writer) = (Frames::new(reading), Writer(writing));
+        writer.bytes(b"AMQP\x00\x00\x09\x01").await?;
+        expect(&mut frames, (10, 10)).await?;
+        let login = format!("\0{}\0{}", endpoint.user, endpoint.password);
+        let start = [
+            long(&client_properties(&format!("{} keep", self.config.client_name))),
+            short("PLAIN"),
+            long(login.as_bytes()),
+            short("en_US"),
+        ];
+        writer.method(0, (10, 11), &start.concat()).await?;
+        let tune = expect(&mut frames, (10, 30)).await?;
+        let mut tune = Reader(&tune);
+        let (Some(_channels), Some(frame), Some(_heartbeat)) = (tune.u16(), tune.u32(), tune.u16()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let heartbeat = u16::try_from(self.config.heartbeat.as_secs()).unwrap_or(u16::MAX);
+        let most = MAX_FRAME as u32;
+        let frame = if frame == 0 { most } else { frame.min(most) };
+        let tuned = [
+            &1_u16.to_be_bytes()[..],
+            &frame.to_be_bytes(),
+            &heartbeat.to_be_bytes(),
+        ]
+        .concat();
+        writer.method(0, (10, 31), &tuned).await?;
+        let host = [short(&endpoint.vhost), short(""), vec![0]].concat();
+        writer.method(0, (10, 40), &host).await?;
+        expect(&mut frames, (10, 41)).await?;
+        writer.method(CHANNEL, (20, 10), &short("")).await?;
+        expect(&mut frames, (20, 11)).await?;
+        let qos = [&0_u32.to_be_bytes()[..], &PREFETCH.to_be_bytes(), &[0]].concat();
+        writer.method(CHANNEL, (60, 10), &qos).await?;
+        expect(&mut frames, (60, 11)).await?;
+        let consume = [
+            vec![0, 0],
+            short(&self.queue),
+            short("warren-keep"),
+            vec![0],
+            long(b""),
+        ]
+        .concat();
+        writer.method(CHANNEL, (60, 20), &consume).await?;
+        expect(&mut frames, (60, 21)).await?;
+        Ok(Link {
+            frames,
+            writer,
+            heartbeat: Duration::from_secs(heartbeat.into()),
+        })
+    }
+
+    /// Reads until it is asked to close, or the connection is gone.
+    async fn serve(&self, link: Link, lost: &CancellationToken) -> io::Result<()> {
+        let Link {
+            mut frames,
+            mut writer,
+            heartbeat,
+        } = link;
+        let (decisions, mut decided) = mpsc::channel(2);
+        let session = Session {
+            decisions,
+            lost: lost.clone(),
+        };
+        let (mut arriving, mut gathered) = (None, Gathered::default());
+        let (mut heard_at, mut beat_at) = (Instant::now(), Instant::now() + heartbeat / 2);
+        let mut out_at_all = false;
+        loop {
+            let full = gathered.bytes >= MOST_BYTES || gathered.messages >= PREFETCH;
+            let due_at = match gathered.since {
+                Some(_) if full => Some(Instant::now()),
+                Some(since) => Some(since + LINGER),
+                None => None,
+            };
+            let listening = !heartbeat.is_zero() && !full;
+            select! {
+                biased;
+                decision = decided.recv() => {
+                    let Some(decision) = decision else { return Ok(()) };
+                    settle(&mut writer, decision).await?;
+                    out_at_all = false;
+                }
+                // Nothing is out: whoever closed it has settled everything, and what is gathered comes again.
+                () = self.closing.cancelled(), if !out_at_all => {
+                    return farewell(&mut writer).await;
+                }
+                () = sleep_until(beat_at), if !heartbeat.is_zero() => {
+                    beat_at = Instant::now() + heartbeat / 2;
+                    limited(writer.frame(HEARTBEAT, 0, &[])).await?;
+                }
+                permit = ready(&self.out, due_at), if !out_at_all && due_at.is_some() => {
+                    // Whoever closed it asks for nothing more.
+                    let Some(permit) = permit else { return farewell(&mut writer).await };
+                    let Gathered { letters, tag, .. } = std::mem::take(&mut gathered);
+                    let settlement = Settling { tag, session: session.clone(), decided: false };
+                    let delivery = DeadDelivery { letters, settlement: Box::new(settlement) };
+                    permit.send(Yielded { delivery, lost: lost.clone() });
+                    out_at_all = true;
+                }
+                frame = frames.next(), if !full => {
+                    heard_at = Instant::now();
+                    let frame = frame?;
+                    if let Some(arrived) = take(&mut arriving, &frame)? {
+                        gathered.add(arrived);
+                    }
+                }
+                () = sleep_until(heard_at + 2 * heartbeat), if listening => {
+                    let fault = format!("RabbitMQ has said nothing for {:?}", 2 * heartbeat);
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, fault));
+                }
+            }
+            if full {
+                // Nobody listened meanwhile, so nothing is proved by having heard nothing.
+                heard_at = Instant::now();
+            }
+        }
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, arrived: Arriving) {
+        let Arriving {
+            tag,
+            exchange,
+            routing_key,
+            header,
+            body,
+        } = arrived;
+        self.bytes += body.len();
+        self.messages += 1;
+        self.tag = tag;
+        self.since.get_or_insert_with(Instant::now);
+        let raw = Raw {
+            exchange,
+            routing_key,
+            header: header.unwrap_or_default(),
+            body,
+        };
+        self.letters.extend(raw.into_letters());
+    }
+}
+
+/// Waits until the moment is there and somebody asks for a delivery; `None`: nobody ever will.
+async fn ready(out: &mpsc::Sender<Yielded>, due_at: Option<Instant>) -> Option<mpsc::Permit<'_, Yielded>> {
+    if let Some(due_at) = due_at {
+        sleep_until(due_at).await;
+    }
+    out.reserve().await.ok()
+}
+
+/// Takes a frame in; returns the message that it completes.
+fn take(arriving: &mut Option<Arriving>, frame: &Frame) -> io::Result<Option<Arriving>> {
+    let garbled = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "RabbitMQ sends frames in no known order",
+        )
+    };
+    match frame.kind {
+        HEARTBEAT => return Ok(None),
+        HEADER => {
+            let message = arriving.as_mut().ok_or_else(garbled)?;
+            let header = Header::read(&frame.payload).ok_or_else(garbled)?;
+            if header.body_bytes > MOST_BODY {
+                return Err(garbled());
+            }
+            message.header = Some(header);
+        }
+        BODY => {
+            let message = arriving.as_mut().ok_or_else(garbled)?;
+            message.body.extend_from_slice(&frame.payload);
+        }
+        _ => match frame.method() {
+            Some((60, 60, mut reader)) => {
+                let mut read = || {
+                    let _consumer_tag = reader.short()?;
+                    let tag = reader.u64()?;
+                    let _redelivered = reader.u8()?;
+                    Some((tag, reader.short()?, reader.short()?))
+                };
+                let (tag, exchange, routing_key) = read().ok_or_else(garbled)?;
+                *arriving = Some(Arriving {
+                    tag,
+                    exchange,
+                    routing_key,
+                    header: None,
+                    body: Vec::new(),
+                });
+            }
+            Some(method) => return Err(ended(method)),
+            None => return Err(garbled()),
+        },
+    }
+    let complete = arriving.as_ref().is_some_and(|message| {
+        let header = message.header.as_ref();
+        header.is_some_and(|header| message.body.len() as u64 >= header.body_bytes)
+    });
+    Ok(if complete { arriving.take() } else { None })
+}
+
+/// Says why the broker ends a connection, a channel or a consumer.
+fn ended((class, method, mut reader): (u16, u16, Reader<'_>)) -> io::Error {
+    let said = match (class, method) {
+        (10, 50) | (20, 40) => {
+            let code = reader.u16().unwrap_or(0);
+            let text = reader.short().unwrap_or_default();
+            format!("RabbitMQ: {text} ({code})")
+        }
+        (60, 30) => "RabbitMQ ended the deliveries: the queue was deleted, or has no leader".to_owned(),
+        (class, method) => format!("RabbitMQ says what was not asked: method {class}.{method}"),
+    };
+    io::Error::other(said)
+}
+
+/// Waits for one method and returns its arguments.
+async fn expect(frames: &mut Frames, expected: (u16, u16)) -> io::Result<Vec<u8>> {
+    loop {
+        let frame = frames.next().await.map_err(|error| match error.kind() {
+            // RabbitMQ says nothing to a login that it refuses, unless it is asked to.
+            io::ErrorKind::UnexpectedEof => io::Error::other("RabbitMQ closed the connection"),
+            _ => error,
+        })?;
+        if frame.kind == HEARTBEAT {
+            continue;
+        }
+        match frame.method() {
+            Some((class, method, reader)) if (class, method) == expected => return Ok(reader.0.to_vec()),
+            Some(method) => return Err(ended(method)),
+            None => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// Tells the broker what the connection is called, and that refusals and deleted queues are to be told.
+fn client_properties(name: &str) -> Vec<u8> {
+    let yes = |name: &str| [&short(name)[..], b"t\x01"].concat();
+    let capabilities = [yes("authentication_failure_close"), yes("consumer_cancel_notify")].concat();
+    let text = |name: &str, value: &str| [&short(name)[..], b"S", &long(value.as_bytes())].concat();
+    [
+        text("product", "warren"),
+        text("connection_name", name),
+        [&short("capabilities")[..], b"F", &long(&capabilities)].concat(),
+    ]
+    .concat()
+}
+
+async fn settle(writer: &mut Writer, decision: Decision) -> io::Result<()> {
+    const MULTIPLE: u8 = 1;
+    const MULTIPLE_AND_REQUEUE: u8 = 0b11;
+    let (method, tag, bits) = match decision {
+        Decision::Acknowledge(tag) => ((60, 80), tag, MULTIPLE),
+        Decision::GiveBack(tag) => ((60, 120), tag, MULTIPLE_AND_REQUEUE),
+    };
+    let arguments = [&tag.to_be_bytes()[..], &[bits]].concat();
+    limited(writer.method(CHANNEL, method, &arguments)).await
+}
+
+/// Closes the connection; the broker takes back what was not acknowledged.
+async fn farewell(writer: &mut Writer) -> io::Result<()> {
+    let close = [&200_u16.to_be_bytes()[..], &short("bye"), &[0; 4]].concat();
+    limited(writer.method(0, (10, 50), &close)).await
+}
+
+async fn limited(writing: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    match timeout(WRITE_TIMEOUT, writing).await {
+        Ok(written) => written,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "RabbitMQ reads nothing")),
+    }
+}
