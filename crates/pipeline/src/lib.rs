@@ -6,11 +6,13 @@
 //!   has, and goes on waiting for the broker when the client has gone away;
 //! - [`StoreLoop`] acknowledges a delivery only after every message of it is stored or durably a dead letter;
 //! - [`tally::TallyLoop`] acknowledges a delivery only after its messages are in the group's book;
+//! - [`dead_letters::DeadLetterJobs`] removes a dead letter only after the broker has its message again;
 //! - nothing here holds more than its settings say, and every wait ends.
 
 mod breaker;
 pub mod config;
 mod consume_loop;
+pub mod dead_letters;
 mod gather;
 mod health;
 mod intake;

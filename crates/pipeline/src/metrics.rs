@@ -24,6 +24,7 @@ pub(crate) const MAINTENANCE: &str = "warren_maintenance_rounds_total";
 /// Registers the help texts and units of everything this crate counts.
 pub fn describe_metrics() {
     crate::tally::metrics::describe();
+    crate::dead_letters::metrics::describe();
     describe_counter!(
         RECEIVED,
         Unit::Count,

@@ -1,6 +1,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod breaker;
+mod dead_letters;
 mod intake;
 mod maintenance;
 #[cfg(feature = "planted-bugs")]
