@@ -17,6 +17,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tower::{Layer, Service};
 use tracing::{Instrument, debug_span, error, field};
 
+use crate::dead_letters::DEAD_LETTER_ROUTES;
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
 use crate::problem::{Kind, Problem};
 use crate::routes::{COMMON_ROUTES, INTAKE_ROUTES};
@@ -149,7 +150,7 @@ const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
 ];
 /// The routes that are counted by name, as the router knows them; none at all is the last but one.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 18] = [
     INTAKE_ROUTES[0],
     INTAKE_ROUTES[1],
     INTAKE_ROUTES[2],
@@ -160,13 +161,19 @@ const ROUTES: [&str; 12] = [
     COMMON_ROUTES[2],
     COMMON_ROUTES[3],
     COMMON_ROUTES[4],
+    DEAD_LETTER_ROUTES[0],
+    DEAD_LETTER_ROUTES[1],
+    DEAD_LETTER_ROUTES[2],
+    DEAD_LETTER_ROUTES[3],
+    DEAD_LETTER_ROUTES[4],
+    DEAD_LETTER_ROUTES[5],
     "none",
     "other",
 ];
 const NO_ROUTE: usize = ROUTES.len() - 2;
 /// The statuses that this server gives.
-const STATUSES: [&str; 14] = [
-    "200", "202", "204", "303", "304", "400", "404", "405", "408", "413", "415", "422", "500", "503",
+const STATUSES: [&str; 15] = [
+    "200", "202", "204", "303", "304", "400", "404", "405", "408", "409", "413", "415", "422", "500", "503",
 ];
 /// The place in [`Numbers`] of any other status.
 const OTHER_STATUS: usize = STATUSES.len();

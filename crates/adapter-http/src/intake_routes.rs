@@ -75,9 +75,10 @@ impl IntakeRoutes {
         }
     }
 
-    /// Describes the whole interface, with the limits of this intake, and with groups where the server has some.
-    pub(crate) fn describe(&self, version: &str, groups: bool) -> String {
-        document(version, &self.http, &self.config, groups)
+    /// Describes the whole interface, with the limits of this intake, and with groups and dead letters where the server
+    /// has some.
+    pub(crate) fn describe(&self, version: &str, groups: bool, dead_letters: bool) -> String {
+        document(version, &self.http, &self.config, groups, dead_letters)
     }
 
     pub(crate) fn into_shared(self) -> Arc<Shared> {

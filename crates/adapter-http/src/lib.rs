@@ -14,6 +14,7 @@ mod body;
 mod budget;
 mod config;
 mod connection;
+mod dead_letters;
 mod decode;
 mod docs;
 mod edge;

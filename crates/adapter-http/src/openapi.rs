@@ -5,6 +5,9 @@ use warren_pipeline::IntakeConfig;
 
 use crate::HttpConfig;
 use crate::answer::{Outcome, RecordError, UnpublishedRecord};
+use crate::dead_letters::{
+    self, DEAD_LETTER_ROUTES, DryRun, JobForm, JobsForm, LetterPage, WholeLetter, WishForm,
+};
 use crate::groups::{self, GroupForm, GroupsForm, LagForm};
 use crate::health::{self, Readiness};
 use crate::routes::{self, GROUPS_ROUTE, Version};
@@ -98,6 +101,13 @@ pub(crate) struct ProblemForm {
     paths(
         intake_routes::post_messages,
         groups::get_groups,
+        dead_letters::get_dead_letters,
+        dead_letters::get_dead_letter,
+        dead_letters::post_redrive,
+        dead_letters::post_purge,
+        dead_letters::get_jobs,
+        dead_letters::get_job,
+        dead_letters::delete_job,
         health::livez,
         health::readyz,
         routes::metrics,
@@ -118,21 +128,40 @@ pub(crate) struct ProblemForm {
         GroupsForm,
         GroupForm,
         LagForm,
+        LetterPage,
+        WholeLetter,
+        WishForm,
+        DryRun,
+        JobForm,
+        JobsForm,
     )),
     tags(
         (name = "intake", description = "Messages come in here."),
         (name = "groups", description = "What consumer groups have counted."),
+        (name = "dead letters", description = "What nobody could store: look at it, redrive it, purge it."),
         (name = "health", description = "For whoever watches over the process."),
         (name = "about", description = "What this is."),
     ),
 )]
 struct Description;
 
-/// Returns the description as JSON, for a server of this version and these limits, with groups or without.
-pub(crate) fn document(version: &str, http: &HttpConfig, intake: &IntakeConfig, groups: bool) -> String {
+/// Returns the description as JSON, for a server of this version and these limits, with groups and dead letters or
+/// without.
+pub(crate) fn document(
+    version: &str,
+    http: &HttpConfig,
+    intake: &IntakeConfig,
+    groups: bool,
+    dead_letters: bool,
+) -> String {
     let mut description = Description::openapi();
     if !groups {
         description.paths.paths.remove(GROUPS_ROUTE);
+    }
+    if !dead_letters {
+        for route in DEAD_LETTER_ROUTES {
+            description.paths.paths.remove(route);
+        }
     }
     version.clone_into(&mut description.info.version);
     description.info.description = Some(format!(

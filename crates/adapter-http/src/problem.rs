@@ -25,10 +25,14 @@ pub(crate) enum Kind {
     MalformedEncoding,
     /// A query parameter that nobody knows, or with an impossible value.
     InvalidQuery,
+    /// A parameter of a request about dead letters that nobody knows, or with an impossible value.
+    InvalidParameter,
     /// A header that promises what is not done yet.
     UnsupportedHeader,
     NotFound,
     MethodNotAllowed,
+    /// Another job over dead letters is under way.
+    JobUnderWay,
     /// The body came too slowly.
     SlowBody,
     TooLarge,
@@ -44,6 +48,8 @@ pub(crate) enum Kind {
     Overloaded,
     /// The broker is away, blocked, full or slow.
     Unavailable,
+    /// Where the dead letters are kept does not answer.
+    LettersUnavailable,
 }
 
 impl Kind {
@@ -54,9 +60,11 @@ impl Kind {
             | Self::MalformedBody
             | Self::MalformedEncoding
             | Self::InvalidQuery
+            | Self::InvalidParameter
             | Self::UnsupportedHeader => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::JobUnderWay => StatusCode::CONFLICT,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -64,7 +72,9 @@ impl Kind {
             Self::InvalidMessages => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unavailable | Self::LettersUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -75,9 +85,11 @@ impl Kind {
             Self::MalformedBody => "urn:warren:problem:malformed-body",
             Self::MalformedEncoding => "urn:warren:problem:malformed-encoding",
             Self::InvalidQuery => "urn:warren:problem:invalid-query",
+            Self::InvalidParameter => "urn:warren:problem:invalid-parameter",
             Self::UnsupportedHeader => "urn:warren:problem:unsupported-header",
             Self::NotFound => "urn:warren:problem:not-found",
             Self::MethodNotAllowed => "urn:warren:problem:method-not-allowed",
+            Self::JobUnderWay => "urn:warren:problem:job-under-way",
             Self::SlowBody => "urn:warren:problem:slow-body",
             Self::TooLarge => "urn:warren:problem:too-large",
             Self::UriTooLong => "urn:warren:problem:uri-too-long",
@@ -88,6 +100,7 @@ impl Kind {
             Self::Internal => "urn:warren:problem:internal",
             Self::Overloaded => "urn:warren:problem:overloaded",
             Self::Unavailable => "urn:warren:problem:unavailable",
+            Self::LettersUnavailable => "urn:warren:problem:dead-letters-unavailable",
         }
     }
 
@@ -98,9 +111,11 @@ impl Kind {
             Self::MalformedBody => "The body cannot be read",
             Self::MalformedEncoding => "The body does not decompress",
             Self::InvalidQuery => "Invalid query",
+            Self::InvalidParameter => "Invalid parameter",
             Self::UnsupportedHeader => "Unsupported header",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
+            Self::JobUnderWay => "Another job is under way",
             Self::SlowBody => "The body came too slowly",
             Self::TooLarge => "Over a limit",
             Self::UriTooLong => "The address is too long",
@@ -111,6 +126,7 @@ impl Kind {
             Self::Internal => "Internal error",
             Self::Overloaded => "Overloaded",
             Self::Unavailable => "Messages cannot be taken now",
+            Self::LettersUnavailable => "Dead letters cannot be reached now",
         }
     }
 }
@@ -172,6 +188,13 @@ pub(crate) struct ProblemDetails<'p> {
     hint: &'p str,
     #[serde(flatten)]
     outcome: Option<&'p Outcome>,
+}
+
+#[cfg(test)]
+impl ProblemDetails<'_> {
+    pub(crate) const fn detail(&self) -> &str {
+        self.detail
+    }
 }
 
 impl IntoResponse for Problem {

@@ -79,10 +79,15 @@ fn excerpt(text: &str) -> String {
 }
 
 fn decode(text: &str) -> Result<String, Problem> {
-    if !text.contains('%') {
-        return Ok(text.to_owned());
-    }
     let wrong = || invalid(format!("{:?} is not percent-encoded UTF-8", excerpt(text)));
+    percent_decoded(text).ok_or_else(wrong)
+}
+
+/// Returns a key or a value of a query as it was meant; `None` where it is not percent-encoded UTF-8.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -91,15 +96,15 @@ fn decode(text: &str) -> Result<String, Problem> {
             bytes.push(byte);
             continue;
         }
-        let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
+        let (digits, after) = rest.split_at_checked(2)?;
         let digit = |byte: u8| char::from(byte).to_digit(16);
         let (Some(high), Some(low)) = (digit(digits[0]), digit(digits[1])) else {
-            return Err(wrong());
+            return None;
         };
         bytes.push((high << 4 | low) as u8);
         rest = after;
     }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
+use warren_pipeline::dead_letters::DeadLetterJobs;
 use warren_pipeline::tally::GroupReport;
 
+use crate::dead_letters::{self, DEAD_LETTER_ROUTES};
 use crate::docs;
 use crate::edge::EdgeLayer;
 use crate::groups::get_groups;
@@ -35,6 +37,8 @@ pub struct Routes {
     pub intake: Option<IntakeRoutes>,
     /// The consumer groups of this process, for `GET /v1/groups`; without any there is no such route.
     pub groups: Vec<watch::Receiver<GroupReport>>,
+    /// The dead letters that this process can work with, for `/v1/dead-letters`; without any there is no such route.
+    pub dead_letters: Option<DeadLetterJobs>,
 }
 
 /// Every route of an intake server, as the router knows it.
@@ -72,8 +76,13 @@ impl Routes {
             );
             paths.push(GROUPS_ROUTE);
         }
+        let has_dead_letters = self.dead_letters.is_some();
+        if let Some(jobs) = self.dead_letters {
+            router = router.merge(dead_letters::router(jobs));
+            paths.extend(DEAD_LETTER_ROUTES);
+        }
         if let Some(intake) = self.intake {
-            let document = intake.describe(self.version, !self.groups.is_empty());
+            let document = intake.describe(self.version, !self.groups.is_empty(), has_dead_letters);
             router = router
                 .route(
                     "/v1/messages",
@@ -222,6 +231,7 @@ fn meant(path: &str, paths: &[&'static str]) -> Option<&'static str> {
         "swagger" | "swagger-ui" | "doc" | "redoc" | "help" => "/docs",
         "openapi" | "openapi.yaml" | "swagger.json" | "api-docs" => "/openapi.json",
         "prometheus" | "stats" => "/metrics",
+        "dead" | "dead-letters" | "deadletters" | "dead_letters" | "dlq" => DEAD_LETTER_ROUTES[0],
         "group" | "groups" | "tally" | "counts" => GROUPS_ROUTE,
         _ => "",
     };

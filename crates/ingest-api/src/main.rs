@@ -61,6 +61,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         )),
         health,
         groups: Vec::new(),
+        dead_letters: None,
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;

@@ -92,6 +92,7 @@ async fn run(mut settings: Settings, frame: Frame, group: NamedGroup, output: Ou
         version: env!("CARGO_PKG_VERSION"),
         intake: None,
         groups: Vec::new(),
+        dead_letters: None,
         health: health.clone(),
         metrics: frame.metrics.handle(),
     };

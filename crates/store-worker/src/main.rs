@@ -1,5 +1,6 @@
 //! RabbitMQ in, PostgreSQL out; also `migrate`.
 
+mod redriving;
 mod settings;
 
 use std::pin::pin;
@@ -12,15 +13,17 @@ use tokio::select;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use warren_adapter_amqp::AmqpSubscription;
+use warren_adapter_amqp::{AmqpDeadLetters, AmqpSubscription};
 use warren_adapter_http::{Health, Routes, Server};
-use warren_adapter_postgres::PostgresStore;
+use warren_adapter_postgres::{PostgresDeadLetters, PostgresStore};
 use warren_domain::ports::ConsumerGroup;
+use warren_pipeline::dead_letters::{DeadLetterJobs, KeepLoop, watch_dead_letters};
 use warren_pipeline::{StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 
+use redriving::RedrivingPublisher;
 use settings::Settings;
 
 /// How long a stopping worker waits until the broker has its last acknowledgements, after `worker.drain_timeout` at most.
@@ -82,6 +85,11 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.postgres.clone(),
         settings.retention(),
     )?);
+    let letters = Arc::new(PostgresDeadLetters::new(settings.postgres.clone())?);
+    let dead = Box::new(AmqpDeadLetters::new(settings.amqp.clone())?);
+    let keeping = KeepLoop::new(dead, letters.clone(), &settings.worker);
+    let redriving = Arc::new(RedrivingPublisher::new(settings.amqp.clone()));
+    let jobs = DeadLetterJobs::new(letters.clone(), redriving);
     let subscription = AmqpSubscription::new(settings.amqp, ConsumerGroup::Store)?;
     let (consumer_health, consumers) = (subscription.health(), subscription.working());
     let subscribe = move || subscription.consumer();
@@ -90,6 +98,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         consumer_health,
         store.clone() as _,
         Arc::new(store_loop.health()) as _,
+        Arc::new(keeping.health()) as _,
     ]);
     let routes = Routes {
         service: "store-worker",
@@ -97,6 +106,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         intake: None,
         health: health.clone(),
         groups: Vec::new(),
+        dead_letters: Some(jobs.clone()),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
@@ -105,6 +115,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     // The server outlives the store loop: a worker that finishes what it holds is not ready, but alive.
     let finished = CancellationToken::new();
     let server = tokio::spawn(server.serve(routes, finished.clone()));
+    let keeping = tokio::spawn(keeping.run(frame.stop.clone()));
+    let watching = tokio::spawn(watch_dead_letters(letters.clone(), frame.stop.clone()));
     let mut maintenance = tokio::spawn(run_maintenance(
         store.clone(),
         settings.maintenance,
@@ -132,9 +144,13 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     if timeout(LAST_ACKNOWLEDGEMENTS, consumers.wait()).await.is_err() {
         warn!("RabbitMQ did not take the last acknowledgements in time; those deliveries come again");
     }
+    jobs.close(LAST_ACKNOWLEDGEMENTS).await;
     maintained?;
+    keeping.await?;
+    watching.await?;
     finished.cancel();
     server.await?;
     store.close().await;
+    letters.close().await;
     Ok(())
 }

@@ -105,6 +105,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.intake,
         )),
         groups: counting.reports(),
+        dead_letters: None,
         health,
         metrics: frame.metrics.handle(),
     };

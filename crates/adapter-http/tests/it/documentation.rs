@@ -22,8 +22,15 @@ async fn the_description_has_the_paths_and_methods_of_the_router_and_no_others()
         assert_eq!(described.len(), operations.as_object().unwrap().len(), "{path}");
         for method in METHODS {
             let request = format!("{} {path} HTTP/1.1\r\nhost: w\r\n\r\n", method.to_uppercase());
-            let status = server.send(request.as_bytes()).await.status;
-            let exists = !matches!(status, 404 | 405) && method != "options";
+            let answer = server.send(request.as_bytes()).await;
+            let status = answer.status;
+            // What a route does not find is told apart from a route that is not there.
+            if method == "head" && path.contains('{') {
+                // An answer without a body does not say which of the two it is.
+                continue;
+            }
+            let no_route = status == 404 && (method == "head" || answer.text().contains("nothing is at"));
+            let exists = !no_route && status != 405 && method != "options";
             let told = described.contains(&method) || (method == "head" && described.contains(&"get"));
             assert_eq!(exists, told, "{method} {path}: {status}");
         }
@@ -36,6 +43,9 @@ async fn the_description_has_the_paths_and_methods_of_the_router_and_no_others()
         "/version",
         "/v1/messages",
         "/v1/groups",
+        "/v1/dead-letters",
+        "/v1/dead-letters/redrive",
+        "/v1/dead-letters/jobs/{id}",
         "/openapi.json",
         "/docs",
     ] {

@@ -102,6 +102,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
         version: "1.2.3",
         health: Health::new(Vec::new()),
         groups: Vec::new(),
+        dead_letters: None,
         metrics: metrics(),
         intake: None,
     };

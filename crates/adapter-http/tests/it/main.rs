@@ -1,6 +1,7 @@
 //! The HTTP server over real connections, with a scripted publisher behind it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod dead_letters;
 mod documentation;
 mod drain;
 mod gate;

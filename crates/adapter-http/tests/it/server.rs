@@ -8,9 +8,11 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
+use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
 use warren_adapter_http::{Drained, Health, HttpConfig, IntakeRoutes, Routes, Server, describe_metrics};
 use warren_domain::MessageLimits;
 use warren_domain::ports::{HealthCheck, MessagePublisher};
+use warren_pipeline::dead_letters::DeadLetterJobs;
 use warren_pipeline::tally::GroupReport;
 use warren_pipeline::{Intake, IntakeConfig};
 
@@ -65,6 +67,7 @@ impl Numbers {
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Arc<ScriptedPublisher>,
+    pub(crate) letters: Arc<ScriptedDeadLetters>,
     pub(crate) health: Health,
 }
 
@@ -84,10 +87,12 @@ impl TestServer {
     pub(crate) async fn with(config: HttpConfig, script: impl IntoIterator<Item = PublishStep>) -> Self {
         let publisher = ScriptedPublisher::new(script);
         let behind = Arc::clone(&publisher);
-        let (address, health, ..) = serve(config, behind, Vec::new()).await;
+        let letters = ScriptedDeadLetters::new();
+        let (address, health, ..) = serve_with(config, behind, Vec::new(), letters.clone()).await;
         Self {
             address,
             publisher,
+            letters,
             health,
         }
     }
@@ -117,8 +122,18 @@ pub(crate) async fn serve(
     publisher: Arc<dyn MessagePublisher>,
     checks: Vec<Arc<dyn HealthCheck>>,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
+    serve_with(config, publisher, checks, ScriptedDeadLetters::new()).await
+}
+
+async fn serve_with(
+    config: HttpConfig,
+    publisher: Arc<dyn MessagePublisher>,
+    checks: Vec<Arc<dyn HealthCheck>>,
+    letters: Arc<ScriptedDeadLetters>,
+) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
     let metrics = metrics();
     let health = Health::new(checks);
+    let jobs = DeadLetterJobs::new(letters, Arc::clone(&publisher));
     let intake = Intake::new(publisher, MessageLimits::default());
     let routes = Routes {
         service: "test",
@@ -126,6 +141,7 @@ pub(crate) async fn serve(
         health: health.clone(),
         metrics,
         groups: vec![group()],
+        dead_letters: Some(jobs),
         intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
     };
     let server = Server::bind(&config).await.unwrap();

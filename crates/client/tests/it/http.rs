@@ -76,6 +76,7 @@ pub(crate) async fn serve(
         health: Health::new(Vec::new()),
         metrics: metrics(),
         groups: Vec::new(),
+        dead_letters: None,
         intake: Some(IntakeRoutes::new(
             Intake::new(behind, intake.message_limits()),
             &http,

@@ -1,0 +1,280 @@
+//! What a request about dead letters asks for.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use warren_domain::ports::{DeadLetterFilter, DeadLetterPlace, MOST_LISTED};
+
+use crate::problem::{Kind, Problem};
+use crate::query::percent_decoded;
+
+/// How many letters a page holds unless it is said.
+const PAGE: usize = 100;
+
+/// The largest page: one less than the letters can list, so that whether there is a next one can be told.
+const MOST_PAGE: usize = MOST_LISTED - 1;
+
+/// A page that is asked for.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) filter: DeadLetterFilter,
+    pub(super) after: Option<DeadLetterPlace>,
+    pub(super) limit: usize,
+}
+
+impl Listing {
+    /// Reads the query.
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+        let mut filter = FilterText::default();
+        let (mut after, mut limit) = (None, None);
+        let pairs = query.unwrap_or_default().split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(key), Some(value)) = (percent_decoded(key), percent_decoded(value)) else {
+                let shown = excerpt(pair);
+                return Err(invalid(format!("{shown:?} is not percent-encoded UTF-8")));
+            };
+            let place = match key.as_str() {
+                "reason" => {
+                    filter.reason.push(value);
+                    continue;
+                }
+                "severity" => &mut filter.severity,
+                "source" => &mut filter.source,
+                "since" => &mut filter.since,
+                "until" => &mut filter.until,
+                "after" => &mut after,
+                "limit" => &mut limit,
+                _ => return Err(invalid(format!("no parameter is called {:?}", excerpt(&key)))),
+            };
+            if place.replace(value).is_some() {
+                return Err(invalid(format!("{key} is given twice")));
+            }
+        }
+        let limit = match limit {
+            None => PAGE,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=MOST_PAGE) => limit,
+                _ => {
+                    let expected = format!("is not a number from 1 to {MOST_PAGE}");
+                    return Err(wrong("limit", &text, expected));
+                }
+            },
+        };
+        Ok(Self {
+            filter: filter.parse()?,
+            after: parsed("after", after)?,
+            limit,
+        })
+    }
+}
+
+/// What is to be done with which letters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wish {
+    pub(super) dry_run: bool,
+    pub(super) all: bool,
+    filter: Option<FilterBody>,
+    ids: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FilterBody {
+    reason: Option<OneOrMore>,
+    severity: Option<String>,
+    source: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Wish {
+    /// Reads the body; an empty one wishes nothing in particular.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(body).map_err(|error| {
+            Problem::new(
+                Kind::InvalidParameter,
+                format!("the body is not what is expected: {error}"),
+                "send an object with dry_run, all, ids, and filter with reason, severity, source, since and until; \
+                 all of them are optional",
+            )
+        })
+    }
+
+    /// Returns which letters are meant.
+    pub(super) fn filter(&self) -> Result<DeadLetterFilter, Problem> {
+        let mut filter = match &self.filter {
+            None => DeadLetterFilter::default(),
+            Some(body) => FilterText {
+                reason: match &body.reason {
+                    None => Vec::new(),
+                    Some(OneOrMore::One(reason)) => vec![reason.clone()],
+                    Some(OneOrMore::More(reasons)) => reasons.clone(),
+                },
+                severity: body.severity.clone(),
+                source: body.source.clone(),
+                since: body.since.clone(),
+                until: body.until.clone(),
+            }
+            .parse()?,
+        };
+        if let Some(ids) = &self.ids {
+            if ids.is_empty() || ids.len() > MOST_LISTED {
+                // None at all would mean every letter.
+                let expected = format!("has {} of them; name 1 to {MOST_LISTED}", ids.len());
+                return Err(wrong("ids", "", expected));
+            }
+            filter.ids = ids
+                .iter()
+                .map(|id| id.parse().map_err(|error| wrong("ids", id, error)))
+                .collect::<Result<_, _>>()?;
+        }
+        Ok(filter)
+    }
+}
+
+/// The conditions as they are written.
+#[derive(Debug, Default)]
+struct FilterText {
+    reason: Vec<String>,
+    severity: Option<String>,
+    source: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl FilterText {
+    fn parse(self) -> Result<DeadLetterFilter, Problem> {
+        let mut reasons = Vec::new();
+        for reason in self.reason.iter().flat_map(|reasons| reasons.split(',')) {
+            let reason = reason.trim();
+            if reason.is_empty() || reasons.len() == MOST_LISTED {
+                return Err(wrong("reason", reason, "names no reason, or too many"));
+            }
+            reasons.push(reason.to_owned());
+        }
+        Ok(DeadLetterFilter {
+            ids: Vec::new(),
+            reasons,
+            severities: parsed("severity", self.severity)?,
+            source: parsed("source", self.source)?,
+            since: parsed("since", self.since)?,
+            until: parsed("until", self.until)?,
+        })
+    }
+}
+
+fn parsed<T: FromStr<Err: Display>>(name: &'static str, text: Option<String>) -> Result<Option<T>, Problem> {
+    text.map(|text| text.parse().map_err(|error| wrong(name, &text, error)))
+        .transpose()
+}
+
+/// Says what is wrong with a parameter.
+pub(super) fn wrong(name: &str, value: &str, why: impl Display) -> Problem {
+    let value = match value {
+        "" => String::new(),
+        value => format!(" {:?}", excerpt(value)),
+    };
+    invalid(format!("{name}{value}: {why}"))
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(
+        Kind::InvalidParameter,
+        detail,
+        "use reason=undecodable, severity=error+, source=billing.# and since= and until= with a time such as \
+         2026-11-22T13:00:00Z; a list also takes limit= and after=",
+    )
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_says_which_letters_and_which_page() {
+        let place = "1795352400000000.019aa0c0-0000-7000-8000-000000000001";
+        let query = format!(
+            "reason=undecodable,delivery_limit&severity=error%2B&source=a.%23&since=2026-11-22T13:00:00%2B01:00\
+             &limit=7&after={place}"
+        );
+        let listing = Listing::parse(Some(&query)).unwrap();
+        assert_eq!(listing.filter.reasons, ["undecodable", "delivery_limit"]);
+        assert_eq!(listing.filter.source.unwrap().to_string(), "a.#");
+        assert_eq!(listing.filter.severities.map(|set| set.iter().count()), Some(2));
+        assert_eq!(listing.filter.since, "2026-11-22T12:00:00Z".parse().ok());
+        assert_eq!(
+            (listing.limit, listing.after.unwrap().to_string()),
+            (7, place.to_owned())
+        );
+        let plain = Listing::parse(None).unwrap();
+        assert!(plain.filter.means_all() && plain.limit == PAGE && plain.after.is_none());
+    }
+
+    #[test]
+    fn every_wrong_parameter_is_named() {
+        for (query, name) in [
+            ("limit=0", "limit"),
+            ("limit=1000", "limit"),
+            ("limit=x", "limit"),
+            ("after=x", "after"),
+            ("severity=loud", "severity"),
+            ("source=*", "source"),
+            ("since=yesterday", "since"),
+            ("until=%20", "until"),
+            ("reason=", "reason"),
+            ("until=2026-11-22T13:00:00Z&until=2026-11-22T13:00:00Z", "until"),
+            ("drop=1", "drop"),
+            ("since=%zz", "since"),
+        ] {
+            let problem = Listing::parse(Some(query)).unwrap_err();
+            let detail = problem.document().detail().to_owned();
+            assert!(detail.contains(name), "{query}: {detail}");
+        }
+    }
+
+    #[test]
+    fn a_wish_is_read_strictly() {
+        let wish =
+            Wish::parse(br#"{"dry_run":true,"filter":{"reason":["a","b"],"severity":"error+"}}"#).unwrap();
+        assert!(wish.dry_run && !wish.all);
+        assert_eq!(wish.filter().unwrap().reasons, ["a", "b"]);
+        assert!(Wish::parse(b" ").unwrap().filter().unwrap().means_all());
+        for (body, part) in [
+            ("[", "body"),
+            ("[]", "body"),
+            (r#"{"dry-run":true}"#, "dry-run"),
+            (r#"{"filter":{"reasons":"a"}}"#, "reasons"),
+            (r#"{"ids":"x"}"#, "body"),
+        ] {
+            let problem = Wish::parse(body.as_bytes()).unwrap_err();
+            assert!(problem.document().detail().contains(part), "{body}");
+        }
+        for (body, part) in [
+            (r#"{"ids":[]}"#, "ids"),
+            (r#"{"ids":["x"]}"#, "ids"),
+            (r#"{"filter":{"since":"x"}}"#, "since"),
+            (r#"{"filter":{"reason":["a",""]}}"#, "reason"),
+        ] {
+            let wish = Wish::parse(body.as_bytes()).unwrap();
+            let problem = wish.filter().unwrap_err();
+            assert!(problem.document().detail().contains(part), "{body}");
+        }
+    }
+}
