@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{
-    ConsumerGroup, GroupLag, GroupName, HealthCheck, MessageConsumer, MessagePublisher, MessageStore,
-    NamedGroup, StoreMaintenance,
+    ConsumerGroup, DeadLetters, GroupLag, GroupName, HealthCheck, MessageConsumer, MessagePublisher,
+    MessageStore, NamedGroup, StoreMaintenance,
 };
 
 use crate::config::EmbeddedConfig;
@@ -19,6 +19,7 @@ use crate::health::{Condition, EmbeddedHealth, StoreHealth};
 use crate::metrics::BYTES;
 use crate::queue::Queue;
 use crate::queue::consumer::{Consumer, Reading};
+use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
 use crate::schema::{QueueMigrator, StoreMigrator};
@@ -47,6 +48,7 @@ const WAL_BYTES: u64 = 32 << 20;
 pub struct Embedded {
     queue: Arc<Queue>,
     store: Arc<Store>,
+    queue_file: Arc<Database>,
     reader: EmbeddedReader,
     health: Arc<EmbeddedHealth>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -95,9 +97,9 @@ impl Embedded {
             queue,
             store,
             reader: EmbeddedReader {
-                queue: queue_file,
                 store: Arc::clone(&store_file),
             },
+            queue_file,
             health: Arc::new(EmbeddedHealth {
                 condition,
                 store: Arc::new(StoreHealth(store_file)),
@@ -154,6 +156,11 @@ impl Embedded {
         Arc::clone(&self.store) as Arc<dyn MessageStore>
     }
 
+    /// Returns what nobody could store.
+    pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(QueueLetters(Arc::clone(&self.queue)))
+    }
+
     /// Returns what removes old messages and gives room back.
     pub fn maintenance(&self) -> Arc<dyn StoreMaintenance> {
         Arc::clone(&self.store) as Arc<dyn StoreMaintenance>
@@ -192,7 +199,7 @@ impl Embedded {
                     tracing::error!(%error, "a task of the embedded adapter ended badly");
                 }
             }
-            for file in [&self.reader.queue, &self.reader.store] {
+            for file in [&self.queue_file, &self.reader.store] {
                 if let Err(error) = file.close().await {
                     tracing::warn!(
                         error = chain(&error),

@@ -32,5 +32,5 @@ pub use self::metrics::describe_metrics;
 pub use config::EmbeddedConfig;
 pub use embedded::Embedded;
 pub use error::OpenError;
-pub use store::read::{DeadLetter, EmbeddedReader};
+pub use store::read::EmbeddedReader;
 pub use tally::EmbeddedTally;

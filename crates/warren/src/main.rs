@@ -2,6 +2,7 @@
 
 mod command;
 mod counting;
+mod dead;
 mod groups;
 mod scenario;
 mod send;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use warren_adapter_embedded::Embedded;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
 use warren_domain::ports::ConsumerGroup;
+use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
 use warren_pipeline::{Intake, StoreLoop, run_maintenance};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
@@ -52,6 +54,9 @@ enum Command {
     Tail(tail::TailArgs),
     /// Show what the consumer groups of the running `warren` have counted
     Groups(groups::GroupsArgs),
+    /// Look at what nobody could store, redrive it, or purge it
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
     /// Prove with scenario files that each consumer counts exactly what it should
     #[command(subcommand)]
     Scenario(scenario::ScenarioCommand),
@@ -68,6 +73,7 @@ async fn main() -> ExitCode {
         Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
         Some(Command::Tail(arguments)) => tail::run(arguments, &sources).await,
         Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
+        Some(Command::Dead(command)) => dead::run(command, &sources).await,
         Some(Command::Scenario(command)) => scenario::run(command, &arguments.settings, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
     }
@@ -82,6 +88,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let retention = settings.retention();
     let embedded = Arc::new(Embedded::open(settings.embedded.clone(), retention).await?);
     let intake = Intake::new(embedded.publisher(), settings.intake.message_limits());
+    let jobs = DeadLetterJobs::new(embedded.dead_letters(), embedded.publisher());
     let mut counting = Counting::open(&settings, &embedded).await?;
     let consumers = Arc::clone(&embedded);
     let subscribe = move || Ok(consumers.consumer(ConsumerGroup::Store));
@@ -105,7 +112,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.intake,
         )),
         groups: counting.reports(),
-        dead_letters: None,
+        dead_letters: Some(jobs.clone()),
         health,
         metrics: frame.metrics.handle(),
     };
@@ -121,6 +128,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         storing.clone(),
     ));
+    tasks.spawn(watch_dead_letters(embedded.dead_letters(), storing.clone()));
     counting.begin(&mut tasks, &storing).await;
     let serving = server.serve(routes, frame.stop.clone());
     let (drained, early) = beside(&mut tasks, serving, &frame.stop).await;
@@ -128,7 +136,11 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     // One deadline for all that is left, counted from the signal.
     let deadline = drained.began + settings.http.drain_delay + settings.http.drain_timeout + CLOSING_TIME;
     let left = || deadline.saturating_duration_since(Instant::now());
-    drain("publishing", left(), intake.drain()).await;
+    drain("publishing", left(), async {
+        intake.drain().await;
+        jobs.close(left()).await;
+    })
+    .await;
     storing.cancel();
     let stored = drain("storing", left(), ended(&mut tasks)).await;
     let closing = async {

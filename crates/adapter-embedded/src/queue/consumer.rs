@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterReason, Delivery, MessageConsumer, Refused, SettleError, Settlement, StartAt,
+    ConsumerGroup, Delivery, MessageConsumer, Refused, SettleError, Settlement, StartAt,
 };
 use warren_domain::{Message, Rejection, Selection, SeveritySet};
 
@@ -257,11 +257,8 @@ impl Claim {
                 }
                 Err(rejection) => self.undecodable.push(DeadLine {
                     place: number,
-                    reason: DeadLetterReason {
-                        code: "undecodable",
-                        detail: rejection.to_string(),
-                    },
-                    source: None,
+                    code: "undecodable".to_owned(),
+                    detail: rejection.to_string(),
                     line: line.to_vec(),
                 }),
             }
@@ -280,10 +277,8 @@ impl Claim {
             let line = self.lines[place.begin..place.end].to_vec();
             dead.push(DeadLine {
                 place: place.number,
-                reason,
-                source: Message::from_json(&line)
-                    .ok()
-                    .map(|message| message.source.to_string()),
+                code: reason.code.to_owned(),
+                detail: reason.detail,
                 line,
             });
         }

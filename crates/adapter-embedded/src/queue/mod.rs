@@ -7,7 +7,8 @@
 //! - [`upkeep`]: what keeps the log small.
 
 pub(crate) mod consumer;
-mod dead_letter;
+pub(crate) mod dead_letter;
+pub(crate) mod dead_letters;
 mod group;
 mod groups;
 mod head;
@@ -31,6 +32,7 @@ use warren_domain::Selection;
 use warren_domain::ports::{PublishError, StartAt};
 
 use self::dead_letter::{DeadLine, Origin};
+use self::dead_letters::LetterWork;
 use self::group::{Group, Membership};
 use self::head::Head;
 use self::packet::{Packet, PacketLimits};
@@ -57,6 +59,11 @@ enum Command {
     Join {
         joining: Joining,
         reply: oneshot::Sender<Result<Membership, Arc<sqlx::Error>>>,
+    },
+    /// Keeps or removes dead letters; answers how many were removed.
+    Letters {
+        work: LetterWork,
+        reply: oneshot::Sender<Result<u64, sqlx::Error>>,
     },
     /// Looks a group up.
     Find {

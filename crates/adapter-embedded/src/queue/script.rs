@@ -48,22 +48,36 @@ impl Script {
         Ok(self)
     }
 
+    /// Runs all of it as [`Script::commit`] does; returns how many rows its statements have returned.
+    pub(crate) async fn commit_returning(
+        self,
+        connection: &mut SqliteConnection,
+    ) -> Result<u64, sqlx::Error> {
+        self.run(connection).await
+    }
+
     /// Runs all of it; after an error nothing of it has happened.
     ///
     /// Not cancel safe: a future dropped in the middle leaves the transaction open on the connection.
-    pub(crate) async fn commit(mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn commit(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        self.run(connection).await.map(drop)
+    }
+
+    async fn run(mut self, connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
         self.sql.push_str("commit");
         let outcome = sqlx::query_with(AssertSqlSafe(self.sql), self.values)
             .persistent(self.statements <= KEPT_STATEMENTS)
-            .execute(&mut *connection)
+            .fetch_all(&mut *connection)
             .await;
-        if let Err(error) = outcome {
-            // Some errors end the transaction by themselves; then there is nothing to roll back.
-            if let Err(rollback) = sqlx::query("rollback").execute(connection).await {
-                tracing::debug!(%rollback, "nothing to roll back");
+        match outcome {
+            Ok(rows) => Ok(rows.len() as u64),
+            Err(error) => {
+                // Some errors end the transaction by themselves; then there is nothing to roll back.
+                if let Err(rollback) = sqlx::query("rollback").execute(connection).await {
+                    tracing::debug!(%rollback, "nothing to roll back");
+                }
+                Err(error)
             }
-            return Err(error);
         }
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use warren_domain::ports::PublishError;
 use warren_domain::{SeveritySet, Timestamp};
 
+use super::dead_letters::LetterWork;
 use super::group::{Group, Position};
 use super::head::Head;
 use super::packet::{Packet, Rows};
@@ -147,6 +148,7 @@ impl Writer {
                     let membership = self.join(joining).await.map_err(Arc::new);
                     answer(reply, membership);
                 }
+                Some(Command::Letters { work, reply }) => answer(reply, self.change_letters(&work).await),
                 Some(Command::Find { name, reply }) => answer(reply, self.groups.get(&name).cloned()),
                 Some(Command::Tend(done)) => {
                     self.tend().await;
@@ -302,6 +304,16 @@ impl Writer {
         }
     }
 
+    /// Keeps or removes dead letters, in a transaction of their own.
+    async fn change_letters(&mut self, work: &LetterWork) -> Result<u64, sqlx::Error> {
+        if let Some(reason) = self.parts.condition.broken() {
+            return Err(sqlx::Error::Protocol(reason));
+        }
+        let changed = work.script()?.commit_returning(&mut self.connection).await?;
+        self.measure_or_log().await;
+        Ok(changed)
+    }
+
     /// Returns where every group stands once `burials` are settled, and whether the file says otherwise.
     fn positions(&self, burials: &[Burial]) -> Vec<Standing> {
         self.groups
@@ -381,7 +393,8 @@ fn script(
     trimmed: Option<&Step>,
 ) -> Result<Script, sqlx::Error> {
     let mut script = Script::begin();
-    let now = Timestamp::now().unix_micros();
+    let died_at = Timestamp::now();
+    let now = died_at.unix_micros();
     let appends = !rows.is_empty();
     for row in rows {
         append(&mut script, head, row, now)?;
@@ -391,7 +404,8 @@ fn script(
     }
     for burial in burials {
         for dead in &burial.lines {
-            dead_letter::keep(&mut script, &burial.origin, dead)?;
+            let letter = dead.letter(&burial.origin, died_at);
+            dead_letter::keep(&mut script, &letter)?;
         }
     }
     for standing in positions.iter().filter(|standing| standing.dirty) {
@@ -426,7 +440,7 @@ impl Burial {
     fn succeeded(self) {
         self.group.buried(self.origin.seq);
         for dead in &self.lines {
-            counter!(DEAD_LETTERS, "reason" => dead.reason.code).increment(1);
+            counter!(DEAD_LETTERS, "reason" => dead.code.clone()).increment(1);
         }
         answer(self.reply, Ok(()));
     }

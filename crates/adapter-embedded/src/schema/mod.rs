@@ -4,6 +4,7 @@ mod m0001_queue;
 mod m0001_store;
 mod m0001_tally;
 mod m0002_packets;
+mod m0003_dead_letters;
 
 use sea_orm_migration::prelude::*;
 
@@ -12,7 +13,11 @@ pub(crate) struct QueueMigrator;
 
 impl MigratorTrait for QueueMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_queue::Step), Box::new(m0002_packets::Step)]
+        vec![
+            Box::new(m0001_queue::Step),
+            Box::new(m0002_packets::Step),
+            Box::new(m0003_dead_letters::Step),
+        ]
     }
 }
 

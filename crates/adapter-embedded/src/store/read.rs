@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 use warren_domain::ports::{Cause, StoreError};
-use warren_domain::{Message, MessageId, Severity, SeverityCounts, Timestamp};
+use warren_domain::{Message, MessageId, Severity, SeverityCounts};
 
 use crate::database::Database;
-use crate::entity::{dead_letter, message, message_count};
+use crate::entity::{message, message_count};
 use crate::error::{from_orm, store_error};
 
 /// How many ids one statement asks for.
@@ -16,31 +16,7 @@ const IDS: usize = 1_000;
 /// Reads what the embedded adapter keeps.
 #[derive(Clone, Debug)]
 pub struct EmbeddedReader {
-    pub(crate) queue: Arc<Database>,
     pub(crate) store: Arc<Database>,
-}
-
-/// Something nobody could store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The consumer group that refused it; `*store` is the way into the store.
-    pub group: String,
-    /// What kind of fault: `undecodable`, `refused_by_store`.
-    pub reason: String,
-    /// What is wrong, for people.
-    pub detail: String,
-    /// Which delivery was refused, from 1.
-    pub attempt: u32,
-    /// When it was queued.
-    pub first_seen: Timestamp,
-    /// When it was given up.
-    pub died_at: Timestamp,
-    /// The severity it was queued under.
-    pub severity: Severity,
-    /// Who said it; unknown of a line that could not be read.
-    pub source: Option<String>,
-    /// The line as it was queued.
-    pub line: Vec<u8>,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -94,43 +70,6 @@ impl EmbeddedReader {
             }
         }
         Ok(counts)
-    }
-
-    /// Returns the oldest dead letters, at most `limit`.
-    ///
-    /// # Errors
-    /// As [`EmbeddedReader::messages`].
-    pub async fn dead_letters(&self, limit: u64) -> Result<Vec<DeadLetter>, StoreError> {
-        let rows = dead_letter::Entity::find()
-            .order_by_asc(dead_letter::Column::Id)
-            .limit(limit)
-            .all(self.queue.readers())
-            .await
-            .map_err(|error| failed(error, &self.queue))?;
-        rows.into_iter()
-            .map(|row| {
-                DeadLetter::try_from(row)
-                    .map_err(|field| unreadable(message::NotAMessage::Field(field), &self.queue))
-            })
-            .collect()
-    }
-}
-
-impl TryFrom<dead_letter::Model> for DeadLetter {
-    type Error = &'static str;
-
-    fn try_from(row: dead_letter::Model) -> Result<Self, &'static str> {
-        Ok(Self {
-            group: row.group,
-            reason: row.reason,
-            detail: row.detail,
-            attempt: u32::try_from(row.attempt).map_err(|_| "attempt")?,
-            first_seen: Timestamp::from_unix_micros(row.first_seen).ok_or("first_seen")?,
-            died_at: Timestamp::from_unix_micros(row.died_at).ok_or("died_at")?,
-            severity: severity(row.severity).ok_or("severity")?,
-            source: row.source,
-            line: row.line,
-        })
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use warren_adapter_conformance::broker::BrokerUnderTest;
+use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
 use warren_adapter_embedded::Embedded;
 use warren_domain::ports::{
-    ConsumerGroup, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageStore,
+    ConsumerGroup, DeadLetters, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageStore,
 };
 use warren_domain::{Message, MessageId, SeverityCounts};
 
@@ -46,10 +47,13 @@ impl BrokerUnderTest for Subject {
     }
 
     async fn dead_letters(&self) -> Vec<(String, Message)> {
-        let letters = self.embedded.reader().dead_letters(1_000).await.unwrap();
+        let letters = crate::support::letters(&self.embedded).await;
         letters
             .into_iter()
-            .map(|letter| (letter.reason, Message::from_json(&letter.line).unwrap()))
+            .map(|(letter, content)| {
+                let reason = letter.facts.reason.as_str().to_owned();
+                (reason, Message::from_json(&content).unwrap())
+            })
             .collect()
     }
 
@@ -92,10 +96,25 @@ impl StoreUnderTest for Subject {
     }
 }
 
+#[async_trait]
+impl DeadLettersUnderTest for Subject {
+    fn letters(&self) -> Arc<dyn DeadLetters> {
+        self.embedded.dead_letters()
+    }
+
+    async fn tear_down(&self) {
+        self.embedded.close().await;
+    }
+}
+
 mod broker {
     warren_adapter_conformance::broker_suite!(super::fresh());
 }
 
 mod store {
     warren_adapter_conformance::store_suite!(super::fresh());
+}
+
+mod dead_letters {
+    warren_adapter_conformance::dead_letters_suite!(super::fresh());
 }

@@ -9,7 +9,9 @@ use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_domain::ports::{ConsumerGroup, DeadLetterReason, NamedGroup};
 use warren_domain::{Message, Severity};
 
-use crate::support::{config, directory, drain, envelope, eventually, named, next, open, publish, take};
+use crate::support::{
+    config, directory, drain, envelope, eventually, letters, named, next, open, publish, take,
+};
 
 fn of(severity: Severity, sent: &[Message]) -> Vec<Message> {
     let chosen = sent.iter().filter(|message| message.severity == severity);
@@ -217,12 +219,12 @@ async fn a_counting_member_is_delivered_envelopes_and_what_it_refuses_is_kept_wh
         detail: "a test".to_owned(),
     };
     next(&mut *counting).await.dead_letter(reason).await.unwrap();
-    let letters = embedded.reader().dead_letters(10).await.unwrap();
+    let kept = letters(&embedded).await;
     let mut line = Vec::new();
     again.append_json_line(&mut line);
-    assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].line, line);
-    assert_eq!(letters[0].source.as_deref(), Some(again.source.as_str()));
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].1, line.trim_ascii_end());
+    assert_eq!(kept[0].0.facts.source.as_ref(), Some(&again.source));
     embedded.close().await;
 }
 
@@ -245,17 +247,15 @@ async fn a_counting_member_keeps_an_undecodable_line_as_any_other_does() {
     assert_same_messages(&take(&mut *counting, 1).await, &[envelope(&sent[0])]);
     let mut whole = embedded.consumer(ConsumerGroup::Store);
     assert_same_messages(&take(&mut *whole, 1).await, &sent);
-    let letters = embedded.reader().dead_letters(10).await.unwrap();
-    let of = |group: &str| {
-        let mut letters: Vec<_> = letters
-            .iter()
-            .filter(|letter| letter.group == group)
-            .map(|letter| (&letter.line, &letter.reason, &letter.detail))
-            .collect();
-        letters.sort();
-        letters
-    };
-    assert_eq!(of(all.name.as_str()).len(), 2);
-    assert_eq!(of(all.name.as_str()), of("*store"));
+    // Given up by the group and by the way into the store: one letter, which has died twice.
+    let kept = letters(&embedded).await;
+    let mut lines: Vec<_> = kept.iter().map(|(_, line)| &line[..]).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [&b"[]"[..], b"no json"]);
+    for (letter, _) in &kept {
+        let facts = &letter.facts;
+        assert_eq!((facts.reason.as_str(), facts.attempts), ("undecodable", 2));
+        assert_eq!(facts.queue.as_str(), "*store");
+    }
     embedded.close().await;
 }

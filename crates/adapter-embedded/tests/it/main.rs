@@ -5,6 +5,7 @@ mod conformance;
 mod groups;
 mod hostile;
 mod kill;
+mod letters;
 mod limits;
 mod opening;
 mod reopening;

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use warren_adapter_conformance::samples::{assert_same_messages, messages};
-use warren_domain::ports::{ConsumerGroup, DeadLetterReason};
+use warren_domain::ports::{ConsumerGroup, DeadLetterId, DeadLetterReason};
 
-use crate::support::{directory, eventually, next, open, publish, take};
+use crate::support::{directory, eventually, letters, next, open, publish, take};
 
 #[tokio::test]
 async fn what_was_not_acknowledged_comes_again_after_a_restart_without_an_end() {
@@ -114,10 +114,13 @@ async fn a_dead_letter_is_kept_once_even_if_its_row_comes_again() {
             detail: "no".to_owned(),
         };
         second.dead_letter(reason).await.unwrap();
-        let letters = embedded.reader().dead_letters(10).await.unwrap();
-        assert_eq!(letters.len(), 1);
-        assert_eq!(letters[0].source.as_deref(), Some(sent[1].source.as_str()));
-        assert_eq!(letters[0].severity, sent[1].severity);
+        let kept = letters(&embedded).await;
+        assert_eq!(kept.len(), 1);
+        let facts = &kept[0].0.facts;
+        assert_eq!(facts.id, DeadLetterId::of_message(sent[1].id));
+        assert_eq!(facts.source.as_ref(), Some(&sent[1].source));
+        assert_eq!(facts.severity, Some(sent[1].severity));
+        assert_eq!(facts.attempts, 1, "the same death, seen twice");
         embedded.close().await;
         drop(first);
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
-use warren_domain::ports::{ConsumerGroup, Delivery, MessageConsumer, NamedGroup, StartAt};
+use warren_domain::ports::{
+    ConsumerGroup, DeadLetterFilter, Delivery, KeptLetter, MOST_LISTED, MessageConsumer, NamedGroup, StartAt,
+};
 use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Selection, Severity};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,6 +62,17 @@ pub(crate) async fn drain(embedded: &Embedded) -> usize {
         delivery.ack().await.unwrap();
     }
     drained
+}
+
+/// Returns every dead letter with its bytes.
+pub(crate) async fn letters(embedded: &Embedded) -> Vec<(KeptLetter, Vec<u8>)> {
+    let letters = embedded.dead_letters();
+    let listed = letters
+        .list(&DeadLetterFilter::default(), None, MOST_LISTED)
+        .await
+        .unwrap();
+    let ids: Vec<_> = listed.iter().map(|letter| letter.facts.id).collect();
+    letters.read(&ids).await.unwrap()
 }
 
 pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {

@@ -1,0 +1,415 @@
+//! `warren dead`: what nobody could store, looked at, redriven and purged over HTTP.
+
+mod job;
+mod server;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+use warren_domain::SeveritySet;
+use warren_domain::Timestamp;
+use warren_domain::ports::SourceBranch;
+use warren_pipeline::dead_letters::JobAction;
+use warren_process::exit::Exit;
+use warren_process::settings::Sources;
+use warren_process::shutdown;
+use warren_process::telemetry::escape::Escaped;
+
+use crate::command::{self, grouped, is_broken_pipe};
+use server::{Server, query};
+use table::Letter;
+
+/// How many letters one page of the list asks for.
+const PAGE: usize = 500;
+
+/// What to do with dead letters.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List them, the one that died last first
+    List(ListArgs),
+    /// Show one with its original bytes
+    Show(ShowArgs),
+    /// Send them on their way again; what is redriven twice is stored once
+    Redrive(RedriveArgs),
+    /// Remove them for good
+    Purge(PurgeArgs),
+}
+
+/// Which server to ask.
+#[derive(Debug, clap::Args)]
+struct ServerArgs {
+    /// The program that has them: `warren`, or a `store-worker` beside RabbitMQ. Default: the one that runs with the same
+    /// settings
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which letters are meant: those that every condition holds for.
+#[derive(Debug, Default, clap::Args)]
+struct FilterArgs {
+    /// Only of this reason, such as `undecodable`, `refused_by_store` or `delivery_limit`; may be repeated
+    #[arg(long, value_name = "REASON")]
+    reason: Vec<String>,
+    /// Only these severities, such as `error,critical` or `error+`
+    #[arg(long, value_name = "SEVERITIES", value_parser = checked::<SeveritySet>)]
+    severity: Option<String>,
+    /// Only this source, or with `.#` all beneath it too, such as `billing.#`
+    #[arg(long, value_name = "SOURCE", value_parser = checked::<SourceBranch>)]
+    source: Option<String>,
+    /// Only those that died at this time or later: RFC 3339, or how long ago, such as `2h`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only those that died before this time, written as for --since
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+}
+
+/// How to list letters.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// List so many at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Which letter to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    /// Its id, from the list
+    id: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Which letters to redrive.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RedriveArgs {
+    /// Only these, by id; without any and without a condition, all of them
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only count
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Which letters to purge.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PurgeArgs {
+    /// Only these, by id
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All of them; needed where neither ids nor a condition are given
+    #[arg(long)]
+    all: bool,
+    /// Only count
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask; needed where nobody can be asked
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Does it.
+pub(crate) async fn run(command: DeadCommand, sources: &Sources) -> Exit {
+    let settings = match command::settings(sources) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let to = match &command {
+        DeadCommand::List(arguments) => &arguments.server.to,
+        DeadCommand::Show(arguments) => &arguments.server.to,
+        DeadCommand::Redrive(arguments) => &arguments.server.to,
+        DeadCommand::Purge(arguments) => &arguments.server.to,
+    };
+    let server = match Server::of(to.as_deref(), &settings.http.listen) {
+        Ok(server) => server,
+        Err(problem) => return command::usage(problem),
+    };
+    let done = async {
+        let stop = shutdown::on_signals()?;
+        match command {
+            DeadCommand::List(arguments) => {
+                let listing = list(&arguments, &server);
+                interruptible(&stop, listing).await
+            }
+            DeadCommand::Show(arguments) => interruptible(&stop, show(&arguments, &server)).await,
+            DeadCommand::Redrive(arguments) => {
+                let wish = wish(&arguments.ids, &arguments.filter, false);
+                work(
+                    JobAction::Redrive,
+                    wish,
+                    arguments.dry_run,
+                    &arguments.server,
+                    &server,
+                    &stop,
+                )
+                .await
+            }
+            DeadCommand::Purge(arguments) => purge(arguments, &server, &stop).await,
+        }
+    };
+    command::end(done.await)
+}
+
+/// Ends when it is asked to, wherever it is.
+async fn interruptible(stop: &CancellationToken, work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    stop.run_until_cancelled(work)
+        .await
+        .unwrap_or_else(|| Err(anyhow::anyhow!("interrupted")))
+}
+
+async fn list(arguments: &ListArgs, server: &Server) -> Result<Exit> {
+    let (mut after, mut left) = (None, arguments.limit);
+    let mut letters = Vec::new();
+    while left > 0 {
+        let page = left.min(PAGE as u64);
+        let mut parameters = arguments.filter.parameters();
+        parameters.push(("limit", page.to_string()));
+        parameters.extend(after.take().map(|after| ("after", after)));
+        let answer = server
+            .get(&format!("/v1/dead-letters?{}", query(&parameters)))
+            .await?;
+        let read = |name: &str| answer.get(name).cloned().unwrap_or_default();
+        let page: Vec<Value> = serde_json::from_value(read("letters")).context(server.another_version())?;
+        left = left.saturating_sub(page.len() as u64);
+        if arguments.server.json {
+            for letter in &page {
+                write(&format!("{letter}\n"))?;
+            }
+        } else {
+            letters.extend(page);
+        }
+        match read("next") {
+            Value::String(next) => after = Some(next),
+            _ => break,
+        }
+    }
+    if !arguments.server.json {
+        let letters: Vec<Letter> = letters
+            .into_iter()
+            .map(serde_json::from_value)
+            .collect::<Result<_, _>>()
+            .context(server.another_version())?;
+        write(&table::table(&letters))?;
+        if after.is_some() {
+            eprintln!("there are more; show them with --limit, or narrow the list down");
+        } else if letters.is_empty() {
+            eprintln!("no dead letters");
+        }
+    }
+    Ok(Exit::Clean)
+}
+
+async fn show(arguments: &ShowArgs, server: &Server) -> Result<Exit> {
+    // An id is a UUID; whatever else is written there must not become another path.
+    let id = query(&[("", arguments.id.clone())]);
+    let answer = server
+        .get(&format!("/v1/dead-letters/{}", id.trim_start_matches('=')))
+        .await?;
+    if arguments.server.json {
+        write(&format!("{answer}\n"))?;
+    } else {
+        let letter = serde_json::from_value(answer).context(server.another_version())?;
+        write(&table::whole(&letter))?;
+    }
+    Ok(Exit::Clean)
+}
+
+async fn purge(arguments: PurgeArgs, server: &Server, stop: &CancellationToken) -> Result<Exit> {
+    let named = !arguments.ids.is_empty() || !arguments.filter.parameters().is_empty();
+    if !named && !arguments.all {
+        return Ok(command::usage(
+            "a purge without ids and conditions would remove every dead letter; say which, or --all",
+        ));
+    }
+    let wish = wish(&arguments.ids, &arguments.filter, !named);
+    if !arguments.dry_run && !arguments.yes {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(command::usage(
+                "nobody can be asked whether to remove dead letters for good; look with --dry-run, and say --yes",
+            ));
+        }
+        let letters = job::count(JobAction::Purge, &wish, server).await?.letters;
+        if letters == 0 {
+            eprintln!("no dead letters");
+            return Ok(Exit::Clean);
+        }
+        if !confirmed(letters, stop).await? {
+            eprintln!("nothing was removed");
+            return Ok(Exit::Failure);
+        }
+    }
+    work(
+        JobAction::Purge,
+        wish,
+        arguments.dry_run,
+        &arguments.server,
+        server,
+        stop,
+    )
+    .await
+}
+
+/// Asks whoever sits at the terminal.
+async fn confirmed(letters: u64, stop: &CancellationToken) -> Result<bool> {
+    eprint!("Remove {} dead letters for good? [y/N] ", grouped(letters));
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    match stop.run_until_cancelled(reading).await {
+        Some(line) => {
+            let line = line?.context("cannot read the answer")?;
+            Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        }
+        None => Ok(false),
+    }
+}
+
+/// Counts, or begins a job and follows it to its end.
+async fn work(
+    action: JobAction,
+    mut wish: Map<String, Value>,
+    dry_run: bool,
+    arguments: &ServerArgs,
+    server: &Server,
+    stop: &CancellationToken,
+) -> Result<Exit> {
+    if dry_run {
+        wish.insert("all".to_owned(), json!(true));
+        let counts = job::count(action, &wish, server).await?;
+        if arguments.json {
+            write(&format!("{}\n", counts.answer))?;
+        } else {
+            write(&counts.text())?;
+        }
+        return Ok(Exit::Clean);
+    }
+    let report = job::follow(action, &wish, server, stop).await?;
+    if arguments.json {
+        write(&format!("{}\n", serde_json::to_string(&report)?))?;
+    } else {
+        write(&job::summary(&report))?;
+    }
+    Ok(job::exit(&report))
+}
+
+/// Makes the body of a request that means these letters.
+fn wish(ids: &[String], filter: &FilterArgs, all: bool) -> Map<String, Value> {
+    let mut wish = Map::new();
+    let mut conditions = Map::new();
+    for (name, value) in filter.parameters() {
+        conditions.insert(name.to_owned(), value.into());
+    }
+    if !conditions.is_empty() {
+        wish.insert("filter".to_owned(), conditions.into());
+    }
+    if !ids.is_empty() {
+        wish.insert("ids".to_owned(), ids.into());
+    }
+    if all {
+        wish.insert("all".to_owned(), true.into());
+    }
+    wish
+}
+
+impl FilterArgs {
+    /// Returns the conditions as the server calls them.
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let mut parameters = Vec::new();
+        if !self.reason.is_empty() {
+            parameters.push(("reason", self.reason.join(",")));
+        }
+        let texts = [("severity", &self.severity), ("source", &self.source)];
+        parameters.extend(
+            texts
+                .into_iter()
+                .filter_map(|(name, text)| Some((name, text.clone()?))),
+        );
+        let times = [("since", self.since), ("until", self.until)];
+        parameters.extend(
+            times
+                .into_iter()
+                .filter_map(|(name, time)| Some((name, time?.to_string()))),
+        );
+        parameters
+    }
+}
+
+/// Checks what the server will read in the same way, and hands it on as it is.
+fn checked<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<String, String> {
+    text.parse::<T>()
+        .map(|_| text.to_owned())
+        .map_err(|error| Escaped(&error.to_string()).to_string())
+}
+
+/// Reads a time: RFC 3339, or how long ago.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        "write a time such as 2026-11-22T13:00:00Z, or how long ago, such as 30m or 2days".to_owned()
+    })?;
+    let ago = i64::try_from(ago.as_micros()).map_err(|_| "that is too long ago".to_owned())?;
+    Timestamp::from_unix_micros(Timestamp::now().unix_micros().saturating_sub(ago))
+        .ok_or_else(|| "that is before 1970".to_owned())
+}
+
+/// Writes to standard output; a reader that has gone ends the command.
+fn write(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if is_broken_pipe(&error) => Err(error.into()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_moment_or_how_long_ago() {
+        assert_eq!(
+            time("2026-11-22T13:00:00Z"),
+            Ok("2026-11-22T13:00:00Z".parse().unwrap())
+        );
+        let ago = Timestamp::now().unix_micros() - time("2h").unwrap().unix_micros();
+        assert!((7_200_000_000..7_300_000_000).contains(&ago));
+        assert!(time("yesterday").unwrap_err().contains("how long ago"));
+        assert!(time("100years").unwrap_err().contains("1970"));
+    }
+
+    #[test]
+    fn conditions_are_sent_as_the_server_calls_them() {
+        let filter = FilterArgs {
+            reason: vec!["a".to_owned(), "b".to_owned()],
+            source: Some("billing.#".to_owned()),
+            ..FilterArgs::default()
+        };
+        let wish = Value::from(wish(&["1".to_owned()], &filter, false));
+        assert_eq!(
+            wish,
+            json!({"filter": {"reason": "a,b", "source": "billing.#"}, "ids": ["1"]})
+        );
+        assert!(checked::<SourceBranch>("a.*").is_err());
+        assert!(checked::<SeveritySet>("error+").is_ok());
+    }
+}
