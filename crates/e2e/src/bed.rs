@@ -159,15 +159,18 @@ impl Bed {
         self.database.check(ledger).await
     }
 
-    /// Fails unless the queue of the store and the one of the dead letters are empty.
+    /// Fails unless the queue of the store and the one of the dead letters are empty, and none was kept.
     ///
     /// # Errors
-    /// Something is in one of them.
+    /// Something is in one of them, or became a dead letter.
     pub async fn nothing_waits(&self) -> Result<()> {
         for queue in ["store", "dead"] {
             let waiting = self.topology.waiting(queue).await?;
             ensure!(waiting == 0, "{waiting} packets are left in the queue `{queue}`");
         }
+        let kept = "select count(*) from dead_letters";
+        let kept: i64 = self.database.connect().await?.query_one(kept, &[]).await?.get(0);
+        ensure!(kept == 0, "{kept} dead letters were kept");
         Ok(())
     }
 

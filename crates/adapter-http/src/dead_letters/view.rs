@@ -36,7 +36,7 @@ pub(crate) struct LetterView {
     /// The queue, or consumer group, that gave it up.
     #[schema(example = "warren.store")]
     queue: String,
-    /// How many deliveries were tried, over all its deaths.
+    /// How many deliveries were tried, over all its deaths since it was kept; one that is redriven begins anew.
     attempts: u64,
     /// When Warren first had it.
     #[schema(format = "date-time")]

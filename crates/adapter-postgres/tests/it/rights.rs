@@ -4,10 +4,13 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use uuid::Uuid;
+use warren_adapter_conformance::dead_letters;
 use warren_adapter_conformance::samples::messages;
-use warren_adapter_postgres::{PostgresConfig, PostgresStore, migrate};
+use warren_adapter_postgres::{PostgresConfig, PostgresDeadLetters, PostgresStore, migrate};
 use warren_domain::Timestamp;
-use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+use warren_domain::ports::{
+    DeadLetterFilter, DeadLetters, DeadLettersError, HealthCheck, MessageStore, StoreError, StoreMaintenance,
+};
 
 use crate::support::{Database, with_database};
 
@@ -63,6 +66,22 @@ async fn a_role_without_rights_is_told_so_and_the_documented_ones_suffice() {
                 store.store(&batch).await.unwrap();
             }
             store.check().await.unwrap();
+            // Letters wait in the broker until their rights are there, and messages do not.
+            let letters = PostgresDeadLetters::new(config.clone()).unwrap();
+            let batch = dead_letters::letters(3);
+            let told = letters.keep(&batch).await.unwrap_err();
+            assert!(matches!(told, DeadLettersError::Misconfigured { .. }), "{told}");
+            assert!(told.to_string().contains("42501"), "{told}");
+            database
+                .run(&format!("grant select, insert, update, delete on dead_letters to {role}"))
+                .await;
+            for _ in 0..2 {
+                letters.keep(&batch).await.unwrap();
+            }
+            let kept = letters.list(&DeadLetterFilter::default(), None, 10).await.unwrap();
+            let seen: Vec<_> = kept.iter().map(|kept| (kept.facts.id, kept.revision)).collect();
+            assert_eq!(letters.remove(&seen).await.unwrap(), 3);
+            letters.close().await;
             // Tables are made and dropped by who owns them: `store-worker migrate`, or a worker with more rights.
             let later = Timestamp::from_unix_micros(Timestamp::now().unix_micros() + 86_400_000_000 * 100).unwrap();
             assert_misconfigured(store.maintain(later).await);

@@ -243,7 +243,7 @@ pub struct LetterFacts {
     pub message_type: Option<LetterText>,
     /// What it says its encoding is, such as `gzip`.
     pub content_encoding: Option<LetterText>,
-    /// How many deliveries were tried, over all its deaths.
+    /// How many deliveries were tried, over all its deaths since it was kept: one that is redriven begins anew.
     pub attempts: u64,
     /// When Warren first had it.
     pub first_at: Timestamp,

@@ -5,6 +5,7 @@ mod benchmark;
 mod command_line;
 mod complete;
 mod consumers;
+mod dead_letters;
 mod hostile;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
 #[allow(dead_code)]
