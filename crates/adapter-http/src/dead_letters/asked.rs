@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use warren_domain::ports::{DeadLetterFilter, DeadLetterPlace, MOST_LISTED};
 
 use crate::problem::{Kind, Problem};
@@ -76,8 +78,18 @@ impl Listing {
 pub(super) struct Wish {
     pub(super) dry_run: bool,
     pub(super) all: bool,
+    #[serde(deserialize_with = "object")]
     filter: Option<FilterBody>,
     ids: Option<Vec<String>>,
+}
+
+/// Reads an object and no array: as one, serde would take an array of the members' values, and an empty one for no
+/// condition at all.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FilterBody>, D::Error> {
+    let members = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    members
+        .map(|members| FilterBody::deserialize(Value::Object(members)).map_err(D::Error::custom))
+        .transpose()
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,7 +115,9 @@ impl Wish {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(body).map_err(|error| {
+        let members: Result<Map<String, Value>, _> = serde_json::from_slice(body);
+        let wish = members.and_then(|members| Self::deserialize(Value::Object(members)));
+        wish.map_err(|error| {
             Problem::new(
                 Kind::InvalidParameter,
                 format!("the body is not what is expected: {error}"),
@@ -261,6 +275,7 @@ mod tests {
             ("[]", "body"),
             (r#"{"dry-run":true}"#, "dry-run"),
             (r#"{"filter":{"reasons":"a"}}"#, "reasons"),
+            (r#"{"filter":[]}"#, "body"),
             (r#"{"ids":"x"}"#, "body"),
         ] {
             let problem = Wish::parse(body.as_bytes()).unwrap_err();
