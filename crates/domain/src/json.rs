@@ -72,6 +72,10 @@ impl Pointer {
 
 /// Replaces U+0000, which PostgreSQL cannot hold, by U+FFFD.
 pub(crate) fn without_nul(text: String) -> String {
+    #[cfg(feature = "planted-bugs")]
+    if warren_planted::planted(warren_planted::Bug::ValidatorLetsNulPass) {
+        return text;
+    }
     if text.as_bytes().contains(&0) {
         text.replace('\0', "\u{fffd}")
     } else {

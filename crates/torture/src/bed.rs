@@ -22,6 +22,9 @@ use crate::proxy::Proxy;
 /// How long a program may take to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// After what time without a change nothing changes any more: far longer than any program may wait once all is well.
+const STANDSTILL: Duration = Duration::from_secs(15);
+
 /// Where the programs are, and what beside the plan they are told.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -281,7 +284,8 @@ impl Bed {
     /// It does not come to that; the message has the difference.
     pub async fn drain(&self, at_least: u64, within: Duration) -> Result<Duration> {
         let (begun, mut last) = (Instant::now(), String::new());
-        while begun.elapsed() < within {
+        let mut moved = (begun, None);
+        while begun.elapsed() < within && moved.0.elapsed() < STANDSTILL {
             let counted = async {
                 anyhow::Ok((
                     self.topology.waiting("store").await?,
@@ -292,12 +296,15 @@ impl Bed {
                 Ok((0, stored)) if stored >= at_least => return Ok(begun.elapsed()),
                 Ok((waiting, stored)) => {
                     last = format!("{waiting} packets wait, {stored} rows of {at_least}");
+                    if moved.1 != Some((waiting, stored)) {
+                        moved = (Instant::now(), Some((waiting, stored)));
+                    }
                 }
                 Err(error) => last = format!("{error:#}"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        anyhow::bail!("I7: not drained within {within:?}: {last}")
+        anyhow::bail!("I7: not drained after {:.0?}: {last}", begun.elapsed())
     }
 
     /// Asks every program to stop and waits until it has.

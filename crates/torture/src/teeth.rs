@@ -94,13 +94,18 @@ fn plan_of(bug: Bug) -> (Vec<Injection>, &'static str) {
             "I1",
         ),
         Bug::NoUniqueKey => (vec![at(0, 100, Fault::RepeatedPackets { count: 30 })], "I2"),
-        // The broker has the packet, and its confirm is lost.
-        Bug::NewIdOnRetry => (vec![at(0, 3_000, publish(Trouble::CutAfterDown, 150))], "I4"),
-        // A dead letter that nobody has planted.
-        Bug::RequeueOnDatabaseError => (vec![at(0, 4_000, Fault::StopPostgres)], "I1"),
+        // The broker has the packet, its confirm is lost, and the next connection is there before anybody gives up.
+        Bug::NewIdOnRetry => {
+            let cut = |after| at(after, 300, publish(Trouble::CutAfterDown, 100));
+            (vec![cut(0), cut(1_500), cut(3_000), cut(4_500)], "I4")
+        }
+        // A database that answers at once, and always with an error; the dead letters are those that nobody has planted.
+        Bug::RequeueOnDatabaseError => (vec![at(0, 5_000, Fault::RevokeInsert)], "I1"),
         // Deliveries that are never acknowledged fill the prefetch, and packets that are never confirmed the window.
         Bug::MultipleIgnored => (vec![at(0, 500, Fault::EndSessions)], "I7"),
         Bug::TagOffByOneAfterReopen => (vec![at(0, 500, Fault::CloseConnections)], "I7"),
+        // The load holds it now and then; the database refuses the row, and nobody has planted that dead letter.
+        Bug::ValidatorLetsNulPass => (vec![at(0, 500, Fault::EndSessions)], "I1"),
         Bug::BatchErrorDropsBatch => (vec![at(0, 2_000, Fault::StopPostgres)], "I1"),
     }
 }
@@ -246,7 +251,7 @@ mod tests {
         report.findings.lost.push("message 3".to_owned());
         report
             .problems
-            .push("I7: not drained within 60s: In all".to_owned());
+            .push("I7: not drained after 60s: In all".to_owned());
         report.problems.push("In the end, no bite".to_owned());
         assert_eq!(
             broken(&report),
