@@ -18,6 +18,8 @@ use sea_orm::sqlx::sqlite::{
 use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Row, Sqlite};
 use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
 use sea_orm_migration::{MigratorTrait, SchemaManager};
+#[cfg(feature = "planted-bugs")]
+use warren_planted::{Bug, planted};
 
 use crate::error::{Fault, OpenError, fault, from_orm, result_code};
 use crate::space::Footprint;
@@ -74,6 +76,11 @@ impl Database {
         let place = layout.place;
         let fail = |error: sqlx::Error| open_error(&path, place, error);
         let options = options(&path, &layout);
+        #[cfg(feature = "planted-bugs")]
+        let options = match planted(Bug::FsyncSkipped) {
+            true => options.synchronous(SqliteSynchronous::Off),
+            false => options,
+        };
         let writer = pool(1, options.clone().create_if_missing(true))
             .await
             .map_err(fail)?;
@@ -266,6 +273,12 @@ async fn assert_durable(
     if !journal.eq_ignore_ascii_case("wal") {
         return Err(refuse("journal_mode", journal, "wal"));
     }
+    #[cfg(feature = "planted-bugs")]
+    let synchronous = if planted(Bug::FsyncSkipped) {
+        2
+    } else {
+        synchronous
+    };
     if synchronous < 2 {
         return Err(refuse("synchronous", synchronous.to_string(), "2 (full)"));
     }

@@ -72,6 +72,8 @@ bugs! {
     TagOffByOneAfterReopen = "tag-off-by-one-after-reopen",
     /// A batch that the store does not take is acknowledged all the same.
     BatchErrorDropsBatch = "batch-error-drops-batch",
+    /// SQLite commits without waiting for the disk.
+    FsyncSkipped = "fsync-skipped",
     /// The validator lets U+0000 through, which PostgreSQL cannot hold.
     ValidatorLetsNulPass = "validator-lets-nul-pass",
 }

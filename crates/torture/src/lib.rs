@@ -25,4 +25,5 @@ pub mod proxy;
 pub mod report;
 pub mod resources;
 pub mod run;
+pub mod syscalls;
 pub mod teeth;

@@ -10,7 +10,7 @@ use warren_torture::bed::Programs;
 use warren_torture::embedded::{Embedded, embedded};
 use warren_torture::plan::{Plan, Profile, Wish};
 use warren_torture::run::{Servers, run};
-use warren_torture::teeth::{build, teeth};
+use warren_torture::teeth::{Teeth, build};
 
 /// Tortures the real programs, and proves that nothing is lost and nothing is twice.
 #[derive(Debug, Parser)]
@@ -176,13 +176,17 @@ async fn show_teeth(options: &TeethOptions) -> Result<bool> {
         Some(folder) => folder.clone(),
         None => build().await?,
     };
-    let servers = Servers::start().await?;
-    let bites = teeth(bugs, &folder, &servers, &options.out).await?;
+    let teeth = Teeth {
+        folder,
+        servers: Servers::start().await?,
+        out: options.out.clone(),
+    };
+    let bites = teeth.bite(bugs).await?;
     for bite in &bites {
         println!("{bite}");
     }
     for bad in bites.iter().filter(|bite| !bite.good) {
-        println!("see {}", bad.report.display());
+        println!("see {}", bad.out.display());
     }
     Ok(bites.iter().all(|bite| bite.good))
 }

@@ -1,7 +1,7 @@
 //! Shows that the run has teeth: a program with a bug on purpose has to fail it, by the invariant that the bug breaks.
 //!
 //! Each bug has a plan of its own, as short as makes the bug visible. All plans together, one after the other, have to
-//! pass on programs that are built in the same way and were told to have no bug: what fails then is the bug.
+//! pass on programs that are built in the same way and were told to have no bug: what fails with one fails by it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,19 +11,22 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use tokio::process::Command;
+use warren_e2e::environment;
 use warren_planted::Bug;
+use warren_test_servers::find_strace;
 
 use crate::bed::Programs;
 use crate::fault::{Fault, Link, Trouble};
 use crate::plan::{Episode, Injection, Plan};
 use crate::report::Report;
 use crate::run::{Servers, run};
+use crate::syscalls::{REQUESTS, every_answer_is_synced, trace};
 
 /// Where the programs with bugs are built, below the folder for builds: nobody takes them for others.
 const FOLDER: &str = "planted";
 
 /// The packages of the programs that can have bugs.
-const PACKAGES: &[&str] = &["warren-ingest-api", "warren-store-worker"];
+const PACKAGES: &[&str] = &["warren-ingest-api", "warren-store-worker", "warren"];
 
 /// What a plan with bugs comes from; it decides about nothing but messages and jitter.
 const SEED: u64 = 7;
@@ -31,11 +34,44 @@ const SEED: u64 = 7;
 /// Messages a second.
 const RATE: u64 = 500;
 
+/// What an answer breaks that comes before its sync.
+const SYNC: &str = "sync";
+
+/// How a bug is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Way {
+    /// A run of the distributed programs.
+    Run,
+    /// A look at the system calls of the one process: what is not on the disk survives everything but the loss of power.
+    Calls,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::Run, Self::Calls];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Calls => "system calls",
+        }
+    }
+}
+
+/// What makes a bug visible, and what it breaks.
+#[derive(Clone, Debug)]
+struct Trial {
+    way: Way,
+    faults: Vec<Injection>,
+    must_break: &'static str,
+}
+
 /// What became of one bug, or of the programs without one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bite {
-    /// The bug's name; none for the run without.
+    /// The bug's name; none for programs without one.
     pub bug: Option<&'static str>,
+    /// How it was looked for.
+    pub way: &'static str,
     /// The invariant that has to break.
     pub must_break: Option<&'static str>,
     /// Those that broke.
@@ -44,8 +80,8 @@ pub struct Bite {
     pub good: bool,
     /// How long it took, seconds.
     pub seconds: f64,
-    /// Where its report is.
-    pub report: PathBuf,
+    /// Where more about it is.
+    pub out: PathBuf,
 }
 
 impl fmt::Display for Bite {
@@ -53,8 +89,9 @@ impl fmt::Display for Bite {
         let broken: Vec<_> = self.broken.iter().map(String::as_str).collect();
         write!(
             f,
-            "{:<28} must break {:<8} broke {:<16} {:>4.0} s  {}",
+            "{:<28} {:<13} must break {:<8} broke {:<12} {:>4.0} s  {}",
             self.bug.unwrap_or("(none)"),
+            self.way,
             self.must_break.unwrap_or("nothing"),
             if broken.is_empty() {
                 "nothing".to_owned()
@@ -72,8 +109,13 @@ impl fmt::Display for Bite {
     }
 }
 
-/// Returns what makes a bug visible, and the invariant that it breaks.
-fn plan_of(bug: Bug) -> (Vec<Injection>, &'static str) {
+/// Returns what makes a bug visible.
+fn trial_of(bug: Bug) -> Trial {
+    let run = |must_break, faults| Trial {
+        way: Way::Run,
+        faults,
+        must_break,
+    };
     let publish = |trouble, amount| Fault::Link {
         link: Link::Publish,
         instance: 0,
@@ -82,31 +124,36 @@ fn plan_of(bug: Bug) -> (Vec<Injection>, &'static str) {
     };
     match bug {
         // What was handed to a connection that hands nothing on is never confirmed.
-        Bug::AckBeforeConfirm => (vec![at(0, 3_000, publish(Trouble::Swallow, 0))], "I1"),
-        Bug::MandatoryOff => (vec![at(0, 2_000, Fault::DeleteBindings)], "I1"),
+        Bug::AckBeforeConfirm => run("I1", vec![at(0, 3_000, publish(Trouble::Swallow, 0))]),
+        Bug::MandatoryOff => run("I1", vec![at(0, 2_000, Fault::DeleteBindings)]),
         // While nothing can be committed, what is acknowledged is in memory alone, which then is gone.
-        Bug::AckBeforeCommit => (
+        Bug::AckBeforeCommit => run(
+            "I1",
             vec![
                 at(0, 4_000, Fault::LockTable),
                 at(2_000, 500, Fault::KillWorker { instance: 0 }),
                 at(2_000, 500, Fault::KillWorker { instance: 1 }),
             ],
-            "I1",
         ),
-        Bug::NoUniqueKey => (vec![at(0, 100, Fault::RepeatedPackets { count: 30 })], "I2"),
+        Bug::NoUniqueKey => run("I2", vec![at(0, 100, Fault::RepeatedPackets { count: 30 })]),
         // The broker has the packet, its confirm is lost, and the next connection is there before anybody gives up.
         Bug::NewIdOnRetry => {
             let cut = |after| at(after, 300, publish(Trouble::CutAfterDown, 100));
-            (vec![cut(0), cut(1_500), cut(3_000), cut(4_500)], "I4")
+            run("I4", vec![cut(0), cut(1_500), cut(3_000), cut(4_500)])
         }
-        // A database that answers at once, and always with an error; the dead letters are those that nobody has planted.
-        Bug::RequeueOnDatabaseError => (vec![at(0, 5_000, Fault::RevokeInsert)], "I1"),
+        // A database that answers at once, and always with an error, makes dead letters that nobody has planted.
+        Bug::RequeueOnDatabaseError => run("I1", vec![at(0, 5_000, Fault::RevokeInsert)]),
         // Deliveries that are never acknowledged fill the prefetch, and packets that are never confirmed the window.
-        Bug::MultipleIgnored => (vec![at(0, 500, Fault::EndSessions)], "I7"),
-        Bug::TagOffByOneAfterReopen => (vec![at(0, 500, Fault::CloseConnections)], "I7"),
+        Bug::MultipleIgnored => run("I7", vec![at(0, 500, Fault::EndSessions)]),
+        Bug::TagOffByOneAfterReopen => run("I7", vec![at(0, 500, Fault::CloseConnections)]),
+        Bug::BatchErrorDropsBatch => run("I1", vec![at(0, 2_000, Fault::StopPostgres)]),
         // The load holds it now and then; the database refuses the row, and nobody has planted that dead letter.
-        Bug::ValidatorLetsNulPass => (vec![at(0, 500, Fault::EndSessions)], "I1"),
-        Bug::BatchErrorDropsBatch => (vec![at(0, 2_000, Fault::StopPostgres)], "I1"),
+        Bug::ValidatorLetsNulPass => run("I1", vec![at(0, 500, Fault::EndSessions)]),
+        Bug::FsyncSkipped => Trial {
+            way: Way::Calls,
+            faults: Vec::new(),
+            must_break: SYNC,
+        },
     }
 }
 
@@ -144,14 +191,11 @@ fn plan(episodes: impl Iterator<Item = Vec<Injection>>) -> Plan {
 /// Builds the programs with every bug in them, to be chosen at their start; returns their folder.
 ///
 /// # Errors
-/// It cannot be built. It has to be called in the workspace.
+/// They cannot be built. It has to be called in the workspace.
 pub async fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => PathBuf::from(target),
-        None => PathBuf::from("target"),
-    }
-    .join(FOLDER);
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let target = PathBuf::from(target).join(FOLDER);
     let mut command = Command::new(cargo);
     command
         .args(["build", "--features", "planted-bugs", "--bins", "--target-dir"])
@@ -167,62 +211,107 @@ pub async fn build() -> Result<PathBuf> {
     Ok(target.join("debug"))
 }
 
-/// Runs the plan of every bug, and all of them without; returns what became of each.
-///
-/// # Errors
-/// The harness could not do its part.
-pub async fn teeth(bugs: &[Bug], folder: &Path, servers: &Servers, out: &Path) -> Result<Vec<Bite>> {
-    let mut bites = Vec::new();
-    let without = plan(bugs.iter().map(|bug| plan_of(*bug).0));
-    bites.push(bite(None, &without, folder, servers, out).await?);
-    eprintln!("{}", bites[0]);
-    for bug in bugs {
-        let (injections, must_break) = plan_of(*bug);
-        let plan = plan(std::iter::once(injections));
-        let bite = bite(Some((*bug, must_break)), &plan, folder, servers, out).await?;
-        eprintln!("{bite}");
-        bites.push(bite);
-    }
-    let json = serde_json::to_vec_pretty(&bites)?;
-    std::fs::write(out.join("teeth.json"), json)
-        .with_context(|| format!("cannot write into {}", out.display()))?;
-    Ok(bites)
+/// What is needed to look for bugs.
+#[derive(Debug)]
+pub struct Teeth {
+    /// Where the programs with bugs are.
+    pub folder: PathBuf,
+    /// RabbitMQ and PostgreSQL.
+    pub servers: Servers,
+    /// Where plans, reports and logs go.
+    pub out: PathBuf,
 }
 
-async fn bite(
-    bug: Option<(Bug, &'static str)>,
-    plan: &Plan,
-    folder: &Path,
-    servers: &Servers,
-    out: &Path,
-) -> Result<Bite> {
-    let begun = Instant::now();
-    let name = bug.map_or("none", |(bug, _)| bug.name());
-    eprintln!("bug: {name}");
-    let programs = Programs {
-        folder: folder.to_owned(),
-        // Programs without bugs know no such setting, and do not start.
-        environment: bug
-            .map(|(bug, _)| (warren_planted::VARIABLE.to_owned(), bug.name().to_owned()))
-            .into_iter()
-            .collect(),
-    };
-    let out = out.join(name);
-    let report = run(plan, &programs, servers, &out)
-        .await
-        .with_context(|| format!("with the bug {name}"))?;
-    let broken = broken(&report);
-    Ok(Bite {
-        bug: bug.map(|(bug, _)| bug.name()),
-        must_break: bug.map(|(_, must_break)| must_break),
-        good: match bug {
-            Some((_, must_break)) => broken.contains(must_break),
-            None => report.passed,
-        },
-        broken,
-        seconds: begun.elapsed().as_secs_f64(),
-        report: out.join("report.txt"),
-    })
+impl Teeth {
+    /// Looks for every bug, and first at the programs without one; returns what became of each.
+    ///
+    /// # Errors
+    /// The harness could not do its part.
+    pub async fn bite(&self, bugs: &[Bug]) -> Result<Vec<Bite>> {
+        std::fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        let mut bites = Vec::new();
+        let trials: Vec<_> = bugs.iter().map(|bug| (*bug, trial_of(*bug))).collect();
+        for way in Way::ALL {
+            let mut of_way = trials.iter().filter(|(_, trial)| trial.way == way).peekable();
+            if of_way.peek().is_some() {
+                let episodes = of_way.map(|(_, trial)| trial.faults.clone()).collect();
+                bites.push(self.one(None, way, episodes).await?);
+            }
+        }
+        for (bug, trial) in trials {
+            bites.push(
+                self.one(Some((bug, trial.must_break)), trial.way, vec![trial.faults])
+                    .await?,
+            );
+        }
+        let json = serde_json::to_vec_pretty(&bites)?;
+        std::fs::write(self.out.join("teeth.json"), json)
+            .with_context(|| format!("cannot write into {}", self.out.display()))?;
+        Ok(bites)
+    }
+
+    async fn one(
+        &self,
+        bug: Option<(Bug, &'static str)>,
+        way: Way,
+        episodes: Vec<Vec<Injection>>,
+    ) -> Result<Bite> {
+        let begun = Instant::now();
+        let name = bug.map_or("none", |(bug, _)| bug.name());
+        eprintln!("bug: {name}");
+        let programs = Programs {
+            folder: self.folder.clone(),
+            // Programs without bugs know no such setting, and do not start.
+            environment: bug
+                .map(|(bug, _)| (warren_planted::VARIABLE.to_owned(), bug.name().to_owned()))
+                .into_iter()
+                .collect(),
+        };
+        let out = self.out.join(format!("{name}-{}", way.name().replace(' ', "-")));
+        let tried = match way {
+            Way::Run => run(&plan(episodes.into_iter()), &programs, &self.servers, &out)
+                .await
+                .map(|report| (report.passed, broken(&report))),
+            Way::Calls => calls(&programs, &out)
+                .await
+                .map(|broken| (broken.is_empty(), broken)),
+        };
+        let (passed, broken) = tried.with_context(|| format!("with the bug {name}"))?;
+        let bite = Bite {
+            bug: bug.map(|(bug, _)| bug.name()),
+            way: way.name(),
+            must_break: bug.map(|(_, must_break)| must_break),
+            good: bug.map_or(passed, |(_, must_break)| broken.contains(must_break)),
+            broken,
+            seconds: begun.elapsed().as_secs_f64(),
+            out,
+        };
+        eprintln!("{bite}");
+        Ok(bite)
+    }
+}
+
+/// Looks whether the one process answers before its disk has what it answers for.
+async fn calls(programs: &Programs, out: &Path) -> Result<BTreeSet<String>> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let strace = find_strace(|line| eprintln!("{line}"))?;
+    let warren = environment::find(&programs.folder, "warren")?;
+    let trace = trace(&strace, &warren, &programs.environment).await?;
+    std::fs::write(out.join("trace"), &trace)
+        .with_context(|| format!("cannot write into {}", out.display()))?;
+    match every_answer_is_synced(&trace) {
+        Ok(answers) => {
+            ensure!(
+                answers == REQUESTS,
+                "{answers} answers of {REQUESTS} are in the trace"
+            );
+            Ok(BTreeSet::new())
+        }
+        Err(missing) => {
+            eprintln!("{missing}");
+            Ok(BTreeSet::from([SYNC.to_owned()]))
+        }
+    }
 }
 
 /// Returns the invariants that a run has broken, by their number.
@@ -261,14 +350,19 @@ mod tests {
     }
 
     #[test]
-    fn every_bug_has_a_plan_of_at_most_ten_seconds() {
+    fn every_bug_of_a_run_breaks_an_invariant_within_seconds() {
         for bug in Bug::ALL {
-            let (injections, must_break) = plan_of(*bug);
-            assert!(
-                !injections.is_empty() && invariant(must_break).as_deref() == Some(must_break),
+            let trial = trial_of(*bug);
+            if trial.way == Way::Calls {
+                continue;
+            }
+            assert!(!trial.faults.is_empty(), "{bug}");
+            assert_eq!(
+                invariant(trial.must_break).as_deref(),
+                Some(trial.must_break),
                 "{bug}"
             );
-            let plan = plan(std::iter::once(injections));
+            let plan = plan(std::iter::once(trial.faults));
             assert!(plan.length() < 14_000, "{bug}: {}", plan.length());
         }
     }
