@@ -6,7 +6,7 @@
 //! that writers wait for each other in a line and not in a circle.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -16,23 +16,25 @@ use crate::error::Failure;
 use crate::row::Moment;
 use crate::session::WriteSession;
 
-/// Claims tokens; returns the messages whose token was free, and whether their key was known with other content.
+/// Claims tokens; returns each message whose token was free, and each of their contents whose key was known with another.
 ///
-/// Asked once for each content and not for each message: a request has thousands of them, and one content.
+/// Asked once for each content and not for each message: a request has thousands of them, and one content. Two lists in
+/// one and no join: PostgreSQL takes a few rows for granted and would compare each with each.
 pub(crate) const CLAIM: &str = "\
     with claimed as (
         insert into idempotency_keys (request, token, digest, message, received_at)
         select * from unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::uuid[], $5::timestamptz[])
         on conflict (request, token) do nothing
         returning request, digest, message
-    ), contents as (
-        select request, digest, exists (
-            select from idempotency_keys as known
-            where known.request = content.request and known.digest <> content.digest
-        ) as conflicting
-        from (select distinct request, digest from claimed) as content
     )
-    select message, conflicting from claimed join contents using (request, digest)";
+    select message, null::bigint, null::bigint from claimed
+    union all
+    select null::uuid, request, digest
+    from (select distinct request, digest from claimed) as content
+    where exists (
+        select from idempotency_keys as known
+        where known.request = content.request and known.digest <> content.digest
+    )";
 
 /// How many tokens one statement claims; see `unnest` for why there is a bound.
 const MOST_TOKENS: usize = 2_000;
@@ -72,19 +74,25 @@ pub(crate) async fn begin<'r, 'm>(
     let mut offers: Vec<_> = rows.iter().filter_map(|message| Offer::of(message)).collect();
     // Stable: of two with one token the first is offered first.
     offers.sort_by_key(|offer| (offer.idempotency.request, offer.idempotency.token));
-    let mut claimed = HashMap::with_capacity(offers.len());
+    let (mut claimed, mut contents) = (HashSet::with_capacity(offers.len()), HashSet::new());
     for (part, offers) in offers.chunks(MOST_TOKENS).enumerate() {
         let begin = if part == 0 { "begin" } else { "" };
-        claimed.extend(claim(session, begin, offers).await?);
+        for row in claim(session, begin, offers).await? {
+            match row {
+                Row::Claimed(id) => drop(claimed.insert(id)),
+                Row::Conflicting { request, digest } => drop(contents.insert((request, digest))),
+            }
+        }
     }
     let left: Vec<_> = rows
         .iter()
         .copied()
-        .filter(|message| message.idempotency.is_none() || claimed.contains_key(&message.id.as_uuid()))
+        .filter(|message| message.idempotency.is_none() || claimed.contains(&message.id.as_uuid()))
         .collect();
     let new = left.iter().filter_map(|message| {
-        let conflicting = claimed.get(&message.id.as_uuid())?;
-        Some((message.idempotency?, *conflicting))
+        let idempotency = message.idempotency?;
+        let content = (idempotency.request, idempotency.digest);
+        Some((idempotency, contents.contains(&content)))
     });
     Ok(Claimed {
         repeated: (rows.len() - left.len()) as u64,
@@ -126,8 +134,16 @@ impl Offer {
     }
 }
 
+/// What [`CLAIM`] returns.
+enum Row {
+    /// A message whose token was free.
+    Claimed(Uuid),
+    /// A content of such messages whose key was known with another one.
+    Conflicting { request: u64, digest: u64 },
+}
+
 /// Claims what one statement takes, sent together with what begins the transaction.
-async fn claim(session: &WriteSession, begin: &str, offers: &[Offer]) -> Result<Vec<(Uuid, bool)>, Failure> {
+async fn claim(session: &WriteSession, begin: &str, offers: &[Offer]) -> Result<Vec<Row>, Failure> {
     let requests: Vec<i64> = offers
         .iter()
         .map(|offer| offer.idempotency.request.cast_signed())
@@ -153,7 +169,15 @@ async fn claim(session: &WriteSession, begin: &str, offers: &[Offer]) -> Result<
             begun?;
             claimed?
                 .iter()
-                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .map(|row| {
+                    Ok(match row.try_get(0)? {
+                        Some(id) => Row::Claimed(id),
+                        None => Row::Conflicting {
+                            request: row.try_get::<_, i64>(1)?.cast_unsigned(),
+                            digest: row.try_get::<_, i64>(2)?.cast_unsigned(),
+                        },
+                    })
+                })
                 .collect::<Result<_, Failure>>()
         })
         .await

@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
-    Draft, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Rejection, SeverityCounts, Timestamp, TraceContext,
+    Draft, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Rejection, SeverityCounts,
+    Timestamp, TraceContext,
 };
 
 use crate::metrics::{KEYED, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
@@ -85,8 +86,7 @@ impl Intake {
         key: Option<&IdempotencyKey>,
     ) -> Prepared {
         let received_at = Timestamp::now();
-        let mut keyed =
-            key.map(|key| KeyedRequest::new(key, self.keys.first_seen(key, received_at)));
+        let mut keyed = key.map(|key| KeyedRequest::new(key, self.keys.first_seen(key, received_at)));
         let mut receipt = Receipt::default();
         let mut messages = Vec::new();
         for (place, record) in records.into_iter().enumerate() {

@@ -268,14 +268,22 @@ async fn a_client_that_shuts_its_side_still_gets_its_answer() {
 async fn a_keyed_request_is_the_same_messages_in_every_form() {
     let server = TestServer::start().await;
     let key = "Idempotency-Key: k \u{2603}";
-    let array = post("/v1/messages?ids=true", &[key], br#"[{"body":"one"},{"body":"two"}]"#);
+    let array = post(
+        "/v1/messages?ids=true",
+        &[key],
+        br#"[{"body":"one"},{"body":"two"}]"#,
+    );
     let lines = post(
         "/v1/messages?ids=true",
         &[key, "content-type: application/x-ndjson"],
         b"{\"body\":\"two\"}\n{\"body\":\"one\",\"severity\":\"info\"}\n",
     );
     let text = post("/v1/messages", &[key, "content-type: text/plain"], b"one");
-    let other = post("/v1/messages", &["Idempotency-Key: K \u{2603}"], br#"{"body":"one"}"#);
+    let other = post(
+        "/v1/messages",
+        &["Idempotency-Key: K \u{2603}"],
+        br#"{"body":"one"}"#,
+    );
     let mut ids = Vec::new();
     for request in [array, lines, text, other] {
         let answer = server.send(&request).await;
@@ -299,6 +307,9 @@ async fn a_keyed_request_that_is_not_durable_is_to_be_sent_again_as_a_whole() {
     assert_eq!(answer.status, 503);
     for hint in [&answer.json()["hint"], &answer.json()["errors"][0]["hint"]] {
         let hint = hint.as_str().unwrap();
-        assert!(hint.contains("whole request") && hint.contains("Idempotency-Key"), "{hint}");
+        assert!(
+            hint.contains("whole request") && hint.contains("Idempotency-Key"),
+            "{hint}"
+        );
     }
 }

@@ -166,7 +166,10 @@ async fn a_keyed_request_that_comes_again_is_the_same_messages() {
 #[tokio::test]
 async fn another_process_gives_a_keyed_record_the_same_token() {
     let mut tokens = Vec::new();
-    for bodies in [&[GOOD, "{}", "{\"body\":\"other\"}"][..], &["{\"body\":\"other\"}"]] {
+    for bodies in [
+        &[GOOD, "{}", "{\"body\":\"other\"}"][..],
+        &["{\"body\":\"other\"}"],
+    ] {
         let publisher = ScriptedPublisher::new([]);
         let intake = Intake::new(publisher.clone(), MessageLimits::default());
         let key = IdempotencyKey::new(b"k").unwrap();
@@ -176,5 +179,8 @@ async fn another_process_gives_a_keyed_record_the_same_token() {
     }
     assert_eq!(tokens[0].token, tokens[1].token);
     assert_eq!(tokens[0].request, tokens[1].request);
-    assert_ne!(tokens[0].digest, tokens[1].digest, "one of them is a part of the other");
+    assert_ne!(
+        tokens[0].digest, tokens[1].digest,
+        "one of them is a part of the other"
+    );
 }

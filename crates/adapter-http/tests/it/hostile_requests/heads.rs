@@ -226,14 +226,22 @@ fn heads() -> Vec<Hostile> {
         ),
         taken(
             "the longest key",
-            post("/v1/messages", &[&format!("Idempotency-Key: {}", "k".repeat(255))], GOOD),
+            post(
+                "/v1/messages",
+                &[&format!("Idempotency-Key: {}", "k".repeat(255))],
+                GOOD,
+            ),
             1,
             0,
             &[],
         ),
         refused(
             "a key that is too long",
-            post("/v1/messages", &[&format!("Idempotency-Key: {}", "k".repeat(256))], GOOD),
+            post(
+                "/v1/messages",
+                &[&format!("Idempotency-Key: {}", "k".repeat(256))],
+                GOOD,
+            ),
             400,
             &["invalid-header", "Idempotency-Key", "256", "255"],
         ),
@@ -245,7 +253,11 @@ fn heads() -> Vec<Hostile> {
         ),
         refused(
             "two keys",
-            post("/v1/messages", &["Idempotency-Key: k", "idempotency-key: k"], GOOD),
+            post(
+                "/v1/messages",
+                &["Idempotency-Key: k", "idempotency-key: k"],
+                GOOD,
+            ),
             400,
             &["invalid-header", "Idempotency-Key", "more than once"],
         ),
