@@ -112,8 +112,8 @@ async fn of_several_migrations_at_once_one_works_and_the_others_wait() {
             .into_iter()
             .map(|report| report.unwrap().applied.len())
             .sum();
-        assert_eq!(applied, 2);
-        assert_eq!(database.number("select count(*) from warren_migrations").await, 2);
+        assert_eq!(applied, 3);
+        assert_eq!(database.number("select count(*) from warren_migrations").await, 3);
     })
     .await;
 }
