@@ -1,7 +1,10 @@
 //! Messages for tests.
 
 use serde_json::{Map, Value, json};
-use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Severity, Source, Timestamp};
+use warren_domain::{
+    Attributes, Body, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Severity, Source,
+    Timestamp,
+};
 
 /// Makes an ordinary message of `severity` from `source` that says `body`.
 pub fn message(severity: Severity, source: &str, body: &str) -> Message {
@@ -13,6 +16,7 @@ pub fn message(severity: Severity, source: &str, body: &str) -> Message {
         attributes: Attributes::default(),
         occurred_at: Timestamp::now(),
         received_at: Timestamp::now(),
+        idempotency: None,
     }
 }
 
@@ -28,6 +32,17 @@ pub fn messages(count: usize) -> Vec<Message> {
             )
         })
         .collect()
+}
+
+/// Returns `records` as the messages of a request that came under `key`, first seen at `moment`.
+pub fn keyed(key: &str, moment: Timestamp, records: &[Message]) -> Vec<Message> {
+    let mut request = KeyedRequest::new(&IdempotencyKey::new(key.as_bytes()).unwrap(), moment);
+    let mut messages = records.to_vec();
+    for message in &mut messages {
+        request.identify(message, None);
+    }
+    request.finish(&mut messages);
+    messages
 }
 
 /// Makes messages whose every field is at an edge of what is allowed.

@@ -13,7 +13,7 @@ use warren_domain::ports::{
     MessageStore, PublishError, Refused, SettleError, Settlement, StoreError, StoreMaintenance, Stored,
     Tally, TallyBook, TallyError, Unhealthy, Unpublished,
 };
-use warren_domain::{Message, MessageId, Timestamp, TraceContext};
+use warren_domain::{Idempotency, Message, MessageId, Timestamp, TraceContext};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -191,14 +191,25 @@ impl MessageStore for ScriptedStore {
         }
         let mut rows = lock(&self.rows);
         let mut stored = Stored::default();
+        let known: Vec<_> = rows.values().filter_map(|row| row.idempotency).collect();
+        let mut tokens: HashSet<_> = known.iter().map(|known| known.token).collect();
+        let contents: HashSet<_> = known.iter().map(|known| (known.request, known.digest)).collect();
+        let mut new = Vec::new();
         for message in batch {
-            if let std::collections::hash_map::Entry::Vacant(e) = rows.entry(message.id) {
-                e.insert(message.clone());
-                stored.inserted.add(message.severity, 1);
-            } else {
+            let again = message.idempotency.is_some_and(|it| !tokens.insert(it.token));
+            if again || rows.contains_key(&message.id) {
                 stored.duplicates.add(message.severity, 1);
+                stored.repeated += u64::from(again);
+            } else {
+                rows.insert(message.id, message.clone());
+                stored.inserted.add(message.severity, 1);
+                new.extend(message.idempotency);
             }
         }
+        stored.conflicting = Idempotency::conflicting(new.into_iter().map(|new| {
+            let other = |(request, digest): &(u64, u64)| *request == new.request && *digest != new.digest;
+            (new, contents.iter().any(other))
+        }));
         Ok(stored)
     }
 }
@@ -206,7 +217,7 @@ impl MessageStore for ScriptedStore {
 /// A book in memory that remembers every id, and fails when it is told to.
 #[derive(Debug)]
 pub struct ScriptedBook {
-    entries: Mutex<(HashSet<MessageId>, Tally)>,
+    entries: Mutex<(HashSet<u128>, Tally)>,
     failures: Mutex<VecDeque<TallyError>>,
     calls: watch::Sender<usize>,
 }
@@ -244,7 +255,7 @@ impl TallyBook for ScriptedBook {
         let (ids, tally) = &mut *lock(&self.entries);
         let mut outcome = Counted::default();
         for message in batch {
-            if ids.insert(message.id) {
+            if ids.insert(message.identity) {
                 outcome.counted.add(message.severity, 1);
                 tally.last_counted[message.severity.index()] = Some(Timestamp::now());
             } else {

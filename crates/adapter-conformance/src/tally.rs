@@ -61,7 +61,7 @@ pub async fn tear_down(book: &dyn TallyUnderTest) {
 fn batch(count: usize) -> Vec<Countable> {
     (0..count)
         .map(|n| Countable {
-            id: MessageId::generate(),
+            identity: MessageId::generate().as_uuid().as_u128(),
             severity: Severity::ALL[n % 5],
         })
         .collect()
@@ -136,7 +136,7 @@ pub async fn an_id_twice_in_a_batch_counts_once(subject: &dyn TallyUnderTest) {
 pub async fn the_time_of_the_last_count_is_kept_by_severity(subject: &dyn TallyUnderTest) {
     let book = subject.book();
     let message = |severity| Countable {
-        id: MessageId::generate(),
+        identity: MessageId::generate().as_uuid().as_u128(),
         severity,
     };
     let (first, before) = (message(Severity::Error), Timestamp::now());

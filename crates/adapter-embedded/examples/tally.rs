@@ -14,7 +14,7 @@ const WINDOW: usize = 1_000_000;
 
 fn batches(batch: usize, total: usize) -> Vec<Vec<Countable>> {
     let message = |n: usize| Countable {
-        id: MessageId::generate(),
+        identity: MessageId::generate().as_uuid().as_u128(),
         severity: Severity::ALL[n % 5],
     };
     let batches = 0..total / batch;

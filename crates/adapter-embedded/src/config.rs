@@ -44,6 +44,10 @@ pub struct EmbeddedConfig {
     ///
     /// The way into the store is not bounded by it, but by `max_bytes`.
     pub group_max_bytes: ByteSize,
+    /// How long a message that came under an `Idempotency-Key` is recognised when it comes again, at least 24 hours; by
+    /// the time that messages were received, so that those that wait in the queue keep their right to it. Default 3 days.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_keep: Duration,
     /// How long a named consumer group without a member is kept. Default 7 days.
     #[serde(with = "humantime_serde")]
     pub group_expiry: Duration,
@@ -64,6 +68,7 @@ impl Default for EmbeddedConfig {
             prefetch: 256,
             prefetch_max_bytes: ByteSize::mib(8),
             group_max_bytes: ByteSize::mib(256),
+            idempotency_keep: Duration::from_hours(72),
             group_expiry: Duration::from_hours(7 * 24),
         }
     }
@@ -120,6 +125,12 @@ impl EmbeddedConfig {
         for (field, value, least, most) in [
             ("publish_timeout", self.publish_timeout, 100, 600_000),
             ("store_timeout", self.store_timeout, 100, 600_000),
+            (
+                "idempotency_keep",
+                self.idempotency_keep,
+                86_400_000,
+                365 * 86_400_000,
+            ),
             ("group_expiry", self.group_expiry, 60_000, 3_650 * 86_400_000),
         ] {
             if value < Duration::from_millis(least) || value > Duration::from_millis(most) {
@@ -158,12 +169,13 @@ mod tests {
             prefetch: 0,
             prefetch_max_bytes: ByteSize::b(0),
             group_max_bytes: ByteSize::b(0),
+            idempotency_keep: Duration::from_hours(23),
             group_expiry: Duration::ZERO,
         };
         let mut named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
         named.sort_unstable();
         named.dedup();
-        assert_eq!(named.len(), 13);
+        assert_eq!(named.len(), 14);
     }
 
     #[test]

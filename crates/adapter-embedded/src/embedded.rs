@@ -89,6 +89,7 @@ impl Embedded {
             Arc::clone(&space),
             config.store_timeout,
             retention_days,
+            config.idempotency_keep,
             directory,
         ));
         store.measure().await.map_err(|error| store_file.refusal(error))?;

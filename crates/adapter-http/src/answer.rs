@@ -78,18 +78,25 @@ pub(crate) struct UnpublishedRecord {
 }
 
 const RESEND: &str = "send it again under the same id, which is listed in unpublished";
+const RESEND_REQUEST: &str = "send the whole request again under the same Idempotency-Key";
 
 /// Turns a receipt into the answer: 202, 422 or 503.
-pub(crate) fn answer(receipt: Receipt, ids_wanted: bool) -> Response {
+///
+/// `keyed`: the request has a key, under which it can be sent again as a whole.
+pub(crate) fn answer(receipt: Receipt, ids_wanted: bool, keyed: bool) -> Response {
     let records = receipt.accepted.len() + receipt.rejected.len() + receipt.unpublished.len();
-    let outcome = outcome(receipt, ids_wanted || records == 1);
+    let outcome = outcome(receipt, ids_wanted || records == 1, keyed);
     if !outcome.unpublished.is_empty() {
         let (lost, all) = (outcome.unpublished.len(), records);
         let problem = Problem::new(
             Kind::Unavailable,
             format!("{lost} of {all} messages are not known to be durable"),
-            "wait as long as Retry-After says, then send the messages listed in unpublished again, each with its id; \
-             what is accepted already needs no repetition",
+            if keyed {
+                "wait as long as Retry-After says, then send the whole request again under the same Idempotency-Key"
+            } else {
+                "wait as long as Retry-After says, then send the messages listed in unpublished again, each with its \
+                 id; what is accepted already needs no repetition"
+            },
         );
         return problem.with_outcome(outcome).into_response();
     }
@@ -104,7 +111,7 @@ pub(crate) fn answer(receipt: Receipt, ids_wanted: bool) -> Response {
     json(StatusCode::ACCEPTED, "application/json", &outcome)
 }
 
-fn outcome(receipt: Receipt, ids_wanted: bool) -> Outcome {
+fn outcome(receipt: Receipt, ids_wanted: bool, keyed: bool) -> Outcome {
     let mut outcome = Outcome {
         accepted: receipt.accepted.len(),
         rejected: receipt.rejected.len(),
@@ -125,11 +132,12 @@ fn outcome(receipt: Receipt, ids_wanted: bool) -> Outcome {
             });
         }
     }
+    let resend = if keyed { RESEND_REQUEST } else { RESEND };
     let mut unpublished_faults = 0;
     for (index, id, error) in receipt.unpublished {
         let (code, hint, again) = match &error {
-            PublishError::Unavailable { .. } => ("unavailable", RESEND, true),
-            PublishError::Unroutable { .. } => ("unroutable", RESEND, true),
+            PublishError::Unavailable { .. } => ("unavailable", resend, true),
+            PublishError::Unroutable { .. } => ("unroutable", resend, true),
             PublishError::Refused { .. } => ("refused", "mend it; it will never be taken as it is", false),
         };
         if again {
@@ -176,7 +184,7 @@ mod tests {
     }
 
     fn status(receipt: Receipt) -> u16 {
-        answer(receipt, false).status().as_u16()
+        answer(receipt, false, false).status().as_u16()
     }
 
     #[test]
@@ -209,7 +217,7 @@ mod tests {
             rejected: vec![(1, rejection())],
             unpublished: vec![(2, id, PublishError::unavailable("blocked"))],
         };
-        let told = serde_json::to_value(outcome(receipt, false)).unwrap();
+        let told = serde_json::to_value(outcome(receipt, false, false)).unwrap();
         assert_eq!(told["accepted"], 1);
         assert_eq!(told["rejected"], 1);
         assert_eq!(
@@ -229,7 +237,7 @@ mod tests {
             unpublished: vec![(0, MessageId::generate(), refused)],
             ..Receipt::default()
         };
-        let response = answer(receipt, false);
+        let response = answer(receipt, false, false);
         assert_eq!(response.status(), 422);
     }
 
@@ -248,7 +256,7 @@ mod tests {
                 .collect(),
             ..Receipt::default()
         };
-        let outcome = outcome(receipt, true);
+        let outcome = outcome(receipt, true, false);
         assert_eq!(outcome.errors.len(), 100);
         assert!(outcome.errors.iter().map(|error| error.index).eq(0..100));
         assert_eq!(outcome.errors_omitted, 200);

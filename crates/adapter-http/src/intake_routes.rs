@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Span, debug};
-use warren_domain::TraceContext;
+use warren_domain::{IdempotencyKey, TraceContext};
 use warren_pipeline::{Intake, IntakeConfig, Prepared, Receipt};
 
 use crate::answer::{Outcome, answer};
@@ -88,6 +88,7 @@ impl IntakeRoutes {
 
 /// What the head of a request says about its body.
 struct Asked {
+    key: Option<IdempotencyKey>,
     query: Query,
     form: Form,
     coding: Coding,
@@ -103,7 +104,8 @@ struct Asked {
     summary = "Take messages in",
     description = "Takes one JSON object, a JSON array, objects one a line (NDJSON), or one message of plain text. \
         The answer comes once every accepted message is durable. One bad record never spoils its neighbours. \
-        A `4xx` means surely not stored; a reset, a timeout or a `5xx` means unknown: send again with the same ids.",
+        A `4xx` means surely not stored; a reset, a timeout or a `5xx` means unknown: send again with the same ids, or \
+        the whole request under the same `Idempotency-Key`.",
     params(
         ("ids" = Option<bool>, Query, description = "Name the ids of the accepted messages in the answer."),
         ("severity" = Option<String>, Query, description = "Plain text only: the message's severity.",
@@ -113,6 +115,10 @@ struct Asked {
         ("occurred_at" = Option<String>, Query, description = "Plain text only: when it happened, RFC 3339."),
         ("content-encoding" = Option<String>, Header, description = "`gzip`, `deflate` or `zstd`, in any letter case.",
             example = "gzip"),
+        ("idempotency-key" = Option<String>, Header, description = "Names this request, in 1 to 255 bytes: however \
+            often, where and in whatever form it comes, for at least 24 hours its records without an `id` are stored \
+            once. Other content under the same key is stored, and counted as a conflict.",
+            example = "5f3c1a52-order-4711"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context; it travels with the messages.",
             example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("x-request-id" = Option<String>, Header, description = "Comes back in the answer."),
@@ -172,24 +178,38 @@ pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Re
 
 /// Reads the head, so that what can be refused is refused before the body comes.
 fn ask(parts: &Parts) -> Result<Asked, Problem> {
-    if parts.headers.contains_key(IDEMPOTENCY_KEY) {
-        // To ignore it would be to promise silently what is not kept.
-        return Err(Problem::new(
-            Kind::UnsupportedHeader,
-            "Idempotency-Key is not supported yet",
-            "leave it out and give each message an id of its own, a UUID of version 7: a message sent again under \
-             its id is stored once",
-        ));
-    }
+    let key = key_of(&parts.headers)?;
     let query = Query::parse(parts.uri.query())?;
     let form = Form::of(&parts.headers)?;
     let coding = decode::coding(&parts.headers)?;
     Ok(Asked {
+        key,
         query,
         form,
         coding,
         trace: trace_of(&parts.headers),
     })
+}
+
+/// Reads the key of the request: the bytes of the header as they are, 1 to 255, whatever they are.
+fn key_of(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let invalid = |fault: String| {
+        Problem::new(
+            Kind::InvalidHeader,
+            format!("Idempotency-Key {fault}"),
+            "send it once, with 1 to 255 bytes that name this request and no other, such as a UUID; or leave it out",
+        )
+    };
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(invalid("is given more than once".to_owned()));
+    }
+    IdempotencyKey::new(value.as_bytes())
+        .map(Some)
+        .map_err(|fault| invalid(format!("has {fault}")))
 }
 
 /// Makes a span of the caller's trace; a `traceparent` that is none is ignored, as its specification asks.
@@ -211,6 +231,7 @@ fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
 impl Shared {
     async fn take(&self, asked: Asked, wire: bytes::Bytes, mut permit: Permit) -> Result<Response, Problem> {
         let Asked {
+            key,
             query,
             form,
             coding,
@@ -220,7 +241,7 @@ impl Shared {
         let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
         self.decoded_bytes.record(body.len() as f64);
 
-        let (ids, most) = (query.ids, self.max_messages);
+        let (ids, most, keyed) = (query.ids, self.max_messages, key.is_some());
         let records = if body.len() > HEAVY_BYTES {
             off_the_runtime(move || Records::split(form, body, &query, most)).await?
         } else {
@@ -230,11 +251,12 @@ impl Shared {
 
         let prepared = if records.bytes() > HEAVY_BYTES || records.count() > HEAVY_RECORDS {
             let intake = self.intake.clone();
-            off_the_runtime(move || intake.prepare(records.into_drafts())).await
+            off_the_runtime(move || intake.prepare(records.into_drafts(), key.as_ref())).await
         } else {
-            self.intake.prepare(records.into_drafts())
+            self.intake.prepare(records.into_drafts(), key.as_ref())
         };
-        Ok(answer(self.publish(prepared, trace, permit).await?, ids))
+        let receipt = self.publish(prepared, trace, permit, keyed).await?;
+        Ok(answer(receipt, ids, keyed))
     }
 
     /// Publishes; the permit is given back once the messages are answered for, even if nobody waits any more.
@@ -243,6 +265,7 @@ impl Shared {
         prepared: Prepared,
         trace: Option<TraceContext>,
         permit: Permit,
+        keyed: bool,
     ) -> Result<Receipt, Problem> {
         let publishing = self.intake.publish(prepared, trace, permit);
         timeout(self.request_timeout, publishing).await.map_err(|_| {
@@ -251,8 +274,13 @@ impl Shared {
             Problem::new(
                 Kind::Unavailable,
                 format!("no answer within {:?} (http.request_timeout)", self.request_timeout),
-                "it is unknown whether the messages are stored: wait as long as Retry-After says and send them again \
-                 with the same ids",
+                if keyed {
+                    "it is unknown whether the messages are stored: wait as long as Retry-After says and send the \
+                     whole request again under the same Idempotency-Key"
+                } else {
+                    "it is unknown whether the messages are stored: wait as long as Retry-After says and send them \
+                     again with the same ids"
+                },
             )
         })
     }

@@ -27,8 +27,8 @@ pub(crate) enum Kind {
     InvalidQuery,
     /// A parameter of a request about dead letters that nobody knows, or with an impossible value.
     InvalidParameter,
-    /// A header that promises what is not done yet.
-    UnsupportedHeader,
+    /// A header of the interface with an impossible value.
+    InvalidHeader,
     NotFound,
     MethodNotAllowed,
     /// Another job over dead letters is under way.
@@ -61,7 +61,7 @@ impl Kind {
             | Self::MalformedEncoding
             | Self::InvalidQuery
             | Self::InvalidParameter
-            | Self::UnsupportedHeader => StatusCode::BAD_REQUEST,
+            | Self::InvalidHeader => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::JobUnderWay => StatusCode::CONFLICT,
@@ -86,7 +86,7 @@ impl Kind {
             Self::MalformedEncoding => "urn:warren:problem:malformed-encoding",
             Self::InvalidQuery => "urn:warren:problem:invalid-query",
             Self::InvalidParameter => "urn:warren:problem:invalid-parameter",
-            Self::UnsupportedHeader => "urn:warren:problem:unsupported-header",
+            Self::InvalidHeader => "urn:warren:problem:invalid-header",
             Self::NotFound => "urn:warren:problem:not-found",
             Self::MethodNotAllowed => "urn:warren:problem:method-not-allowed",
             Self::JobUnderWay => "urn:warren:problem:job-under-way",
@@ -112,7 +112,7 @@ impl Kind {
             Self::MalformedEncoding => "The body does not decompress",
             Self::InvalidQuery => "Invalid query",
             Self::InvalidParameter => "Invalid parameter",
-            Self::UnsupportedHeader => "Unsupported header",
+            Self::InvalidHeader => "Invalid header",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::JobUnderWay => "Another job is under way",

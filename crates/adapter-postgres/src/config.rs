@@ -55,6 +55,11 @@ pub struct PostgresConfig {
     pub connection_lifetime: Duration,
     /// For how many days ahead partitions are made, 1–90. Default 7.
     pub partitions_ahead_days: u16,
+    /// How long a message that came under an `Idempotency-Key` is recognised when it comes again, at least 24 hours; by
+    /// the time that messages were received, so that those that wait in a queue keep their right to it. More than the 24
+    /// hours that are promised, for messages that overtake each other. Default 3 days.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_keep: Duration,
     /// How long one statement of the maintenance may run: making, filling and dropping a partition. Default 1 min.
     #[serde(with = "humantime_serde")]
     pub maintenance_timeout: Duration,
@@ -81,6 +86,7 @@ impl Default for PostgresConfig {
             keepalive: Duration::from_secs(15),
             connection_lifetime: Duration::from_secs(30 * 60),
             partitions_ahead_days: 7,
+            idempotency_keep: Duration::from_hours(72),
             maintenance_timeout: Duration::from_secs(60),
             maintenance_lock_timeout: Duration::from_millis(500),
             migrate_timeout: Duration::from_secs(60),
@@ -126,6 +132,14 @@ impl PostgresConfig {
             if limit < least || limit > Duration::from_secs(24 * 60 * 60) {
                 problems.push((field, format!("must be between {least:?} and one day")));
             }
+        }
+        if self.idempotency_keep < Duration::from_hours(24)
+            || self.idempotency_keep > Duration::from_hours(24 * 365)
+        {
+            problems.push((
+                "idempotency_keep",
+                "must be between one day, which is promised, and 365 days".to_owned(),
+            ));
         }
         if self.lock_timeout >= self.statement_timeout {
             problems.push((

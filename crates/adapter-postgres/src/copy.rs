@@ -21,20 +21,24 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 const FIELDS: i16 = 7;
 
-/// Stores rows that are all new, and their counts, in one transaction.
+/// Stores rows that are all new, and their counts, in one transaction; `begun` tells whether it is open already.
 ///
 /// # Errors
 /// SQLSTATE 23505 when one of them is stored already; after any error the transaction is still open and nothing of
 /// it will be seen.
-pub(crate) async fn store(session: &WriteSession, rows: &[&Message]) -> Result<(), Failure> {
+pub(crate) async fn store(session: &WriteSession, rows: &[&Message], begun: bool) -> Result<(), Failure> {
     let client = session.client();
     session
         .within(async {
             // Sent together: BEGIN costs no round trip of its own.
-            let (begun, copy) = tokio::join!(
-                client.batch_execute("begin"),
-                client.copy_in::<_, Bytes>(&session.statements().copy),
-            );
+            let begin = async {
+                if begun {
+                    Ok(())
+                } else {
+                    client.batch_execute("begin").await
+                }
+            };
+            let (begun, copy) = tokio::join!(begin, client.copy_in::<_, Bytes>(&session.statements().copy),);
             begun?;
             let mut copy = pin!(copy?);
             let mut buffer = BytesMut::with_capacity(PIECE + (PIECE >> 2));

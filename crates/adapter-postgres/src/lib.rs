@@ -9,6 +9,7 @@
 //! range; and retention drops tables instead of deleting rows. `store` says which way rows take and why, `error` what
 //! each failure means to the caller, `counts` how charts avoid scanning messages.
 
+mod claims;
 mod config;
 mod copy;
 mod counts;

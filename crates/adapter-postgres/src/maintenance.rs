@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use metrics::counter;
+use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_postgres::types::ToSql;
-use warren_domain::Timestamp;
 use warren_domain::ports::{Maintained, StoreError};
+use warren_domain::{Idempotency, Timestamp};
 
 use crate::config::{PostgresConfig, SessionLimits};
+use crate::entity::message::timestamp;
 use crate::error::Failure;
 use crate::metrics as measured;
 use crate::partitions::Day;
@@ -87,6 +89,7 @@ async fn round_on(
     };
     // First what needs no lock on the tables: a dump that runs for hours must not keep the counts from being folded.
     steps.next(fold_counts(session)).await?;
+    steps.next(forget_tokens(session, config, now)).await?;
     let prepared = steps.next(prepare(session, config, now)).await?;
     let mut removed = None;
     if let Some(days @ 1..) = retention_days {
@@ -221,6 +224,34 @@ async fn fold_counts(session: &Session) -> Result<(), Failure> {
         select count(*) from gone";
     let folded = in_slices(session, FOLD, &[&SLICE]).await?;
     counter!(measured::FOLDED).increment(folded);
+    Ok(())
+}
+
+/// Removes the tokens that no repeat can need any more.
+async fn forget_tokens(session: &Session, config: &PostgresConfig, now: Timestamp) -> Result<(), Failure> {
+    // When the youngest of the last stored records was received: so far the queue has got.
+    const NEWEST: &str = "\
+        select max(received_at) from (
+            select received_at from idempotency_keys order by stored_at desc limit 1000
+        ) as newest";
+    const FORGET: &str = "\
+        with gone as (
+            delete from idempotency_keys
+            where ctid = any(array(
+                select ctid from idempotency_keys where stored_at < $2 order by stored_at limit $1
+            ))
+            returning 1
+        )
+        select count(*) from gone";
+    let newest: Option<OffsetDateTime> = session
+        .within(async { Ok(session.client().query_one(NEWEST, &[]).await?.try_get(0)?) })
+        .await?;
+    let Some(newest) = newest.and_then(timestamp) else {
+        return Ok(());
+    };
+    let end = Idempotency::forgotten_before(newest, now, config.idempotency_keep);
+    let forgotten = in_slices(session, FORGET, &[&SLICE, &Moment(end)]).await?;
+    counter!(measured::FORGOTTEN).increment(forgotten);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub(crate) const CONFLICTS: &str = "warren_postgres_copy_conflicts_total";
 pub(crate) const MAINTENANCE_SECONDS: &str = "warren_postgres_maintenance_seconds";
 pub(crate) const MOVED: &str = "warren_postgres_rows_moved_total";
 pub(crate) const FOLDED: &str = "warren_postgres_count_deltas_folded_total";
+pub(crate) const FORGOTTEN: &str = "warren_postgres_idempotency_tokens_forgotten_total";
 const CONNECTIONS: &str = "warren_postgres_connections";
 const CONNECTS: &str = "warren_postgres_connects_total";
 const ERRORS: &str = "warren_postgres_errors_total";
@@ -49,6 +50,11 @@ pub fn describe_metrics() {
         FOLDED,
         Unit::Count,
         "Appended count rows that the maintenance has folded into the counts by minute"
+    );
+    describe_counter!(
+        FORGOTTEN,
+        Unit::Count,
+        "Tokens of keyed messages removed because postgres.idempotency_keep was over"
     );
 }
 

@@ -148,6 +148,7 @@ mod tests {
             attributes: Attributes::default(),
             occurred_at: Timestamp::MIN,
             received_at: Timestamp::MIN,
+            idempotency: None,
         };
         let (one, two) = (MessageId::generate(), MessageId::generate());
         let batch = [

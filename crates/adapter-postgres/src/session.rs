@@ -14,7 +14,7 @@ use crate::error::{Failure, misconfigured, unavailable};
 use crate::migration;
 use crate::target::Target;
 use crate::tls::Tls;
-use crate::{counts, metrics, unnest};
+use crate::{claims, counts, metrics, unnest};
 
 /// How long a polite goodbye to PostgreSQL may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -83,12 +83,18 @@ impl Connector {
             let store = unnest::STORE;
             #[cfg(feature = "planted-bugs")]
             let store = &unnest::planted_store();
-            let (copy, count, unnest) = tokio::try_join!(
+            let (copy, count, unnest, claim) = tokio::try_join!(
                 session.client.prepare(COPY),
                 session.client.prepare(counts::INSERT),
                 session.client.prepare(store),
+                session.client.prepare(claims::CLAIM),
             )?;
-            let statements = Statements { copy, count, unnest };
+            let statements = Statements {
+                copy,
+                count,
+                unnest,
+                claim,
+            };
             Ok(WriteSession { session, statements })
         })
         .await
@@ -260,6 +266,7 @@ pub(crate) struct Statements {
     pub(crate) copy: Statement,
     pub(crate) count: Statement,
     pub(crate) unnest: Statement,
+    pub(crate) claim: Statement,
 }
 
 /// A connection that is ready to write.

@@ -30,7 +30,7 @@
 //!
 //! # What a transaction holds
 //!
-//! The rows and their counts (`counts`). All or nothing is PostgreSQL's; durable is its answer to COMMIT, with
+//! The rows, their counts (`counts`) and, of keyed messages, their tokens (`claims`). All or nothing is PostgreSQL's; durable is its answer to COMMIT, with
 //! `synchronous_commit` on. When that answer does not arrive nobody knows, and the batch is stored again: its ids find out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,7 @@ use warren_domain::ports::{
 };
 use warren_domain::{Message, SeverityCounts, Timestamp};
 
+use crate::claims::{self, Claimed};
 use crate::config::{ConfigError, PostgresConfig};
 use crate::error::Failure;
 use crate::pool::{Lease, Pool};
@@ -80,6 +81,24 @@ pub struct PostgresStore {
     known: Mutex<Known>,
 }
 
+/// What a transaction did.
+#[derive(Debug)]
+struct Written {
+    inserted: SeverityCounts,
+    repeated: u64,
+    conflicting: u64,
+}
+
+impl Written {
+    const fn of(claimed: &Claimed<'_, '_>, inserted: SeverityCounts) -> Self {
+        Self {
+            inserted,
+            repeated: claimed.repeated,
+            conflicting: claimed.conflicting,
+        }
+    }
+}
+
 /// What the last batches have shown about PostgreSQL.
 #[derive(Debug, Default)]
 struct Known {
@@ -113,12 +132,12 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
-    async fn store_rows(&self, rows: &[&Message]) -> Result<SeverityCounts, StoreError> {
+    async fn store_rows(&self, rows: &[&Message]) -> Result<Written, StoreError> {
         let lease = self.pool.acquire().await?;
         match self.write(&lease, rows).await {
-            Ok(inserted) => {
+            Ok(written) => {
                 lease.give_back();
-                Ok(inserted)
+                Ok(written)
             }
             Err(failure) => {
                 self.recover(lease, &failure).await;
@@ -128,32 +147,53 @@ impl PostgresStore {
     }
 
     /// Stores rows one way or the other; returns what was new.
-    async fn write(&self, session: &WriteSession, rows: &[&Message]) -> Result<SeverityCounts, Failure> {
-        if rows.len() >= COPY_FROM_ROWS && !self.redelivering.load(Ordering::Relaxed) && !self.is_slow() {
-            let begun = Instant::now();
-            match copy::store(session, rows).await {
+    async fn write(&self, session: &WriteSession, rows: &[&Message]) -> Result<Written, Failure> {
+        let keyed = claims::are_in(rows);
+        let begun = Instant::now();
+        let claimed = if keyed {
+            claims::begin(session, rows).await?
+        } else {
+            Claimed::nothing(rows)
+        };
+        let many = claimed.rows.len() >= COPY_FROM_ROWS;
+        if many && !self.redelivering.load(Ordering::Relaxed) && !self.is_slow() {
+            match copy::store(session, &claimed.rows, keyed).await {
                 Ok(()) => {
                     histogram!(measured::STORE_SECONDS, "path" => "copy").record(begun.elapsed());
-                    return Ok(rows.iter().map(|row| row.severity).collect());
+                    let inserted = claimed.rows.iter().map(|row| row.severity).collect();
+                    return Ok(Written::of(&claimed, inserted));
                 }
                 Err(failure) if failure.state() == Some("23505") => {
                     counter!(measured::CONFLICTS).increment(1);
-                    session.run("rollback").await?;
                 }
                 Err(failure) if failure.state() == Some("57014") => {
                     *self.slow_until.lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(Instant::now() + SLOW);
-                    session.run("rollback").await?;
                 }
                 Err(failure) => return Err(failure),
             }
+            // The tokens are free again, and may be taken by somebody else meanwhile.
+            session.run("rollback").await?;
+            if keyed {
+                let claimed = claims::begin(session, rows).await?;
+                return self.write_by_unnest(session, &claimed, keyed).await;
+            }
         }
-        let begun = Instant::now();
-        let inserted = unnest::store(session, rows).await?;
-        histogram!(measured::STORE_SECONDS, "path" => "unnest").record(begun.elapsed());
-        let all_new = inserted.total() == rows.len() as u64;
+        self.write_by_unnest(session, &claimed, keyed).await
+    }
+
+    async fn write_by_unnest(
+        &self,
+        session: &WriteSession,
+        claimed: &Claimed<'_, '_>,
+        begun: bool,
+    ) -> Result<Written, Failure> {
+        let started = Instant::now();
+        let inserted = unnest::store(session, &claimed.rows, begun).await?;
+        histogram!(measured::STORE_SECONDS, "path" => "unnest").record(started.elapsed());
+        let all_new = inserted.total() == claimed.rows.len() as u64;
         self.redelivering.store(!all_new, Ordering::Relaxed);
-        Ok(inserted)
+        Ok(Written::of(claimed, inserted))
     }
 
     fn is_slow(&self) -> bool {
@@ -201,7 +241,8 @@ impl PostgresStore {
         let lease = self.pool.acquire().await?;
         let looked = async {
             lease.check_schema(place).await?;
-            unnest::rehearse(&lease).await
+            unnest::rehearse(&lease).await?;
+            claims::rehearse(&lease).await
         };
         // Given back only when all is well: what a session was told about writing when it began may be over for the
         // next one.
@@ -225,7 +266,11 @@ impl MessageStore for PostgresStore {
         }
         let (rows, mut duplicates) = row::distinct(batch);
         match self.store_rows(&rows).await {
-            Ok(inserted) => {
+            Ok(Written {
+                inserted,
+                repeated,
+                conflicting,
+            }) => {
                 self.learn(Ok(()));
                 for (severity, count) in rows
                     .iter()
@@ -235,7 +280,12 @@ impl MessageStore for PostgresStore {
                 {
                     duplicates.add(severity, count.saturating_sub(inserted.get(severity)));
                 }
-                Ok(Stored { inserted, duplicates })
+                Ok(Stored {
+                    inserted,
+                    duplicates,
+                    repeated,
+                    conflicting,
+                })
             }
             Err(error) => {
                 match &error {

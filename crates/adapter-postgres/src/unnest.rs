@@ -58,8 +58,13 @@ impl Row<'_> {
 
 /// Stores those of `rows` that are new, and their counts, in one transaction; returns what was new.
 ///
-/// A batch that fits one statement is its own transaction: one round trip, one flush.
-pub(crate) async fn store(session: &WriteSession, rows: &[&Message]) -> Result<SeverityCounts, Failure> {
+/// `begun` tells whether the transaction is open already. If not, a batch that fits one statement is its own
+/// transaction: one round trip, one flush.
+pub(crate) async fn store(
+    session: &WriteSession,
+    rows: &[&Message],
+    begun: bool,
+) -> Result<SeverityCounts, Failure> {
     let mut attributes = BytesMut::new();
     let mut ends = Vec::with_capacity(rows.len());
     for message in rows {
@@ -77,11 +82,13 @@ pub(crate) async fn store(session: &WriteSession, rows: &[&Message]) -> Result<S
         })
         .collect();
     let parts: Vec<_> = Parts(&rows).collect();
-    if let [part] = parts[..] {
+    if let ([part], false) = (&parts[..], begun) {
         return store_part(session, part).await;
     }
     let mut inserted = SeverityCounts::default();
-    session.run("begin").await?;
+    if !begun {
+        session.run("begin").await?;
+    }
     for part in parts {
         inserted += store_part(session, part).await?;
     }

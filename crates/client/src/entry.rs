@@ -57,6 +57,7 @@ impl Entry {
             attributes: None,
             occurred_at: Some(Timestamp::now()),
             received_at: None,
+            idempotency: None,
         };
         Self {
             shared: Arc::clone(shared),

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    Attributes, Body, Message, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source,
-    Timestamp, json,
+    Attributes, Body, Idempotency, Message, MessageId, MessageLimits, Rejection, RejectionCode, Severity,
+    Source, Timestamp, json,
 };
 
 /// A message as a client sends it: every field but the body may be absent.
@@ -24,6 +24,8 @@ pub struct Draft {
     pub occurred_at: Option<Timestamp>,
     /// Present only in a message that was accepted before; a client's draft with it is refused.
     pub received_at: Option<Timestamp>,
+    /// Present only in a message that was accepted before; a client's draft with it is refused.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl Draft {
@@ -51,6 +53,14 @@ impl Draft {
                 "leave it out; the time of the event itself is occurred_at",
             ));
         }
+        if self.idempotency.is_some() {
+            return Err(Rejection::new(
+                RejectionCode::ReadOnlyField,
+                "/idempotency",
+                "idempotency is set by Warren",
+                "leave it out; send the key of the request as the header Idempotency-Key",
+            ));
+        }
         let body = self.body.ok_or_else(|| {
             Rejection::new(
                 RejectionCode::MissingField,
@@ -69,6 +79,7 @@ impl Draft {
                 .map_or_else(|| Ok(Attributes::default()), |map| Attributes::new(map, limits))?,
             occurred_at: self.occurred_at.unwrap_or(received_at),
             received_at,
+            idempotency: None,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
-use uuid::{Uuid, Variant, Version};
+use uuid::{Builder, Uuid, Variant, Version};
 
 use crate::Timestamp;
 
@@ -18,6 +18,16 @@ impl MessageId {
     /// Makes a new id from the clock and random bits; ids of one process ascend.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// Makes the id of what was made at `moment`, in whole milliseconds, from 74 of the other bits.
+    ///
+    /// The same parts make the same id, so the bits must be those of a hash.
+    pub(crate) fn of_parts(moment: Timestamp, bits: [u8; 16]) -> Self {
+        // Never before 1970: a timestamp is not.
+        let millis = (moment.unix_micros() / 1_000).unsigned_abs();
+        let [_, _, _, _, _, _, bits @ ..] = bits;
+        Self(Builder::from_unix_timestamp_millis(millis, &bits).into_uuid())
     }
 
     /// Returns the id as a UUID.

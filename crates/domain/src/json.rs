@@ -11,9 +11,12 @@ use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use crate::id::InvalidId;
+use crate::idempotency::InvalidIdempotency;
 use crate::source::InvalidSource;
 use crate::timestamp::InvalidTimestamp;
-use crate::{Draft, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source, Timestamp};
+use crate::{
+    Draft, Idempotency, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source, Timestamp,
+};
 
 /// How much of a key is quoted back: a hostile one must not make the answer as large as the request.
 const MOST_CHARACTERS: usize = 64;
@@ -177,7 +180,7 @@ impl Reader {
     }
 }
 
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 8] = [
     "id",
     "severity",
     "source",
@@ -185,6 +188,7 @@ const FIELDS: [&str; 7] = [
     "attributes",
     "occurred_at",
     "received_at",
+    "idempotency",
 ];
 
 /// Names what other log formats call our fields.
@@ -242,7 +246,8 @@ impl<'de> Visitor<'de> for DraftSeed<'_> {
                 "body" => draft.body = map.next_value_seed(Text(reader, |text| Ok(text.to_owned())))?,
                 "attributes" => draft.attributes = map.next_value_seed(AttributesSeed(reader))?,
                 "occurred_at" => draft.occurred_at = map.next_value_seed(Text(reader, parse_time))?,
-                _ => draft.received_at = map.next_value_seed(Text(reader, parse_time))?,
+                "received_at" => draft.received_at = map.next_value_seed(Text(reader, parse_time))?,
+                _ => draft.idempotency = map.next_value_seed(Text(reader, parse_idempotency))?,
             }
             reader.pointer.leave(above);
         }
@@ -317,6 +322,17 @@ fn parse_time(text: &str) -> Result<Timestamp, Fault> {
             code,
             format!("{:?} {fault}", excerpt(text)),
             "write it as 2026-11-22T13:00:00.123Z",
+        )
+    })
+}
+
+fn parse_idempotency(text: &str) -> Result<Idempotency, Fault> {
+    Idempotency::from_str(text).map_err(|fault: InvalidIdempotency| {
+        let hint = "leave it out over HTTP; in a packet, leave it as Warren wrote it";
+        (
+            RejectionCode::InvalidIdempotency,
+            format!("the idempotency {fault}"),
+            hint,
         )
     })
 }

@@ -7,6 +7,7 @@
 pub mod attributes;
 pub mod draft;
 pub mod id;
+pub mod idempotency;
 mod json;
 pub mod limits;
 pub mod message;
@@ -21,6 +22,7 @@ pub mod trace;
 pub use attributes::Attributes;
 pub use draft::Draft;
 pub use id::MessageId;
+pub use idempotency::{Idempotency, IdempotencyKey, KeyedRequest};
 pub use limits::MessageLimits;
 pub use message::{Body, Message};
 pub use rejection::{Rejection, RejectionCode};

@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 
 use crate::json::{self, without_nul};
 use crate::{
-    Attributes, Draft, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source, Timestamp,
+    Attributes, Draft, Idempotency, MessageId, MessageLimits, Rejection, RejectionCode, Severity, Source,
+    Timestamp,
 };
 
 /// One message, whole and valid: every store can hold it and give it back equal.
@@ -30,6 +31,8 @@ pub struct Message {
     pub occurred_at: Timestamp,
     /// When Warren took it, by Warren's clock.
     pub received_at: Timestamp,
+    /// What makes it recognisable when its request comes again under the same key; no store gives it back.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl Message {
@@ -66,11 +69,17 @@ impl Message {
             )
         })?;
         let received_at = draft.received_at.unwrap_or_else(|| id.timestamp());
-        Draft {
+        let idempotency = draft.idempotency;
+        let draft = Draft {
             received_at: None,
+            idempotency: None,
             ..draft
-        }
-        .into_message(&MessageLimits::CEILING, received_at)
+        };
+        let message = draft.into_message(&MessageLimits::CEILING, received_at)?;
+        Ok(Self {
+            idempotency,
+            ..message
+        })
     }
 
     /// Appends the message as one line of JSON, newline included.
@@ -94,6 +103,9 @@ impl Serialize for Message {
         }
         object.serialize_entry("occurred_at", &self.occurred_at)?;
         object.serialize_entry("received_at", &self.received_at)?;
+        if let Some(idempotency) = &self.idempotency {
+            object.serialize_entry("idempotency", idempotency)?;
+        }
         object.end()
     }
 }
@@ -155,9 +167,19 @@ mod tests {
         let message = Draft::from_json(json.as_bytes())
             .and_then(|draft| draft.into_message(&MessageLimits::default(), Timestamp::now()))
             .unwrap();
-        let line = line(&message);
-        assert!(line.ends_with("}\n") && line.matches('\n').count() == 1);
-        assert_eq!(Message::from_json(line.as_bytes()), Ok(message));
+        let keyed = Message {
+            idempotency: Some(Idempotency {
+                token: [0xab; 16],
+                request: 1,
+                digest: u64::MAX,
+            }),
+            ..message.clone()
+        };
+        for message in [message, keyed] {
+            let line = line(&message);
+            assert!(line.ends_with("}\n") && line.matches('\n').count() == 1);
+            assert_eq!(Message::from_json(line.as_bytes()), Ok(message));
+        }
     }
 
     #[test]
@@ -181,6 +203,7 @@ mod tests {
             r#""body":"naïve \"☃\" \ud834\udd1e\n","attributes":{"body":"no","n":[1e300,{"id":null}]}"#,
             r#""received_at":"2026-11-22T13:00:00Z","attributes":{},"severity":"WARN","body":"x""#,
             r#""occurred_at":"2026-11-22T13:00:00+01:00","body":"x","source":"a\u002eb","severity":null"#,
+            r#""idempotency":"00000000000000000000000000000001/0000000000000002/0000000000000003","body":"x""#,
         ] {
             let json = format!(r#" {{{fields},"id":"019aa0c0-0000-7000-8000-000000000001"}} "#);
             let expected = Message {
@@ -207,6 +230,7 @@ mod tests {
             format!(r#"{id},"body":"x","severity":3"#),
             format!(r#"{id},"body":"x","received_at":"now""#),
             format!(r#"{id},"body":"x","msg":"y""#),
+            format!(r#"{id},"body":"x","idempotency":"1/2/3""#),
             format!(r#"{id},"body":"x","body":"y""#),
         ] {
             let json = format!("{{{fields}}}");

@@ -61,6 +61,8 @@ pub enum RejectionCode {
     InvalidId,
     /// Not a time as RFC 3339 writes it.
     InvalidTimestamp,
+    /// Not what Warren writes about the key of a request.
+    InvalidIdempotency,
     /// A time outside 1970–2261.
     TimestampOutOfRange,
     /// Over a size limit.
@@ -84,6 +86,7 @@ impl RejectionCode {
             Self::InvalidSource => "invalid_source",
             Self::InvalidId => "invalid_id",
             Self::InvalidTimestamp => "invalid_timestamp",
+            Self::InvalidIdempotency => "invalid_idempotency",
             Self::TimestampOutOfRange => "timestamp_out_of_range",
             Self::TooLarge => "too_large",
             Self::TooDeep => "too_deep",

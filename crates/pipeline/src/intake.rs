@@ -11,10 +11,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
-    Draft, Message, MessageId, MessageLimits, Rejection, SeverityCounts, Timestamp, TraceContext,
+    Draft, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Rejection, SeverityCounts,
+    Timestamp, TraceContext,
 };
 
-use crate::metrics::{RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
+use crate::metrics::{KEYED, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
+use crate::recent_keys::RecentKeys;
 use crate::unabandoned::Unabandoned;
 
 /// Takes records in and says of each whether it is durable now.
@@ -26,6 +28,7 @@ pub struct Intake {
     limits: MessageLimits,
     publishing: TaskTracker,
     received: SeverityCounters,
+    keys: Arc<RecentKeys>,
 }
 
 /// The messages of one request, ready to be published, and what became of its other records.
@@ -56,6 +59,7 @@ impl Intake {
             limits,
             publishing: TaskTracker::new(),
             received: SeverityCounters::new(RECEIVED),
+            keys: Arc::default(),
         }
     }
 
@@ -66,19 +70,35 @@ impl Intake {
         records: impl IntoIterator<Item = Result<Draft, Rejection>>,
         trace: Option<TraceContext>,
     ) -> Receipt {
-        self.publish(self.prepare(records), trace, ()).await
+        self.publish(self.prepare(records, None), trace, ()).await
     }
 
     /// Makes messages of `records`; one bad record never spoils its neighbours.
     ///
     /// All of it is work for the processor, some microseconds a record: of a large request it belongs on a thread of
     /// its own. The records are read one by one, so that a large request exists only once in memory.
-    pub fn prepare(&self, records: impl IntoIterator<Item = Result<Draft, Rejection>>) -> Prepared {
+    ///
+    /// Records that have no id of their own get one that follows from `key`, if there is one, and what a store needs to
+    /// recognise them when they come again under it.
+    pub fn prepare(
+        &self,
+        records: impl IntoIterator<Item = Result<Draft, Rejection>>,
+        key: Option<&IdempotencyKey>,
+    ) -> Prepared {
         let received_at = Timestamp::now();
+        let mut keyed = key.map(|key| KeyedRequest::new(key, self.keys.first_seen(key, received_at)));
         let mut receipt = Receipt::default();
         let mut messages = Vec::new();
         for (place, record) in records.into_iter().enumerate() {
-            match record.and_then(|draft| draft.into_message(&self.limits, received_at)) {
+            let message = record.and_then(|draft| {
+                let (id, occurred_at) = (draft.id, draft.occurred_at);
+                let mut message = draft.into_message(&self.limits, received_at)?;
+                if let (Some(request), None) = (&mut keyed, id) {
+                    request.identify(&mut message, occurred_at);
+                }
+                Ok(message)
+            });
+            match message {
                 Ok(message) => {
                     receipt.accepted.push((place, message.id));
                     messages.push(message);
@@ -88,6 +108,11 @@ impl Intake {
                     receipt.rejected.push((place, rejection));
                 }
             }
+        }
+        if let Some(request) = keyed {
+            request.finish(&mut messages);
+            let keyed = messages.iter().filter(|message| message.idempotency.is_some());
+            counter!(KEYED).increment(keyed.count() as u64);
         }
         Prepared { messages, receipt }
     }

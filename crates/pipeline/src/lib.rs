@@ -19,6 +19,7 @@ mod intake;
 mod maintenance;
 mod metrics;
 mod outage;
+mod recent_keys;
 mod retry;
 mod store_loop;
 pub mod tally;

@@ -6,10 +6,13 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe
 use warren_domain::{Severity, SeverityCounts};
 
 pub(crate) const RECEIVED: &str = "warren_intake_accepted_messages_total";
+pub(crate) const KEYED: &str = "warren_intake_keyed_messages_total";
 pub(crate) const REJECTED: &str = "warren_intake_rejected_messages_total";
 pub(crate) const UNPUBLISHED: &str = "warren_intake_unpublished_messages_total";
 pub(crate) const STORED: &str = "warren_store_inserted_messages_total";
 pub(crate) const DUPLICATES: &str = "warren_store_duplicate_messages_total";
+pub(crate) const REPEATED: &str = "warren_store_idempotency_repeats_total";
+pub(crate) const CONFLICTING: &str = "warren_store_idempotency_conflicts_total";
 pub(crate) const DEAD: &str = "warren_store_dead_lettered_messages_total";
 pub(crate) const BATCH_MESSAGES: &str = "warren_store_batch_messages";
 pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
@@ -31,6 +34,11 @@ pub fn describe_metrics() {
         "Messages the broker has taken responsibility for, by severity"
     );
     describe_counter!(
+        KEYED,
+        Unit::Count,
+        "Messages made of records that came under an Idempotency-Key, repeats included, before they are published"
+    );
+    describe_counter!(
         REJECTED,
         Unit::Count,
         "Records that were not valid messages, by code of the fault"
@@ -49,6 +57,16 @@ pub fn describe_metrics() {
         DUPLICATES,
         Unit::Count,
         "Messages that were stored already, by severity"
+    );
+    describe_counter!(
+        REPEATED,
+        Unit::Count,
+        "Duplicates found by their Idempotency-Key and content, whatever their id"
+    );
+    describe_counter!(
+        CONFLICTING,
+        Unit::Count,
+        "Messages stored under an Idempotency-Key that was known with other content"
     );
     describe_counter!(
         DEAD,

@@ -8,7 +8,7 @@ use warren_domain::Message;
 use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError, Unhealthy};
 
 use crate::breaker::{Breaker, Fate};
-use crate::metrics::{BATCH_SECONDS, DUPLICATES, RETRIES, STORED, count_by_severity};
+use crate::metrics::{BATCH_SECONDS, CONFLICTING, DUPLICATES, REPEATED, RETRIES, STORED, count_by_severity};
 use crate::outage::{GaveUp, Outage};
 
 /// Stores every message that the store takes; returns the others, by ascending place.
@@ -38,6 +38,10 @@ pub(crate) async fn write(
                 histogram!(BATCH_SECONDS).record(started.elapsed().as_secs_f64());
                 count_by_severity(STORED, &stored.inserted);
                 count_by_severity(DUPLICATES, &stored.duplicates);
+                if stored.repeated > 0 || stored.conflicting > 0 {
+                    counter!(REPEATED).increment(stored.repeated);
+                    counter!(CONFLICTING).increment(stored.conflicting);
+                }
                 breaker.taken(part.len());
                 outage.succeeded();
                 continue;

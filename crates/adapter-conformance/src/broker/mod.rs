@@ -12,10 +12,10 @@ use warren_domain::ports::{
     ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, MessageConsumer, MessagePublisher,
     Refused,
 };
-use warren_domain::{Message, Severity, TraceContext};
+use warren_domain::{Message, Severity, Timestamp, TraceContext};
 
 use crate::PATIENCE;
-use crate::samples::{assert_same_messages, extremes, message, messages};
+use crate::samples::{assert_same_messages, extremes, keyed, message, messages};
 
 /// A broker with nothing in it, isolated from every other test.
 #[async_trait]
@@ -123,7 +123,8 @@ async fn take(consumer: &mut dyn MessageConsumer, count: usize) -> Vec<Message> 
 }
 
 pub async fn a_published_message_is_delivered_with_every_field_equal(broker: &dyn BrokerUnderTest) {
-    let sent = extremes();
+    let mut sent = extremes();
+    sent.extend(keyed("k", Timestamp::now(), &messages(3)));
     publish(broker, &sent).await;
     let mut consumer = broker.consumer(ConsumerGroup::Store).await;
     assert_same_messages(&take(&mut *consumer, sent.len()).await, &sent);

@@ -27,6 +27,9 @@ impl StoreUnderTest for Subject {
     async fn find(&self, ids: &[MessageId]) -> Vec<Message> {
         let mut rows = self.0.rows();
         rows.retain(|message| ids.contains(&message.id));
+        for message in &mut rows {
+            message.idempotency = None;
+        }
         rows
     }
 

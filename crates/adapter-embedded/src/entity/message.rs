@@ -57,6 +57,7 @@ impl TryFrom<Model> for Message {
             attributes: Attributes::new(attributes, limits)?,
             occurred_at: time(row.occurred_at, "occurred_at")?,
             received_at: time(row.received_at, "received_at")?,
+            idempotency: None,
         })
     }
 }

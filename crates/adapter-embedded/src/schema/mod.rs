@@ -3,6 +3,7 @@
 mod m0001_queue;
 mod m0001_store;
 mod m0001_tally;
+mod m0002_idempotency;
 mod m0002_packets;
 mod m0003_dead_letters;
 
@@ -26,7 +27,7 @@ pub(crate) struct StoreMigrator;
 
 impl MigratorTrait for StoreMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_store::Step)]
+        vec![Box::new(m0001_store::Step), Box::new(m0002_idempotency::Step)]
     }
 }
 

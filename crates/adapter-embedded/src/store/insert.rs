@@ -15,6 +15,7 @@ use warren_domain::ports::{StoreError, Stored};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use super::Store;
+use super::claims::{Claimed, claim};
 use crate::database::Database;
 use crate::metrics::{COMMIT_MESSAGES, COMMIT_SECONDS};
 use crate::transaction::Transaction;
@@ -65,10 +66,29 @@ fn pieces<'i, 's, T>(
 }
 
 /// What a transaction stored.
-struct Inserted<'m> {
-    messages: Vec<&'m Message>,
+#[derive(Debug)]
+pub(super) struct Inserted {
+    severities: SeverityCounts,
+    /// How many messages there are.
+    messages: usize,
     /// About what they take in the file.
     bytes: u64,
+    /// How many were not stored because their token was taken.
+    repeated: u64,
+    /// How many are stored under a key that was known with other content.
+    conflicting: u64,
+}
+
+impl Inserted {
+    fn of(claimed: &Claimed<'_, '_>, messages: &[&Message], bytes: u64) -> Self {
+        Self {
+            severities: messages.iter().map(|message| message.severity).collect(),
+            messages: messages.len(),
+            bytes: bytes + claimed.bytes,
+            repeated: claimed.repeated,
+            conflicting: claimed.conflicting,
+        }
+    }
 }
 
 impl Store {
@@ -77,23 +97,25 @@ impl Store {
         let began = Instant::now();
         let first = first_of_each_id(batch);
         let new = match insert_all(&self.database, &first).await.map_err(fail)? {
-            Some(bytes) => Inserted {
-                messages: first,
-                bytes,
-            },
-            None => insert_new(&self.database, first).await.map_err(fail)?,
+            Some(inserted) => inserted,
+            None => insert_new(&self.database, &first).await.map_err(fail)?,
         };
         histogram!(COMMIT_SECONDS, "file" => "store").record(began.elapsed());
-        histogram!(COMMIT_MESSAGES, "file" => "store").record(new.messages.len() as f64);
+        histogram!(COMMIT_MESSAGES, "file" => "store").record(new.messages as f64);
 
         self.space.add_store(new.bytes);
-        let inserted: SeverityCounts = new.messages.iter().map(|message| message.severity).collect();
+        let inserted = new.severities;
         let all: SeverityCounts = batch.iter().map(|message| message.severity).collect();
         let mut duplicates = SeverityCounts::default();
         for ((severity, all), (_, inserted)) in all.iter().zip(inserted.iter()) {
             duplicates.add(severity, all - inserted);
         }
-        Ok(Stored { inserted, duplicates })
+        Ok(Stored {
+            inserted,
+            duplicates,
+            repeated: new.repeated,
+            conflicting: new.conflicting,
+        })
     }
 }
 
@@ -106,29 +128,30 @@ fn first_of_each_id(batch: &[Message]) -> Vec<&Message> {
     first
 }
 
-/// Stores all of `messages`, or nothing; returns about what they take, `None` if some were stored before.
+/// Stores all of `messages` whose token is free, or nothing; `None` if some were stored before.
 pub(super) async fn insert_all(
     database: &Database,
     messages: &[&Message],
-) -> Result<Option<u64>, sqlx::Error> {
+) -> Result<Option<Inserted>, sqlx::Error> {
     let mut transaction = Transaction::begin(database.writer().await?).await?;
-    let bytes = write(transaction.connection(), messages).await?;
-    match bytes {
-        Some(_) => transaction.commit().await?,
-        None => transaction.rollback().await?,
-    }
-    Ok(bytes)
+    let claimed = claim(transaction.connection(), messages).await?;
+    let Some(bytes) = write(transaction.connection(), &claimed.messages).await? else {
+        transaction.rollback().await?;
+        return Ok(None);
+    };
+    transaction.commit().await?;
+    Ok(Some(Inserted::of(&claimed, &claimed.messages, bytes)))
 }
 
-/// Stores those of `messages` that are not stored yet.
-async fn insert_new<'m>(
-    database: &Database,
-    messages: Vec<&'m Message>,
-) -> Result<Inserted<'m>, sqlx::Error> {
+/// Stores those of `messages` whose token is free and that are not stored yet.
+async fn insert_new(database: &Database, messages: &[&Message]) -> Result<Inserted, sqlx::Error> {
     let mut transaction = Transaction::begin(database.writer().await?).await?;
-    let stored = stored_among(transaction.connection(), &messages).await?;
-    let new: Vec<_> = messages
-        .into_iter()
+    let claimed = claim(transaction.connection(), messages).await?;
+    let stored = stored_among(transaction.connection(), &claimed.messages).await?;
+    let new: Vec<_> = claimed
+        .messages
+        .iter()
+        .copied()
         .filter(|message| !stored.contains(&message.id.as_uuid()))
         .collect();
     let Some(bytes) = write(transaction.connection(), &new).await? else {
@@ -138,7 +161,7 @@ async fn insert_new<'m>(
         ));
     };
     transaction.commit().await?;
-    Ok(Inserted { messages: new, bytes })
+    Ok(Inserted::of(&claimed, &new, bytes))
 }
 
 async fn stored_among(

@@ -1,9 +1,11 @@
 //! The messages table: where messages rest.
 //!
 //! - [`insert`]: batches in, each message once; each batch one [`Transaction`](crate::transaction::Transaction).
+//! - [`claims`]: what came under the key of a request is stored once, whatever its id.
 //! - [`retention`]: what is too old goes.
 //! - [`read`]: a look at what is there, by sea-orm.
 
+mod claims;
 mod insert;
 pub(crate) mod read;
 mod retention;
@@ -33,6 +35,7 @@ pub(crate) struct Store {
     space: Arc<Space>,
     store_timeout: Duration,
     retention_days: Option<u32>,
+    idempotency_keep: Duration,
     _directory: Arc<Directory>,
 }
 
@@ -43,6 +46,7 @@ impl Store {
         space: Arc<Space>,
         store_timeout: Duration,
         retention_days: Option<u32>,
+        idempotency_keep: Duration,
         directory: Arc<Directory>,
     ) -> Self {
         Self {
@@ -51,6 +55,7 @@ impl Store {
             space,
             store_timeout,
             retention_days,
+            idempotency_keep,
             _directory: directory,
         }
     }
@@ -93,6 +98,7 @@ impl MessageStore for Store {
 impl StoreMaintenance for Store {
     async fn maintain(&self, now: Timestamp) -> Result<Maintained, StoreError> {
         let removed = self.remove_outdated(now).await?;
+        self.forget_tokens(now).await?;
         self.shrink().await.map_err(|error| self.error(error))?;
         self.measure().await.map_err(|error| self.error(error))?;
         self.queue.tend().await;

@@ -86,7 +86,7 @@ impl Book {
     fn sort(&mut self, batch: &[Countable]) -> Counted {
         let mut outcome = Counted::default();
         for message in batch {
-            let counts = if self.window.insert(message.id.as_uuid().as_u128()) {
+            let counts = if self.window.insert(message.identity) {
                 &mut outcome.counted
             } else {
                 &mut outcome.duplicates

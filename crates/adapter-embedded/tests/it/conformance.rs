@@ -11,7 +11,7 @@ use warren_adapter_embedded::Embedded;
 use warren_domain::ports::{
     ConsumerGroup, DeadLetters, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageStore,
 };
-use warren_domain::{Message, MessageId, SeverityCounts};
+use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use crate::support::{config, directory};
 
@@ -82,12 +82,17 @@ impl StoreUnderTest for Subject {
 
     async fn refuse(&self, id: MessageId) -> bool {
         let trigger = format!(
-            "create trigger refusal before insert on messages when new.id = x'{}' \
+            "create trigger refusal_{id} before insert on messages when new.id = x'{id}' \
              begin select raise(abort, 'refused'); end",
-            id.as_uuid().simple()
+            id = id.as_uuid().simple()
         );
         let file = self.directory.path().join("data/store.db");
         crate::opening::run_sql(&file, &[&trigger]).await;
+        true
+    }
+
+    async fn forget(&self, now: Timestamp) -> bool {
+        self.embedded.maintenance().maintain(now).await.unwrap();
         true
     }
 

@@ -26,7 +26,7 @@ async fn open(folder: &Path, window: usize) -> EmbeddedTally {
 fn batch(count: usize) -> Vec<Countable> {
     (0..count)
         .map(|_| Countable {
-            id: MessageId::generate(),
+            identity: MessageId::generate().as_uuid().as_u128(),
             severity: Severity::Error,
         })
         .collect()

@@ -263,3 +263,53 @@ async fn a_client_that_shuts_its_side_still_gets_its_answer() {
     wire.shut().await;
     assert_eq!(wire.answer().await.unwrap().status, 202);
 }
+
+#[tokio::test]
+async fn a_keyed_request_is_the_same_messages_in_every_form() {
+    let server = TestServer::start().await;
+    let key = "Idempotency-Key: k \u{2603}";
+    let array = post(
+        "/v1/messages?ids=true",
+        &[key],
+        br#"[{"body":"one"},{"body":"two"}]"#,
+    );
+    let lines = post(
+        "/v1/messages?ids=true",
+        &[key, "content-type: application/x-ndjson"],
+        b"{\"body\":\"two\"}\n{\"body\":\"one\",\"severity\":\"info\"}\n",
+    );
+    let text = post("/v1/messages", &[key, "content-type: text/plain"], b"one");
+    let other = post(
+        "/v1/messages",
+        &["Idempotency-Key: K \u{2603}"],
+        br#"{"body":"one"}"#,
+    );
+    let mut ids = Vec::new();
+    for request in [array, lines, text, other] {
+        let answer = server.send(&request).await;
+        assert_eq!(answer.status, 202);
+        let told = answer.json()["ids"].as_array().unwrap().clone();
+        ids.extend(told.iter().map(|id| id.as_str().unwrap().to_owned()));
+    }
+    assert_eq!(ids[2..5], [ids[1].as_str(), &ids[0], &ids[0]]);
+    assert_ne!(ids[5], ids[0]);
+    let taken = server.publisher.taken();
+    assert!(taken.iter().all(|message| message.idempotency.is_some()));
+    assert_eq!(taken[0].idempotency, taken[3].idempotency, "the same request");
+}
+
+#[tokio::test]
+async fn a_keyed_request_that_is_not_durable_is_to_be_sent_again_as_a_whole() {
+    let down = || PublishStep::Fail(PublishError::unavailable("away"));
+    let server = TestServer::with(config(), [down()]).await;
+    let request = post("/v1/messages", &["Idempotency-Key: k"], br#"{"body":"one"}"#);
+    let answer = server.send(&request).await;
+    assert_eq!(answer.status, 503);
+    for hint in [&answer.json()["hint"], &answer.json()["errors"][0]["hint"]] {
+        let hint = hint.as_str().unwrap();
+        assert!(
+            hint.contains("whole request") && hint.contains("Idempotency-Key"),
+            "{hint}"
+        );
+    }
+}

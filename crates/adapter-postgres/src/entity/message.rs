@@ -66,11 +66,12 @@ impl Model {
                 .map_err(rejected("attributes"))?,
             occurred_at: timestamp(row.occurred_at).ok_or_else(foreign("occurred_at"))?,
             received_at: timestamp(row.received_at).ok_or_else(foreign("received_at"))?,
+            idempotency: None,
         })
     }
 }
 
-pub(super) fn timestamp(moment: TimeDateTimeWithTimeZone) -> Option<Timestamp> {
+pub(crate) fn timestamp(moment: TimeDateTimeWithTimeZone) -> Option<Timestamp> {
     let micros = moment.unix_timestamp_nanos().div_euclid(1_000);
     i64::try_from(micros).ok().and_then(Timestamp::from_unix_micros)
 }

@@ -5,6 +5,7 @@
 
 mod m0001_messages;
 mod m0002_dead_letters;
+mod m0003_idempotency;
 
 use sea_orm::DynIden;
 use sea_orm::sea_query::{Alias, IntoIden};
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_messages::Migration),
             Box::new(m0002_dead_letters::Migration),
+            Box::new(m0003_idempotency::Migration),
         ]
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
 use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader, PostgresStore};
-use warren_domain::ports::{DeadLetters, MessageStore};
+use warren_domain::ports::{DeadLetters, MessageStore, StoreMaintenance};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
 use crate::support::{Database, drop_database};
@@ -43,6 +43,24 @@ impl StoreUnderTest for Postgres {
 
     async fn counts(&self) -> SeverityCounts {
         self.reader.counts(Timestamp::MIN, Timestamp::MAX).await.unwrap()
+    }
+
+    async fn refuse(&self, id: MessageId) -> bool {
+        self.database
+            .run(&format!(
+                "create or replace function refuse() returns trigger language plpgsql as
+                     $$ begin raise exception 'refused, as a test asks'; end $$;
+                 create trigger refuse_{} before insert on messages
+                     for each row when (new.id = '{id}') execute function refuse()",
+                id.as_uuid().simple()
+            ))
+            .await;
+        true
+    }
+
+    async fn forget(&self, now: Timestamp) -> bool {
+        self.store.maintain(now).await.unwrap();
+        true
     }
 
     async fn tear_down(&self) {

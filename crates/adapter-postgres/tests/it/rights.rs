@@ -57,7 +57,7 @@ async fn a_role_without_rights_is_told_so_and_the_documented_ones_suffice() {
 
             database
                 .run(&format!(
-                    "grant select, insert on messages to {role}; grant insert on message_count_deltas to {role}"
+                    "grant select, insert on messages, idempotency_keys to {role}; grant insert on message_count_deltas to {role}"
                 ))
                 .await;
             for size in [3, 500] {

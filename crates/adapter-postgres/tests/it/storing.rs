@@ -57,6 +57,7 @@ async fn a_batch_with_duplicates_stores_the_rest_and_counts_each_message_once() 
             let expected = Stored {
                 inserted: counts(&new),
                 duplicates: counts(&repeated),
+                ..Stored::default()
             };
             assert_eq!(stored, expected);
             let again = store.store(&batch).await.unwrap();

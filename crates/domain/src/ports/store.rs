@@ -14,7 +14,9 @@ pub trait MessageStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// All or nothing: after an error none of the batch is visible. Repeating a batch is an ordinary outcome, not an
     /// error, because the broker delivers again whenever an acknowledgement is lost; the first message stored
-    /// under an id wins, also within one batch. It never waits longer than the adapter's documented
+    /// under an id wins, also within one batch. So does the first one under a token ([`Message::idempotency`]), whatever
+    /// the ids, for as long as the adapter's documented setting says; a message that is not stored leaves no trace of its
+    /// token. It never waits longer than the adapter's documented
     /// timeouts. Dropping the future is safe: the batch is then stored whole or not at all.
     ///
     /// # Errors
@@ -32,6 +34,10 @@ pub struct Stored {
     pub inserted: SeverityCounts,
     /// Messages that were stored already, or came twice in the batch.
     pub duplicates: SeverityCounts,
+    /// How many of the duplicates were found by their token, whatever their id.
+    pub repeated: u64,
+    /// How many of the messages now stored came under the key of a request that was known with other content.
+    pub conflicting: u64,
 }
 
 /// Why a batch was not stored; each variant is a decision of the caller.

@@ -5,17 +5,17 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::Cause;
-use crate::{Message, MessageId, Severity, SeverityCounts, Timestamp};
+use crate::{Message, Severity, SeverityCounts, Timestamp};
 
 /// Keeps the count of a consumer group, so that each message counts once whatever dies in between.
 ///
 /// A book belongs to one group. Its members on one machine share it; it survives all of them.
 #[async_trait]
 pub trait TallyBook: fmt::Debug + Send + Sync + 'static {
-    /// Counts each message of `batch` whose id is not among the last ones counted, and remembers the ids.
+    /// Counts each message of `batch` whose identity is not among the last ones counted, and remembers them.
     ///
-    /// All or nothing and durable on `Ok`; concurrent calls, also of other processes, count each id once. How many
-    /// ids are remembered is the adapter's documented window: an id that comes again beyond it counts again. An empty
+    /// All or nothing and durable on `Ok`; concurrent calls, also of other processes, count each identity once. How many
+    /// are remembered is the adapter's documented window: one that comes again beyond it counts again. An empty
     /// batch is `Ok`. Dropping the future is safe: the batch is then counted whole or not at all.
     ///
     /// # Errors
@@ -32,8 +32,9 @@ pub trait TallyBook: fmt::Debug + Send + Sync + 'static {
 /// What counting needs of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Countable {
-    /// Who it is.
-    pub id: MessageId,
+    /// Who it is: its id; of a record that came under the key of a request its token, for it may come again under
+    /// another id.
+    pub identity: u128,
     /// What it counts as.
     pub severity: Severity,
 }
@@ -41,7 +42,10 @@ pub struct Countable {
 impl From<&Message> for Countable {
     fn from(message: &Message) -> Self {
         Self {
-            id: message.id,
+            identity: message.idempotency.map_or_else(
+                || message.id.as_uuid().as_u128(),
+                |idempotency| u128::from_be_bytes(idempotency.token),
+            ),
             severity: message.severity,
         }
     }

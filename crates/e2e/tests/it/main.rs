@@ -10,6 +10,7 @@ mod hostile;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
 #[allow(dead_code)]
 mod hostile_requests;
+mod idempotency;
 mod ids;
 mod interop;
 mod kill;

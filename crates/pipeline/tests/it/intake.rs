@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
-use warren_domain::{Draft, Message, MessageLimits, Rejection, RejectionCode, TraceContext};
+use warren_domain::{Draft, IdempotencyKey, Message, MessageLimits, Rejection, RejectionCode, TraceContext};
 use warren_pipeline::{Intake, Receipt};
 
 fn records(bodies: &[&str]) -> Vec<Result<Draft, Rejection>> {
@@ -109,7 +109,7 @@ async fn what_belongs_to_a_request_is_held_until_the_publisher_has_answered_and_
     let publisher = ScriptedPublisher::new([PublishStep::TakeAfter(Duration::from_millis(50))]);
     let intake = Intake::new(publisher.clone(), MessageLimits::default());
     let held = Arc::new(());
-    let publishing = intake.publish(intake.prepare(records(&[GOOD])), None, Arc::clone(&held));
+    let publishing = intake.publish(intake.prepare(records(&[GOOD]), None), None, Arc::clone(&held));
     assert!(
         tokio::time::timeout(Duration::from_millis(5), publishing)
             .await
@@ -140,4 +140,47 @@ async fn the_trace_of_the_request_goes_to_the_publisher() {
         .ok();
     intake.accept(records(&[GOOD]), trace).await;
     assert_eq!(publisher.traces(), [trace]);
+}
+
+#[tokio::test]
+async fn a_keyed_request_that_comes_again_is_the_same_messages() {
+    let intake = Intake::new(ScriptedPublisher::new([]), MessageLimits::default());
+    let (one, other) = (r#"{"body":"one"}"#, r#"{"body":"other"}"#);
+    let own = r#"{"body":"own","id":"019aa0c0-0000-7000-8000-000000000001"}"#;
+    let send = async |intake: &Intake, bodies: &[&str], key: &str| {
+        let key = IdempotencyKey::new(key.as_bytes()).unwrap();
+        let prepared = intake.prepare(records(bodies), Some(&key));
+        let receipt = intake.publish(prepared, None, ()).await;
+        receipt.accepted.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+    };
+    let first = send(&intake, &[one, other, own, one], "k").await;
+    assert_eq!(first[2].to_string(), "019aa0c0-0000-7000-8000-000000000001");
+    let (mut ids, again) = (first.clone(), send(&intake, &[own, one, one, other], "k").await);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "equal records of a request are several");
+    assert_eq!(again, [first[2], first[0], first[3], first[1]]);
+    assert_ne!(send(&intake, &[one], "l").await, first[..1]);
+}
+
+#[tokio::test]
+async fn another_process_gives_a_keyed_record_the_same_token() {
+    let mut tokens = Vec::new();
+    for bodies in [
+        &[GOOD, "{}", "{\"body\":\"other\"}"][..],
+        &["{\"body\":\"other\"}"],
+    ] {
+        let publisher = ScriptedPublisher::new([]);
+        let intake = Intake::new(publisher.clone(), MessageLimits::default());
+        let key = IdempotencyKey::new(b"k").unwrap();
+        let prepared = intake.prepare(records(bodies), Some(&key));
+        intake.publish(prepared, None, ()).await;
+        tokens.push(publisher.taken().last().unwrap().idempotency.unwrap());
+    }
+    assert_eq!(tokens[0].token, tokens[1].token);
+    assert_eq!(tokens[0].request, tokens[1].request);
+    assert_ne!(
+        tokens[0].digest, tokens[1].digest,
+        "one of them is a part of the other"
+    );
 }

@@ -213,17 +213,59 @@ fn heads() -> Vec<Hostile> {
             0,
             &[],
         ),
+        taken(
+            "a key with every byte that a header may hold",
+            post(
+                "/v1/messages",
+                &["Idempotency-Key: \t !\"#,;=\\~\u{e9}\u{2603} k \t"],
+                GOOD,
+            ),
+            1,
+            0,
+            &[],
+        ),
+        taken(
+            "the longest key",
+            post(
+                "/v1/messages",
+                &[&format!("Idempotency-Key: {}", "k".repeat(255))],
+                GOOD,
+            ),
+            1,
+            0,
+            &[],
+        ),
         refused(
-            "a key that promises too much",
-            post("/v1/messages", &["Idempotency-Key: k1"], GOOD),
+            "a key that is too long",
+            post(
+                "/v1/messages",
+                &[&format!("Idempotency-Key: {}", "k".repeat(256))],
+                GOOD,
+            ),
             400,
-            &["Idempotency-Key", "UUID"],
+            &["invalid-header", "Idempotency-Key", "256", "255"],
+        ),
+        refused(
+            "a key with a control character",
+            post("/v1/messages", &["Idempotency-Key: k\u{1}"], GOOD),
+            400,
+            &["malformed-request"],
+        ),
+        refused(
+            "two keys",
+            post(
+                "/v1/messages",
+                &["Idempotency-Key: k", "idempotency-key: k"],
+                GOOD,
+            ),
+            400,
+            &["invalid-header", "Idempotency-Key", "more than once"],
         ),
         refused(
             "an empty key",
             post("/v1/messages", &["Idempotency-Key: "], GOOD),
             400,
-            &["Idempotency-Key"],
+            &["invalid-header", "Idempotency-Key", "0 bytes"],
         ),
         refused(
             "HTTP/1.1 without a host",
