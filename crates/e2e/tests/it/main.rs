@@ -18,6 +18,7 @@ mod operator;
 mod refusals;
 mod restart;
 mod scenarios;
+mod spool;
 mod stop;
 mod trace;
 
