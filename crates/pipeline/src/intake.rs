@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
-    Draft, Message, MessageId, MessageLimits, Rejection, SeverityCounts, Timestamp, TraceContext,
+    Draft, Message, MessageId, MessageLimits, Rejection, Severity, SeverityCounts, Timestamp, TraceContext,
 };
 
 use crate::metrics::{RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
@@ -48,6 +48,22 @@ pub struct Receipt {
     pub unpublished: Vec<(usize, MessageId, PublishError)>,
     /// How many of the accepted rest in the spool until the broker is back.
     pub spooled: usize,
+}
+
+impl Prepared {
+    /// Refuses every message less grave than `lowest`, as if the publisher had: there is no room for it now.
+    pub fn refuse_below(&mut self, lowest: Severity, error: &PublishError) {
+        if self.messages.iter().all(|message| message.severity >= lowest) {
+            return;
+        }
+        let errors: Vec<_> = (self.messages.iter())
+            .map(|message| (message.severity < lowest).then(|| error.clone()))
+            .collect();
+        let refused = errors.iter().flatten().count();
+        counter!(UNPUBLISHED, "verdict" => "overload").increment(refused as u64);
+        self.messages.retain(|message| message.severity >= lowest);
+        self.receipt.move_out(errors);
+    }
 }
 
 impl Intake {
@@ -221,5 +237,7 @@ impl Receipt {
                 None => self.accepted.push((place, id)),
             }
         }
+        // Some may have been moved out before.
+        self.unpublished.sort_unstable_by_key(|(place, ..)| *place);
     }
 }

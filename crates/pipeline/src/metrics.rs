@@ -43,7 +43,7 @@ pub fn describe_metrics() {
     describe_counter!(
         UNPUBLISHED,
         Unit::Count,
-        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused)"
+        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused, overload)"
     );
     describe_counter!(
         SPOOLED,

@@ -31,7 +31,10 @@ async fn left(spool: &SpoolQueue) -> u64 {
 #[tokio::test]
 async fn what_is_put_by_comes_out_in_order_also_after_a_crash_and_only_once_it_is_acknowledged() {
     let directory = directory();
-    let all = messages(30);
+    // Of one severity: a packet holds messages of one, and the order is that of packets.
+    let all: Vec<_> = (0..30)
+        .map(|n| message(Severity::Info, "order", &n.to_string()))
+        .collect();
     let spool = open(directory.path()).await;
     for part in all.chunks(10) {
         publish(&spool, part).await;

@@ -249,9 +249,7 @@ async fn a_spool_that_is_full_too_makes_the_answer_name_both() {
 
 #[tokio::test]
 async fn a_full_spool_that_is_being_drained_refuses_nobody() {
-    let full = PublishStep::Fail(PublishError::unavailable(
-        "spool.max_bytes of 4 MiB is used up",
-    ));
+    let full = PublishStep::Fail(PublishError::unavailable("spool.max_bytes of 4 MiB is used up"));
     let broker = Arc::new(Gated {
         gate: Semaphore::new(0),
         script: ScriptedPublisher::new([]),
@@ -260,6 +258,7 @@ async fn a_full_spool_that_is_being_drained_refuses_nobody() {
     let bed = bed(broker.clone(), [full], left_over).await;
     let (receipt, ()) = tokio::join!(accept(&bed, 1), async { broker.gate.add_permits(2) });
     assert_eq!((receipt.accepted.len(), receipt.spooled), (1, 0));
+    bed.log.until_settled(1).await;
     assert_eq!(taken(&broker.script).len(), 2);
 }
 
