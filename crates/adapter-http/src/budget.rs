@@ -334,8 +334,8 @@ mod tests {
             permit_wait: Duration::from_millis(10),
             ..HttpConfig::default()
         });
-        let mut held = Vec::new();
-        let mut refused = Vec::new();
+        let mut held: Vec<Permit> = Vec::new();
+        let mut refused: Vec<(Severity, usize, NoPermit)> = Vec::new();
         while held.len() < 20 {
             for severity in Severity::ALL {
                 let admitted = admit(&budget, severity).await;
