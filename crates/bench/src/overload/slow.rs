@@ -80,7 +80,7 @@ async fn drip(stream: TcpStream, begin: &'static str) -> Result<Option<Duration>
     let reading = async {
         let mut said = Vec::new();
         // A reset is a close, too.
-        reader.read_to_end(&mut said).await.map_or((), drop)
+        drop(reader.read_to_end(&mut said).await);
     };
     let dripping = async {
         loop {
