@@ -55,6 +55,10 @@ LABEL org.opencontainers.image.title="Warren ingest-api" \
       org.opencontainers.image.description="Takes messages in over HTTP and hands them to RabbitMQ" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /out/ingest-api /usr/local/bin/ingest-api
+USER 0:0
+# For a spool, if one is asked for: WARREN_SPOOL__PATH=/var/lib/warren-spool, and a volume there.
+RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/warren-spool
+USER 65532:65532
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["ingest-api", "healthcheck", "--live"]
 ENTRYPOINT ["ingest-api"]
 

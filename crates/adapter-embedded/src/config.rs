@@ -1,4 +1,4 @@
-//! The settings of the embedded adapter: the section `embedded`.
+//! The settings of the embedded adapter: the section `embedded`, and of a spool: the section `spool`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -145,6 +145,80 @@ impl EmbeddedConfig {
     }
 }
 
+/// The settings of a spool: the section `spool`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// The directory of the spool, on a local disk and of this process alone; made with mode 0700 when it is not
+    /// there. Not set, nothing is spooled. Default: not set.
+    pub path: Option<PathBuf>,
+    /// How large the directory may grow; at least 4 MiB. Default 1 GiB.
+    ///
+    /// When no room is left, spooling fails as unavailable until the broker has taken some of it. It must fit the disk.
+    pub max_bytes: ByteSize,
+    /// How long spooling waits for its commit before it fails as unavailable. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub publish_timeout: Duration,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_bytes: ByteSize::gib(1),
+            publish_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl SpoolConfig {
+    /// Lists what the types cannot express: each field, what is wrong with it, and what to do.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        match &self.path {
+            Some(path) if path.as_os_str().is_empty() => problems.push((
+                "path",
+                "is empty; name a directory, such as /var/lib/warren/spool, or leave it out".to_owned(),
+            )),
+            Some(path) if path.to_str().is_none() => problems.push((
+                "path",
+                "is not UTF-8, which SQLite needs; name another directory".to_owned(),
+            )),
+            _ => {}
+        }
+        let (least, most) = (ByteSize::mib(4), ByteSize::pib(1));
+        if self.max_bytes < least || self.max_bytes > most {
+            problems.push((
+                "max_bytes",
+                format!("is {}; set it between {least} and {most}", self.max_bytes),
+            ));
+        }
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(600));
+        if self.publish_timeout < least || self.publish_timeout > most {
+            problems.push((
+                "publish_timeout",
+                format!(
+                    "is {:?}; set it between {least:?} and {most:?}",
+                    self.publish_timeout
+                ),
+            ));
+        }
+        problems
+    }
+
+    /// Returns the settings of the queue that a spool is.
+    pub(crate) fn queue(&self) -> EmbeddedConfig {
+        EmbeddedConfig {
+            max_bytes: self.max_bytes,
+            publish_timeout: self.publish_timeout,
+            // Beside what the way to the broker holds; half of what a process has that lives by this queue alone.
+            pending_max_bytes: ByteSize::mib(16),
+            prefetch_max_bytes: ByteSize::mib(4),
+            ..EmbeddedConfig::default()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +250,19 @@ mod tests {
         named.sort_unstable();
         named.dedup();
         assert_eq!(named.len(), 14);
+    }
+
+    #[test]
+    fn a_spool_is_off_by_default_and_every_value_that_cannot_work_is_named() {
+        assert_eq!(SpoolConfig::default().path, None);
+        assert_eq!(SpoolConfig::default().problems(), []);
+        let config = SpoolConfig {
+            path: Some(PathBuf::new()),
+            max_bytes: ByteSize::mib(1),
+            publish_timeout: Duration::ZERO,
+        };
+        let named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(named, ["path", "max_bytes", "publish_timeout"]);
     }
 
     #[test]

@@ -29,8 +29,6 @@ const APPLICATION_ID: i64 = 0x5772_726e;
 const PAGE_BYTES: u32 = 8192;
 /// How long a statement waits for a lock that another program (a backup, say) holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The setting that names the data directory.
-pub(crate) const PLACE: &str = "embedded.path";
 
 /// What differs from file to file.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +55,17 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens or makes a file of the data directory; see [`Layout::wal_bytes`].
-    pub(crate) async fn open<M: MigratorTrait>(path: PathBuf, wal_bytes: u64) -> Result<Self, OpenError> {
+    /// Opens or makes a file of the data directory that `place` names; see [`Layout::wal_bytes`].
+    pub(crate) async fn open<M: MigratorTrait>(
+        path: PathBuf,
+        wal_bytes: u64,
+        place: &'static str,
+    ) -> Result<Self, OpenError> {
         let layout = Layout {
             wal_bytes,
             readers: 4,
             cache_kib: 8 << 10,
-            place: PLACE,
+            place,
         };
         Self::open_with::<M>(path, layout).await
     }

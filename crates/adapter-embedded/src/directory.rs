@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::database::PLACE;
 use crate::error::OpenError;
 
 /// How long opening waits for a predecessor that is just ending.
@@ -22,13 +21,13 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Makes the directory where it is missing, and locks it.
-    pub(crate) async fn hold(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) async fn hold(path: &Path, place: &'static str) -> Result<Self, OpenError> {
         let fail = |what| {
             let path = path.to_owned();
             move |source| OpenError::Directory {
                 path,
                 what,
-                place: PLACE,
+                place,
                 source,
             }
         };
@@ -49,7 +48,7 @@ impl Directory {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(20 + fastrand::u64(..20))).await;
                 }
-                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path, place }),
                 Err(TryLockError::Error(source)) => {
                     return Err(fail("its lock file warren.lock cannot be locked")(source));
                 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -23,6 +24,7 @@ use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
 use crate::schema::{QueueMigrator, StoreMigrator};
+use crate::section::Section;
 use crate::space::Space;
 use crate::store::Store;
 use crate::store::read::EmbeddedReader;
@@ -31,11 +33,16 @@ use crate::sync::lock;
 use warren_domain::ports::StartAt;
 
 /// How often the directory is measured and the log tended.
-const TEND_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long closing waits for a disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How large the write-ahead log of either file may be; less where `max_bytes` is small.
+/// How large the write-ahead log of a file may be; less where `max_bytes` is small.
 const WAL_BYTES: u64 = 32 << 20;
+
+/// Returns how large the write-ahead log of a file may be in a directory of `max_bytes`.
+pub(crate) fn wal_bytes(max_bytes: ByteSize) -> u64 {
+    (max_bytes.as_u64() / 32).clamp(1 << 20, WAL_BYTES)
+}
 
 /// Queue and store in one directory, held by this process alone.
 ///
@@ -64,17 +71,22 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`], each with the file and what to do. Nothing was changed but for the schema.
     pub async fn open(config: EmbeddedConfig, retention_days: Option<u32>) -> Result<Self, OpenError> {
-        let directory = Arc::new(Directory::hold(&config.path).await?);
-        let wal_bytes = (config.max_bytes.as_u64() / 32).clamp(1 << 20, WAL_BYTES);
-        let queue_file = Database::open::<QueueMigrator>(directory.file("queue.db"), wal_bytes).await?;
-        let store_file = Database::open::<StoreMigrator>(directory.file("store.db"), wal_bytes).await?;
+        let section = Section::Embedded;
+        let place = section.place();
+        let directory = Arc::new(Directory::hold(&config.path, place).await?);
+        let wal_bytes = wal_bytes(config.max_bytes);
+        let queue_file =
+            Database::open::<QueueMigrator>(directory.file("queue.db"), wal_bytes, place).await?;
+        let store_file =
+            Database::open::<StoreMigrator>(directory.file("store.db"), wal_bytes, place).await?;
         let (queue_file, store_file) = (Arc::new(queue_file), Arc::new(store_file));
-        let space = Arc::new(Space::new(config.max_bytes, wal_bytes));
+        let space = Arc::new(Space::new(section, config.max_bytes, wal_bytes));
         let condition = Arc::new(Condition::default());
         let stop = CancellationToken::new();
 
         let (queue, writer) = Queue::start(
             &config,
+            section,
             Arc::clone(&queue_file),
             Arc::clone(&space),
             Arc::clone(&condition),
@@ -148,7 +160,7 @@ impl Embedded {
     pub fn lag(&self, group: &GroupName) -> Arc<dyn GroupLag> {
         Arc::new(QueueLag {
             queue: Arc::clone(&self.queue),
-            group: group.clone(),
+            group: group.as_str().to_owned(),
         })
     }
 
@@ -194,25 +206,30 @@ impl Embedded {
             // Closed before.
             return;
         }
-        let ending = async {
-            for task in tasks {
-                if let Err(error) = task.await {
-                    tracing::error!(%error, "a task of the embedded adapter ended badly");
-                }
+        close_files(tasks, &[&self.queue_file, &self.reader.store]).await;
+    }
+}
+
+/// Waits until the tasks have ended that write the files, and closes these; for [`CLOSE_TIMEOUT`] at most.
+pub(crate) async fn close_files(tasks: Vec<JoinHandle<()>>, files: &[&Database]) {
+    let ending = async {
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the embedded adapter ended badly");
             }
-            for file in [&self.queue_file, &self.reader.store] {
-                if let Err(error) = file.close().await {
-                    tracing::warn!(
-                        error = chain(&error),
-                        path = %file.path().display(),
-                        "the file was not closed in order; its write-ahead log stays beside it"
-                    );
-                }
-            }
-        };
-        if timeout(CLOSE_TIMEOUT, ending).await.is_err() {
-            tracing::warn!("the disk did not answer within {CLOSE_TIMEOUT:?}; closing without it");
         }
+        for file in files {
+            if let Err(error) = file.close().await {
+                tracing::warn!(
+                    error = chain(&error),
+                    path = %file.path().display(),
+                    "the file was not closed in order; its write-ahead log stays beside it"
+                );
+            }
+        }
+    };
+    if timeout(CLOSE_TIMEOUT, ending).await.is_err() {
+        tracing::warn!("the disk did not answer within {CLOSE_TIMEOUT:?}; closing without it");
     }
 }
 

@@ -24,10 +24,12 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another process has it open.
-    #[error("the data directory {path} is in use by another process; stop that one, or let embedded.path name another directory", path = path.display())]
+    #[error("the data directory {path} is in use by another process; stop that one, or let {place} name another directory", path = path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
+        /// The setting that names it.
+        place: &'static str,
     },
     /// A file in it is not what its name says.
     #[error("{path} is {what}; move it away, restore it from a backup, or let {place} name another directory", path = path.display())]

@@ -132,6 +132,21 @@ impl HealthCheck for EmbeddedHealth {
     }
 }
 
+/// Answers for a spool.
+#[derive(Debug)]
+pub(crate) struct SpoolHealth(pub(crate) Arc<Condition>);
+
+#[async_trait]
+impl HealthCheck for SpoolHealth {
+    fn name(&self) -> &'static str {
+        "spool"
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        self.0.verdict().map_err(Unhealthy)
+    }
+}
+
 /// Answers for the store alone: a queue that is full is no reason not to empty it.
 #[derive(Debug)]
 pub(crate) struct StoreHealth(pub(crate) Arc<Database>);

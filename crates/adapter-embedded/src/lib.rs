@@ -7,6 +7,8 @@
 //! Beside them, and independent of them, a file for each consumer group that counts: its book ([`EmbeddedTally`]), which
 //! the members of the group on one machine share.
 //!
+//! The queue alone, in a directory of its own, is a spool ([`SpoolQueue`]): what a program puts by while a broker is away.
+//!
 //! # What it is not
 //!
 //! One process, no clustering, no replica: a lost disk loses its messages. A second process on the same directory is
@@ -22,15 +24,18 @@ mod health;
 mod metrics;
 mod queue;
 mod schema;
+mod section;
 mod space;
+mod spool;
 mod store;
 mod sync;
 mod tally;
 mod transaction;
 
 pub use self::metrics::describe_metrics;
-pub use config::EmbeddedConfig;
+pub use config::{EmbeddedConfig, SpoolConfig};
 pub use embedded::Embedded;
 pub use error::OpenError;
+pub use spool::SpoolQueue;
 pub use store::read::EmbeddedReader;
 pub use tally::EmbeddedTally;

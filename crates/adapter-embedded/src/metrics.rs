@@ -15,17 +15,17 @@ pub fn describe_metrics() {
     describe_histogram!(
         COMMIT_SECONDS,
         Unit::Seconds,
-        "How long a commit took, by file: queue, store, tally."
+        "How long a commit took, by file: queue, spool, store, tally."
     );
     describe_histogram!(
         COMMIT_MESSAGES,
         Unit::Count,
-        "How many messages one commit held, by file: queue, store, tally."
+        "How many messages one commit held, by file: queue, spool, store, tally."
     );
     describe_gauge!(
         BYTES,
         Unit::Bytes,
-        "What a file and its write-ahead log take on the disk, by file: queue, store."
+        "What a file and its write-ahead log take on the disk, by file: queue, spool, store."
     );
     describe_gauge!(
         QUEUE_MESSAGES,
@@ -40,7 +40,7 @@ pub fn describe_metrics() {
     describe_counter!(
         REFUSED,
         Unit::Count,
-        "Messages refused because embedded.max_bytes was used up."
+        "Messages refused because embedded.max_bytes, or spool.max_bytes, was used up."
     );
     describe_counter!(
         DEAD_LETTERS,

@@ -1,9 +1,10 @@
-//! How much of `embedded.max_bytes` is taken.
+//! How much of `embedded.max_bytes`, or of `spool.max_bytes`, is taken.
 
 use std::sync::Mutex;
 
 use bytesize::ByteSize;
 
+use crate::section::Section;
 use crate::sync::lock;
 
 /// What one file takes on the disk, in bytes.
@@ -32,6 +33,7 @@ impl Footprint {
 /// Decides whether the data directory has room, from what was last measured.
 #[derive(Debug)]
 pub(crate) struct Space {
+    section: Section,
     max: u64,
     wal: u64,
     measured: Mutex<Measured>,
@@ -45,8 +47,9 @@ struct Measured {
 
 impl Space {
     /// Keeps the directory within `max`; each file's write-ahead log may take `wal` bytes at any moment.
-    pub(crate) fn new(max: ByteSize, wal: u64) -> Self {
+    pub(crate) fn new(section: Section, max: ByteSize, wal: u64) -> Self {
         Self {
+            section,
             max: max.as_u64(),
             wal,
             measured: Mutex::default(),
@@ -83,16 +86,29 @@ impl Space {
     /// Every queued message will need its room a second time, in the store, before the queue gives up the first:
     /// so what the directory will hold once all is stored must be within the limit, or a full queue could
     /// never be drained. A message takes about as much in a row of the store as on a line of the queue.
+    /// What leaves a spool needs no room there.
     ///
     /// # Errors
     /// The reason, naming the setting and the figures.
     pub(crate) fn admit(&self, bytes: u64, backlog: u64) -> Result<(), String> {
         let Measured { queue, store } = *lock(&self.measured);
-        let projected = queue.grown(bytes, self.wal) + store.grown(backlog + bytes, self.wal);
-        if projected <= self.max {
+        let stored = match self.section {
+            Section::Embedded => store.grown(backlog + bytes, self.wal),
+            Section::Spool => 0,
+        };
+        if queue.grown(bytes, self.wal) + stored <= self.max {
             return Ok(());
         }
         let size = |bytes| ByteSize::b(bytes).display().iec();
+        if self.section == Section::Spool {
+            return Err(format!(
+                "spool.max_bytes of {} is used up: the spool takes {}, of which {} wait for the broker; raise \
+                 spool.max_bytes, or bring the broker back",
+                size(self.max),
+                size(queue.total()),
+                size(backlog),
+            ));
+        }
         Err(format!(
             "embedded.max_bytes of {} is used up: the queue takes {}, the store {}, and {} that wait to be stored \
              have their room reserved; raise embedded.max_bytes or lower retention_days",
@@ -109,7 +125,7 @@ mod tests {
     use super::*;
 
     fn space(queue: Footprint, store: Footprint) -> Space {
-        let space = Space::new(ByteSize::b(1_000), 0);
+        let space = Space::new(Section::Embedded, ByteSize::b(1_000), 0);
         space.set_queue(queue);
         space.set_store(store);
         space
@@ -147,9 +163,19 @@ mod tests {
 
     #[test]
     fn the_write_ahead_logs_have_room_of_their_own() {
-        let space = Space::new(ByteSize::b(1_000), 100);
+        let space = Space::new(Section::Embedded, ByteSize::b(1_000), 100);
         assert!(space.admit(400, 0).is_ok());
         assert!(space.admit(401, 0).is_err());
+    }
+
+    #[test]
+    fn a_spool_has_all_the_room_for_itself_and_says_so() {
+        let space = Space::new(Section::Spool, ByteSize::b(1_000), 100);
+        space.set_queue(used(600));
+        assert!(space.admit(300, 600).is_ok());
+        let reason = space.admit(301, 600).unwrap_err();
+        assert!(reason.contains("spool.max_bytes of 1000 B"), "{reason}");
+        assert!(reason.contains("600 B wait for the broker"), "{reason}");
     }
 
     #[test]

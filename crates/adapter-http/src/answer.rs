@@ -25,6 +25,11 @@ pub(crate) struct Outcome {
     /// How many records are surely not stored, whatever is done again.
     #[schema(example = 1)]
     pub(crate) rejected: usize,
+    /// `spooled` when the broker was away and some of the accepted messages rest in the spool, on the disk of this server
+    /// alone, until it is back; left out when the broker has confirmed all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "spooled")]
+    pub(crate) durability: Option<&'static str>,
     /// The ids of the accepted messages in the order of their records; for one message, or with `?ids=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, example = json!(["019aa0c0-0000-7000-8000-000000000001"]))]
@@ -115,6 +120,7 @@ fn outcome(receipt: Receipt, ids_wanted: bool, keyed: bool) -> Outcome {
     let mut outcome = Outcome {
         accepted: receipt.accepted.len(),
         rejected: receipt.rejected.len(),
+        durability: (receipt.spooled > 0).then_some("spooled"),
         ids: ids_wanted.then(|| receipt.accepted.into_iter().map(|(_, id)| id).collect()),
         ..Outcome::default()
     };
@@ -210,12 +216,26 @@ mod tests {
     }
 
     #[test]
+    fn what_rests_in_the_spool_is_accepted_and_said_to() {
+        let receipt = |spooled| Receipt {
+            accepted: vec![(0, MessageId::generate())],
+            spooled,
+            ..Receipt::default()
+        };
+        assert_eq!(status(receipt(1)), 202);
+        let told = |spooled| serde_json::to_value(outcome(receipt(spooled), false, false)).unwrap();
+        assert_eq!(told(1)["durability"], "spooled");
+        assert_eq!(told(0).get("durability"), None);
+    }
+
+    #[test]
     fn a_message_that_may_come_again_makes_503_and_names_its_id() {
         let id = MessageId::generate();
         let receipt = Receipt {
             accepted: vec![(0, MessageId::generate())],
             rejected: vec![(1, rejection())],
             unpublished: vec![(2, id, PublishError::unavailable("blocked"))],
+            spooled: 0,
         };
         let told = serde_json::to_value(outcome(receipt, false, false)).unwrap();
         assert_eq!(told["accepted"], 1);

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use warren_domain::Severity;
 
 use crate::budget::{NoPermit, Permit};
 use crate::config::HttpConfig;
@@ -109,12 +110,44 @@ fn overloaded(detail: &'static str) -> Problem {
     )
 }
 
+/// Says for which severities the room is reserved that is left.
+pub(crate) const fn reserved_for(lowest: Severity) -> &'static str {
+    match lowest {
+        Severity::Debug => "the server has no room",
+        Severity::Info => {
+            "the server is too busy for debug messages: the room left is for info and graver ones"
+        }
+        Severity::Warning => {
+            "the server is too busy for this: the room left is for warning and graver messages"
+        }
+        Severity::Error => {
+            "the server is too busy for this: the room left is for error and critical messages"
+        }
+        Severity::Critical => "the server is too busy for this: the room left is for critical messages",
+    }
+}
+
+/// Returns how long the body will be on the wire, where the head says so.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    // hyper has checked the header already: it frames the body.
+    let length = headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
 /// Says why there is no room for a request.
 pub(crate) fn no_permit(reason: NoPermit) -> Problem {
     match reason {
         NoPermit::Exhausted => {
             counter!(REFUSED, "reason" => "budget").increment(1);
             overloaded("the requests at hand fill http.max_in_flight_bytes")
+        }
+        NoPermit::TooMany => {
+            counter!(REFUSED, "reason" => "requests").increment(1);
+            overloaded("as many requests are at hand as http.max_in_flight_requests says")
+        }
+        NoPermit::Reserved(lowest) => {
+            counter!(REFUSED, "reason" => "severity").increment(1);
+            overloaded(reserved_for(lowest))
         }
         NoPermit::OverAll(bytes) => Problem::new(
             Kind::TooLarge,
@@ -139,10 +172,7 @@ pub(crate) async fn read(
     limits: &Limits,
     permit: &mut Permit,
 ) -> Result<Bytes, Problem> {
-    // hyper has checked the header already: it frames the body.
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = declared_length(headers);
     if let Some(declared) = declared {
         limits.check_wire(declared, coding)?;
     }

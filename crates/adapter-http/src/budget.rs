@@ -1,4 +1,4 @@
-//! How many bytes of requests the process holds at once.
+//! How many requests, and how many bytes of them, the process holds at once, and of which severities.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,12 +7,14 @@ use std::time::Duration;
 use metrics::{Gauge, gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use warren_domain::Severity;
 
 use crate::config::HttpConfig;
-use crate::metrics::IN_FLIGHT_BYTES;
+use crate::metrics::{IN_FLIGHT_BYTES, IN_FLIGHT_REQUESTS};
+use crate::pressure::{Gravest, Pressure, level_at, severity_of};
 
 /// Bodies up to this size have a part of the budget for themselves.
-const SMALL: usize = 64 << 10;
+pub(crate) const SMALL: usize = 64 << 10;
 /// What belongs to a request besides its body, in bytes.
 const OVERHEAD: usize = 512;
 /// How long a refusal counts as pressure.
@@ -21,19 +23,26 @@ const PRESSURE: Duration = Duration::from_secs(1);
 /// The bytes that requests may hold at once, counted as one copy of their bodies.
 ///
 /// A request takes its share before its body is read and keeps it until its messages are confirmed. Small bodies have
-/// a pool of their own, so that a few large ones cannot shut them out.
+/// a pool of their own, so that a few large ones cannot shut them out. The last of the room is reserved for the gravest
+/// messages, as [`crate::pressure`] says.
 #[derive(Debug)]
 pub(crate) struct Budget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    max_requests: usize,
+    /// The size of the small pool.
+    smallest: usize,
     /// The size of the large pool: what one request can hold at most.
     largest: usize,
+    pressure: Pressure,
     wait: Duration,
     waiting: AtomicUsize,
     started: Instant,
     /// When a request was last refused, in milliseconds after `started`, and one more.
     refused: AtomicU64,
     in_flight: Gauge,
+    requests_in_flight: Gauge,
 }
 
 /// Why there is no share of the budget.
@@ -41,6 +50,10 @@ pub(crate) struct Budget {
 pub(crate) enum NoPermit {
     /// Not now: others hold it.
     Exhausted,
+    /// Not now: as many requests are in flight as may be.
+    TooMany,
+    /// Not now: what room there is, is reserved for this severity and graver ones.
+    Reserved(Severity),
     /// Never: the request alone is over all there is, this many bytes.
     OverAll(usize),
 }
@@ -51,23 +64,56 @@ impl Budget {
         Arc::new(Self {
             small: Arc::new(Semaphore::new(small)),
             large: Arc::new(Semaphore::new(large)),
+            requests: Arc::new(Semaphore::new(config.max_in_flight_requests)),
+            max_requests: config.max_in_flight_requests,
+            smallest: small,
+            pressure: Pressure::default(),
             largest: large,
             wait: config.permit_wait,
             waiting: AtomicUsize::new(0),
             started: Instant::now(),
             refused: AtomicU64::new(0),
             in_flight: gauge!(IN_FLIGHT_BYTES),
+            requests_in_flight: gauge!(IN_FLIGHT_REQUESTS),
         })
     }
 
-    /// Starts a request's share; it holds nothing yet.
-    pub(crate) const fn permit(budget: Arc<Self>) -> Permit {
-        Permit {
+    /// Lets a request in, before its body is read; its share holds no bytes yet.
+    ///
+    /// # Errors
+    /// [`NoPermit`]: at once when its severity is refused now, else after a short wait.
+    pub(crate) async fn admit(budget: Arc<Self>, gravest: Gravest, large: bool) -> Result<Permit, NoPermit> {
+        if let Gravest::Declared(severity) = gravest {
+            let mut lowest = budget.lowest_taken();
+            if large {
+                lowest = lowest.max(severity_of(level_at(taken(&budget.large, budget.largest))));
+            }
+            if severity < lowest {
+                return Err(NoPermit::Reserved(lowest));
+            }
+        }
+        let all = Arc::clone(&budget.requests);
+        let request = budget
+            .acquire(&all, 1, gravest)
+            .await
+            .map_err(|_| NoPermit::TooMany)?;
+        budget.requests_in_flight.increment(1.0);
+        Ok(Permit {
             budget,
+            gravest,
+            _request: request,
             held: 0,
             small: None,
             large: None,
-        }
+        })
+    }
+
+    /// Returns the least grave severity that is taken now.
+    ///
+    /// How full it is shows in the requests, and in the bytes of small bodies; large ones never fill their room.
+    fn lowest_taken(&self) -> Severity {
+        let percent = taken(&self.requests, self.max_requests).max(taken(&self.small, self.smallest));
+        self.pressure.lowest_taken(percent, Instant::now())
     }
 
     /// Tells whether others go without because the budget is spent.
@@ -78,12 +124,18 @@ impl Budget {
             || (refused > 0 && now.saturating_sub(refused) < PRESSURE.as_millis() as u64)
     }
 
-    async fn acquire(&self, pool: &Arc<Semaphore>, bytes: u32) -> Result<OwnedSemaphorePermit, NoPermit> {
-        if let Ok(permit) = Arc::clone(pool).try_acquire_many_owned(bytes) {
+    async fn acquire(
+        &self,
+        pool: &Arc<Semaphore>,
+        permits: u32,
+        gravest: Gravest,
+    ) -> Result<OwnedSemaphorePermit, NoPermit> {
+        if let Ok(permit) = Arc::clone(pool).try_acquire_many_owned(permits) {
             return Ok(permit);
         }
         let _waiting = Waiting::new(&self.waiting);
-        match timeout(self.wait, Arc::clone(pool).acquire_many_owned(bytes)).await {
+        let _held_off = self.pressure.wait(gravest, Instant::now());
+        match timeout(self.wait, Arc::clone(pool).acquire_many_owned(permits)).await {
             Ok(Ok(permit)) => Ok(permit),
             // A closed pool is one nobody gets anything of; the budget never closes its own.
             Ok(Err(_)) | Err(_) => {
@@ -115,6 +167,8 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub(crate) struct Permit {
     budget: Arc<Budget>,
+    gravest: Gravest,
+    _request: OwnedSemaphorePermit,
     held: usize,
     small: Option<OwnedSemaphorePermit>,
     large: Option<OwnedSemaphorePermit>,
@@ -136,12 +190,12 @@ impl Permit {
         let budget = Arc::clone(&self.budget);
         if bytes <= SMALL + OVERHEAD {
             let more = as_permits(bytes - self.held);
-            let got = budget.acquire(&budget.small, more).await?;
+            let got = budget.acquire(&budget.small, more, self.gravest).await?;
             merge(&mut self.small, got);
         } else {
             let in_large = self.large.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
             let more = as_permits(bytes.min(budget.largest).saturating_sub(in_large));
-            let got = budget.acquire(&budget.large, more).await?;
+            let got = budget.acquire(&budget.large, more, self.gravest).await?;
             merge(&mut self.large, got);
             // The whole request is in the large pool now.
             self.small = None;
@@ -167,6 +221,17 @@ impl Permit {
     pub(crate) fn is_pressed(&self) -> bool {
         self.budget.is_pressed()
     }
+
+    /// Returns the least grave severity that is taken now.
+    pub(crate) fn lowest_taken(&self) -> Severity {
+        self.budget.lowest_taken()
+    }
+}
+
+/// Returns how much of `all` permits is taken, in percent.
+fn taken(pool: &Semaphore, all: usize) -> u64 {
+    let free = pool.available_permits();
+    (all.saturating_sub(free) as u64 * 100) / (all as u64).max(1)
 }
 
 fn as_permits(bytes: usize) -> u32 {
@@ -183,6 +248,7 @@ fn merge(held: &mut Option<OwnedSemaphorePermit>, got: OwnedSemaphorePermit) {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.in_flight.decrement(self.held as f64);
+        self.budget.requests_in_flight.decrement(1.0);
     }
 }
 
@@ -199,26 +265,35 @@ mod tests {
         })
     }
 
-    fn permit(budget: &Arc<Budget>) -> Permit {
-        Budget::permit(Arc::clone(budget))
+    async fn permit(budget: &Arc<Budget>) -> Permit {
+        Budget::admit(Arc::clone(budget), Gravest::Small, false)
+            .await
+            .unwrap()
+    }
+
+    async fn admit(budget: &Arc<Budget>, severity: Severity) -> Result<Permit, NoPermit> {
+        Budget::admit(Arc::clone(budget), Gravest::Declared(severity), false).await
     }
 
     #[tokio::test]
     async fn large_bodies_leave_room_for_small_ones() {
         let budget = budget(10);
-        let mut large = permit(&budget);
+        let mut large = permit(&budget).await;
         large.grow_to(4 << 20).await.unwrap();
-        assert_eq!(permit(&budget).grow_to(1 << 20).await, Err(NoPermit::Exhausted));
-        let mut small = permit(&budget);
+        assert_eq!(
+            permit(&budget).await.grow_to(1 << 20).await,
+            Err(NoPermit::Exhausted)
+        );
+        let mut small = permit(&budget).await;
         assert_eq!(small.grow_to(SMALL).await, Ok(()));
         drop(large);
-        assert_eq!(permit(&budget).grow_to(1 << 20).await, Ok(()));
+        assert_eq!(permit(&budget).await.grow_to(1 << 20).await, Ok(()));
     }
 
     #[tokio::test]
     async fn a_share_grows_from_pool_to_pool_and_comes_back_whole() {
         let budget = budget(10);
-        let mut growing = permit(&budget);
+        let mut growing = permit(&budget).await;
         for bytes in [100, 60_000, 70_000, 1 << 20, 4 << 20] {
             growing.grow_to(bytes).await.unwrap();
         }
@@ -238,14 +313,64 @@ mod tests {
     async fn a_refusal_is_felt_as_pressure_for_a_second() {
         let budget = budget(10);
         assert!(!budget.is_pressed());
-        let mut large = permit(&budget);
+        let mut large = permit(&budget).await;
         large.grow_to(4 << 20).await.unwrap();
-        assert_eq!(permit(&budget).grow_to(100_000).await, Err(NoPermit::Exhausted));
+        assert_eq!(
+            permit(&budget).await.grow_to(100_000).await,
+            Err(NoPermit::Exhausted)
+        );
         assert!(budget.is_pressed());
         let deadline = Instant::now() + 5 * PRESSURE;
         while budget.is_pressed() {
             assert!(Instant::now() < deadline, "the pressure does not end");
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_more_requests_are_in_flight_the_graver_one_has_to_be() {
+        let budget = Budget::new(&HttpConfig {
+            max_in_flight_requests: 20,
+            permit_wait: Duration::from_millis(10),
+            ..HttpConfig::default()
+        });
+        let mut held: Vec<Permit> = Vec::new();
+        let mut refused: Vec<(Severity, usize, NoPermit)> = Vec::new();
+        while held.len() < 20 {
+            for severity in Severity::ALL {
+                let admitted = admit(&budget, severity).await;
+                if let Err(error) = &admitted
+                    && !refused.iter().any(|(known, ..)| *known == severity)
+                {
+                    refused.push((severity, held.len(), *error));
+                }
+                // Only what is graver stays, so that the server fills up.
+                if severity == Severity::Critical {
+                    held.extend(admitted);
+                }
+            }
+        }
+        assert_eq!(
+            refused,
+            [
+                (Severity::Debug, 10, NoPermit::Reserved(Severity::Info)),
+                (Severity::Info, 13, NoPermit::Reserved(Severity::Warning)),
+                (Severity::Warning, 15, NoPermit::Reserved(Severity::Error)),
+                (Severity::Error, 17, NoPermit::Reserved(Severity::Critical)),
+            ]
+        );
+        assert_eq!(
+            admit(&budget, Severity::Critical).await.err(),
+            Some(NoPermit::TooMany)
+        );
+        held.clear();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while admit(&budget, Severity::Debug).await.is_err() {
+            assert!(Instant::now() < deadline, "debug stays out");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for severity in Severity::ALL {
+            assert!(admit(&budget, severity).await.is_ok(), "{severity} after debug");
         }
     }
 }

@@ -49,8 +49,14 @@ pub struct HttpConfig {
     /// requests cannot shut out small ones. A body of very many short records or small values is charged more than
     /// its length.
     pub max_in_flight_bytes: ByteSize,
-    /// How long a request waits for its share of `max_in_flight_bytes`; then 503. Default 100 ms: waiting longer only
-    /// serves clients that have given up.
+    /// How many requests are in flight at once, from their head to their answer; a further one waits for `permit_wait`,
+    /// then 503. Default 2,048.
+    ///
+    /// Of this, and of the bytes of small bodies, the last half is reserved by severity: the fuller it is, the graver a
+    /// message has to be.
+    pub max_in_flight_requests: usize,
+    /// How long a request waits for its share of `max_in_flight_bytes` and `max_in_flight_requests`; then 503. Default
+    /// 100 ms: waiting longer only serves clients that have given up.
     #[serde(with = "humantime_serde")]
     pub permit_wait: Duration,
     /// How long a stopping server goes on accepting connections after it has become not ready, so that balancers
@@ -77,6 +83,7 @@ impl Default for HttpConfig {
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
             max_in_flight_bytes: ByteSize::mib(40),
+            max_in_flight_requests: 2_048,
             permit_wait: Duration::from_millis(100),
             drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
@@ -105,6 +112,12 @@ impl HttpConfig {
             problems.push((
                 "max_connections",
                 format!("is {}; use 1 to 1000000", self.max_connections),
+            ));
+        }
+        if !(1..=1_000_000).contains(&self.max_in_flight_requests) {
+            problems.push((
+                "max_in_flight_requests",
+                format!("is {}; use 1 to 1000000", self.max_in_flight_requests),
             ));
         }
         let in_flight = self.max_in_flight_bytes;
@@ -198,6 +211,7 @@ mod tests {
             max_request: HttpConfig::default().max_in_flight_bytes,
             max_wire: ByteSize(0),
             max_connections: 0,
+            max_in_flight_requests: 0,
             idle_timeout: Duration::ZERO,
             drain_timeout: Duration::from_secs(100_000),
             ..HttpConfig::default()
@@ -210,6 +224,7 @@ mod tests {
                 "max_request",
                 "max_wire",
                 "max_connections",
+                "max_in_flight_requests",
                 "idle_timeout",
                 "drain_timeout"
             ]

@@ -8,6 +8,7 @@ use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use super::*;
 use crate::budget::Budget;
 use crate::config::HttpConfig;
+use crate::pressure::Gravest;
 
 fn coding_of(values: &[&'static str]) -> Option<Coding> {
     let mut headers = HeaderMap::new();
@@ -44,7 +45,9 @@ async fn decoded(coding: Coding, wire: Vec<u8>) -> Result<Vec<u8>, Kind> {
         max_request: ByteSize::mib(1),
         ..HttpConfig::default()
     };
-    let mut permit = Budget::permit(Budget::new(&config));
+    let mut permit = Budget::admit(Budget::new(&config), Gravest::Small, false)
+        .await
+        .unwrap();
     let decoders = Arc::new(Semaphore::new(1));
     decode(coding, wire.into(), &Limits::new(&config), &decoders, &mut permit)
         .await

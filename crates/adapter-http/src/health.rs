@@ -87,22 +87,20 @@ fn log_change(readiness: &Readiness) {
         return;
     }
     for (name, check) in &readiness.checks {
-        if let Some(detail) = &check.detail {
+        if let (CheckStatus::Failing, Some(detail)) = (check.status, &check.detail) {
             warn!(dependency = name, detail, "not ready");
         }
     }
 }
 
 async fn check(check: &Arc<dyn HealthCheck>) -> (&'static str, Check) {
-    let detail = match timeout(PATIENCE, check.check()).await {
-        Ok(Ok(())) => None,
-        Ok(Err(unhealthy)) => Some(unhealthy.to_string()),
-        Err(_) => Some(format!("no answer within {PATIENCE:?}")),
-    };
-    let status = if detail.is_none() {
-        CheckStatus::Ok
-    } else {
-        CheckStatus::Failing
+    let (status, detail) = match timeout(PATIENCE, check.check()).await {
+        Ok(Ok(())) => (CheckStatus::Ok, check.remark()),
+        Ok(Err(unhealthy)) => (CheckStatus::Failing, Some(unhealthy.to_string())),
+        Err(_) => (
+            CheckStatus::Failing,
+            Some(format!("no answer within {PATIENCE:?}")),
+        ),
     };
     (check.name(), Check { status, detail })
 }
@@ -134,7 +132,7 @@ enum CheckStatus {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 struct Check {
     status: CheckStatus,
-    /// What is the matter and what to do.
+    /// What is the matter and what to do; of a dependency that is well, what to know all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }

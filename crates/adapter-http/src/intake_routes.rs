@@ -11,17 +11,19 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Span, debug};
-use warren_domain::{IdempotencyKey, TraceContext};
+use warren_domain::ports::PublishError;
+use warren_domain::{IdempotencyKey, Severity, TraceContext};
 use warren_pipeline::{Intake, IntakeConfig, Prepared, Receipt};
 
 use crate::answer::{Outcome, answer};
-use crate::body::{self, Limits, no_permit};
-use crate::budget::{Budget, Permit};
+use crate::body::{self, Limits, no_permit, reserved_for};
+use crate::budget::{Budget, Permit, SMALL};
 use crate::config::HttpConfig;
 use crate::decode::{self, Coding, DECODERS};
 use crate::edge::BodyRead;
 use crate::metrics::{REFUSED, REQUEST_BYTES};
 use crate::openapi::{MessagesForm, ProblemForm, document};
+use crate::pressure::Gravest;
 use crate::problem::{Kind, Problem};
 use crate::query::Query;
 use crate::records::{Form, Records};
@@ -31,6 +33,8 @@ const HEAVY_BYTES: usize = 256 << 10;
 /// Requests of more records than this are read on a thread of their own, however short they are.
 const HEAVY_RECORDS: usize = 1_000;
 
+/// The gravest severity in a request, so that it can be refused before its body is read.
+const WARREN_SEVERITY: HeaderName = HeaderName::from_static("warren-severity");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The intake over HTTP: what `POST /v1/messages` needs.
@@ -93,6 +97,8 @@ struct Asked {
     form: Form,
     coding: Coding,
     trace: Option<TraceContext>,
+    /// The gravest severity in the request, where it says so.
+    gravest: Option<Severity>,
 }
 
 /// Takes messages in; answers once each of them is durable, or why not.
@@ -119,6 +125,9 @@ struct Asked {
             often, where and in whatever form it comes, for at least 24 hours its records without an `id` are stored \
             once. Other content under the same key is stored, and counted as a conflict.",
             example = "5f3c1a52-order-4711"),
+        ("warren-severity" = Option<String>, Header, description = "The gravest severity in the request. A server that is \
+            too busy for it refuses the request before its body is sent; one that does not say is read and sorted.",
+            example = "error"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context; it travels with the messages.",
             example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("x-request-id" = Option<String>, Header, description = "Comes back in the answer."),
@@ -163,7 +172,15 @@ pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Re
         Ok(asked) => asked,
         Err(problem) => return problem.into_response(),
     };
-    let mut permit = Budget::permit(Arc::clone(&shared.budget));
+    let large = body::declared_length(&parts.headers).is_some_and(|length| length > SMALL as u64);
+    let gravest = asked.gravest.map_or(
+        if large { Gravest::Large } else { Gravest::Small },
+        Gravest::Declared,
+    );
+    let mut permit = match Budget::admit(Arc::clone(&shared.budget), gravest, large).await {
+        Ok(permit) => permit,
+        Err(reason) => return no_permit(reason).into_response(),
+    };
     let wire = match body::read(&parts.headers, body, asked.coding, &shared.limits, &mut permit).await {
         Ok(wire) => wire,
         Err(problem) => return problem.into_response(),
@@ -182,11 +199,13 @@ fn ask(parts: &Parts) -> Result<Asked, Problem> {
     let query = Query::parse(parts.uri.query())?;
     let form = Form::of(&parts.headers)?;
     let coding = decode::coding(&parts.headers)?;
+    let gravest = gravest(&parts.headers, form, &query)?;
     Ok(Asked {
         key,
         query,
         form,
         coding,
+        gravest,
         trace: trace_of(&parts.headers),
     })
 }
@@ -210,6 +229,26 @@ fn key_of(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     IdempotencyKey::new(value.as_bytes())
         .map(Some)
         .map_err(|fault| invalid(format!("has {fault}")))
+}
+
+/// Returns the gravest severity in a request, where it says so: a plain text in its query, any other in a header.
+fn gravest(headers: &HeaderMap, form: Form, query: &Query) -> Result<Option<Severity>, Problem> {
+    if form == Form::Text {
+        // What is no severity is told later, as a fault of the message.
+        let given = query.fields.iter().find(|(field, _)| *field == "severity");
+        return Ok(given.map_or(Some(Severity::Info), |(_, given)| given.parse().ok()));
+    }
+    let Some(given) = headers.get(WARREN_SEVERITY) else {
+        return Ok(None);
+    };
+    let severity = given.to_str().ok().and_then(|given| given.parse().ok());
+    severity.map(Some).ok_or_else(|| {
+        Problem::new(
+            Kind::MalformedRequest,
+            "the header Warren-Severity names no severity",
+            "let it be the gravest severity in the request: debug, info, warning, error or critical",
+        )
+    })
 }
 
 /// Makes a span of the caller's trace; a `traceparent` that is none is ignored, as its specification asks.
@@ -236,6 +275,7 @@ impl Shared {
             form,
             coding,
             trace,
+            ..
         } = asked;
         self.wire_bytes.record(wire.len() as f64);
         let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
@@ -249,12 +289,16 @@ impl Shared {
         };
         permit.grow_to(records.charge()).await.map_err(no_permit)?;
 
-        let prepared = if records.bytes() > HEAVY_BYTES || records.count() > HEAVY_RECORDS {
+        let mut prepared = if records.bytes() > HEAVY_BYTES || records.count() > HEAVY_RECORDS {
             let intake = self.intake.clone();
             off_the_runtime(move || intake.prepare(records.into_drafts(), key.as_ref())).await
         } else {
             self.intake.prepare(records.into_drafts(), key.as_ref())
         };
+        let lowest = permit.lowest_taken();
+        if lowest > Severity::Debug {
+            prepared.refuse_below(lowest, &PublishError::unavailable(reserved_for(lowest)));
+        }
         let receipt = self.publish(prepared, trace, permit, keyed).await?;
         Ok(answer(receipt, ids, keyed))
     }

@@ -23,6 +23,7 @@ mod health;
 mod intake_routes;
 mod metrics;
 mod openapi;
+mod pressure;
 mod problem;
 mod query;
 mod records;

@@ -8,6 +8,8 @@ pub(crate) const REQUEST_BYTES: &str = "warren_http_request_bytes";
 pub(crate) const IN_FLIGHT_BYTES: &str = "warren_http_in_flight_bytes";
 pub(crate) const CONNECTIONS: &str = "warren_http_connections";
 pub(crate) const CONNECTIONS_CUT: &str = "warren_http_connections_cut_total";
+pub(crate) const IN_FLIGHT_REQUESTS: &str = "warren_http_in_flight_requests";
+pub(crate) const LEVEL: &str = "warren_http_refused_severities";
 pub(crate) const REFUSED: &str = "warren_http_refused_total";
 pub(crate) const PANICS: &str = "warren_http_panics_total";
 
@@ -34,6 +36,16 @@ pub fn describe_metrics() {
         "Bytes of request bodies held now, of http.max_in_flight_bytes; the process holds up to four copies"
     );
     describe_gauge!(
+        IN_FLIGHT_REQUESTS,
+        Unit::Count,
+        "Requests to the intake between their head and their answer, of http.max_in_flight_requests"
+    );
+    describe_gauge!(
+        LEVEL,
+        Unit::Count,
+        "How many severities are refused now for want of room, from debug up: 0 to 4"
+    );
+    describe_gauge!(
         CONNECTIONS,
         Unit::Count,
         "Connections open now, of http.max_connections"
@@ -46,7 +58,7 @@ pub fn describe_metrics() {
     describe_counter!(
         REFUSED,
         Unit::Count,
-        "Requests refused for the sake of others, by reason (budget, slow_body, request_timeout, decode)"
+        "Requests refused for the sake of others, by reason (budget, requests, severity, slow_body, request_timeout, decode)"
     );
     describe_counter!(PANICS, Unit::Count, "Panics caught while answering a request");
 }

@@ -171,13 +171,13 @@ impl Shared {
 }
 
 /// A keep-alive connection that knows as much HTTP as the intake's answers need.
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)
             .await
             .with_context(|| format!("cannot connect to {address}"))?;
@@ -188,7 +188,7 @@ impl Connection {
         })
     }
 
-    async fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
         // A refusal may come, and the connection close, before the request is written: the answer counts.
         let written = self.stream.write_all(request).await;
         self.buffer.clear();
@@ -213,11 +213,11 @@ impl Connection {
 
 /// The head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// Bytes of head and body.
     length: usize,
-    keeps_open: bool,
+    pub(crate) keeps_open: bool,
 }
 
 /// Reads the head of an answer; `None` while it is not whole.

@@ -10,6 +10,7 @@ mod cost;
 mod group_catch_up;
 mod load;
 mod messages;
+mod overload;
 mod plan;
 mod raw_consume;
 mod raw_copy;
@@ -28,6 +29,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::messages::Mix;
+use crate::overload::Overload;
 use crate::plan::Plan;
 use crate::subject::Subject;
 
@@ -74,6 +76,17 @@ struct Arguments {
 enum Command {
     /// A few seconds of everything, to see that it works; the figures mean nothing.
     Smoke,
+    /// Ten times the load that can be sustained, for two minutes, and slow clients; prints each figure beside its goal.
+    ///
+    /// Of the options it heeds --connections and --set.
+    Overload {
+        /// How long the overload lasts, in seconds.
+        #[arg(long, default_value_t = 120.0, value_parser = seconds)]
+        seconds: f64,
+        /// Messages in each request.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        messages: u32,
+    },
     /// Answers every request with 202 and keeps nothing: what the machine can do of HTTP alone.
     #[command(hide = true)]
     BareHttp,
@@ -115,6 +128,16 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let smoke = match arguments.command {
         Some(Command::BareHttp) => return bare_http::serve().await,
+        Some(Command::Overload { seconds, messages }) => {
+            let overload = Overload {
+                duration: Duration::from_secs_f64(seconds),
+                connections: arguments.connections as usize,
+                messages: messages as usize,
+                settings: arguments.settings,
+            };
+            print!("{}", overload.run().await?);
+            return Ok(());
+        }
         Some(Command::Smoke) => true,
         None => false,
     };

@@ -126,6 +126,32 @@ pub(crate) fn requests(messages: usize, mix: Mix) -> Vec<Bytes> {
         .collect()
 }
 
+/// Makes a whole HTTP request of `messages` messages of one severity, which its head names if it is `declared`.
+pub(crate) fn request_of(severity: &str, declared: bool, messages: usize, seed: u64) -> Bytes {
+    let mut rng = Rng::with_seed(303 + seed);
+    let mix = Mix {
+        severities: 1,
+        sources: 1,
+    };
+    let lines: Vec<_> = (0..messages)
+        .map(|_| {
+            Sample::of(0, mix, &mut rng)
+                .json()
+                .replacen("\"info\"", &format!("\"{severity}\""), 1)
+        })
+        .collect();
+    let body = lines.join("\n");
+    let declared = if declared {
+        format!("warren-severity: {severity}\r\n")
+    } else {
+        String::new()
+    };
+    Bytes::from(format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\n{declared}content-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

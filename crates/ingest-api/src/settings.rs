@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
+use warren_adapter_embedded::SpoolConfig;
 use warren_adapter_http::HttpConfig;
 use warren_pipeline::IntakeConfig;
 use warren_process::program::ServiceSettings;
@@ -15,17 +16,26 @@ pub(crate) struct Settings {
     pub(crate) http: HttpConfig,
     pub(crate) intake: IntakeConfig,
     pub(crate) amqp: AmqpConfig,
+    pub(crate) spool: SpoolConfig,
     pub(crate) telemetry: TelemetryConfig,
 }
 
 impl CheckSettings for Settings {
     fn problems(&self) -> Vec<(String, String)> {
         let publishing = self.amqp.publish_timeout;
-        let impatience = self.http.impatience("amqp.publish_timeout", publishing);
+        let impatience = if self.spool.path.is_none() {
+            self.http.impatience("amqp.publish_timeout", publishing)
+        } else {
+            // First the broker is waited for, then the disk.
+            let both = publishing.saturating_add(self.spool.publish_timeout);
+            self.http
+                .impatience("amqp.publish_timeout and spool.publish_timeout together", both)
+        };
         within("http", self.http.problems())
             .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("amqp", self.amqp.problems()))
+            .chain(within("spool", self.spool.problems()))
             .chain(within("telemetry", self.telemetry.problems()))
             .collect()
     }
@@ -72,5 +82,16 @@ mod tests {
         assert!(problems[0].1.contains("amqp.publish_timeout"), "{problems:?}");
         settings.http.request_timeout += Duration::from_millis(1);
         assert_eq!(settings.problems(), []);
+    }
+
+    #[test]
+    fn a_request_has_to_last_as_long_as_the_broker_and_the_spool_together() {
+        let mut settings = Settings::default();
+        settings.spool.path = Some("spool".into());
+        assert_eq!(settings.problems(), []);
+        settings.http.request_timeout = settings.amqp.publish_timeout + Duration::from_secs(1);
+        let problems = settings.problems();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].1.contains("spool.publish_timeout"), "{problems:?}");
     }
 }

@@ -11,12 +11,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
-    Draft, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Rejection, SeverityCounts,
-    Timestamp, TraceContext,
+    Draft, IdempotencyKey, KeyedRequest, Message, MessageId, MessageLimits, Rejection, Severity,
+    SeverityCounts, Timestamp, TraceContext,
 };
 
 use crate::metrics::{KEYED, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
 use crate::recent_keys::RecentKeys;
+use crate::spool::Spool;
 use crate::unabandoned::Unabandoned;
 
 /// Takes records in and says of each whether it is durable now.
@@ -25,6 +26,7 @@ use crate::unabandoned::Unabandoned;
 #[derive(Clone, Debug)]
 pub struct Intake {
     publisher: Arc<dyn MessagePublisher>,
+    spool: Option<Spool>,
     limits: MessageLimits,
     publishing: TaskTracker,
     received: SeverityCounters,
@@ -47,6 +49,24 @@ pub struct Receipt {
     pub rejected: Vec<(usize, Rejection)>,
     /// Valid, but not known to be durable; sending them again with the same id is safe.
     pub unpublished: Vec<(usize, MessageId, PublishError)>,
+    /// How many of the accepted rest in the spool until the broker is back.
+    pub spooled: usize,
+}
+
+impl Prepared {
+    /// Refuses every message less grave than `lowest`, as if the publisher had: there is no room for it now.
+    pub fn refuse_below(&mut self, lowest: Severity, error: &PublishError) {
+        if self.messages.iter().all(|message| message.severity >= lowest) {
+            return;
+        }
+        let errors: Vec<_> = (self.messages.iter())
+            .map(|message| (message.severity < lowest).then(|| error.clone()))
+            .collect();
+        let refused = errors.iter().flatten().count();
+        counter!(UNPUBLISHED, "verdict" => "overload").increment(refused as u64);
+        self.messages.retain(|message| message.severity >= lowest);
+        self.receipt.move_out(errors);
+    }
 }
 
 impl Intake {
@@ -56,10 +76,20 @@ impl Intake {
     pub fn new(publisher: Arc<dyn MessagePublisher>, limits: MessageLimits) -> Self {
         Self {
             publisher,
+            spool: None,
             limits,
             publishing: TaskTracker::new(),
             received: SeverityCounters::new(RECEIVED),
             keys: Arc::default(),
+        }
+    }
+
+    /// Has `spool`, which must be that of the same publisher, put by what the broker cannot take now.
+    #[must_use]
+    pub fn with_spool(self, spool: Spool) -> Self {
+        Self {
+            spool: Some(spool),
+            ..self
         }
     }
 
@@ -132,14 +162,26 @@ impl Intake {
             mut receipt,
         } = prepared;
         let (publisher, received) = (Arc::clone(&self.publisher), self.received.clone());
+        let spool = self.spool.clone();
         let tracked = self.publishing.token();
         let publishing = async move {
             let _held = (held, tracked);
             if !messages.is_empty() {
                 let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
-                match publish(&*publisher, messages, trace).await {
+                let published = match spool {
+                    Some(spool) => {
+                        let (published, spooled) = spool.publish(messages, trace).await;
+                        receipt.spooled = spooled;
+                        published
+                    }
+                    None => publish_each(&*publisher, messages, trace).await,
+                };
+                match published {
                     Ok(()) => received.add(&SeverityCounts::from_iter(severities)),
                     Err(errors) => {
+                        for error in errors.iter().flatten() {
+                            counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
+                        }
                         let durable = severities.into_iter().zip(&errors);
                         let durable = durable.filter(|(_, error)| error.is_none());
                         received.add(&durable.map(|(severity, _)| severity).collect());
@@ -159,8 +201,8 @@ impl Intake {
     }
 }
 
-/// Publishes; an error holds a place for each message, empty for those that are durable.
-async fn publish(
+/// Publishes; an error holds a place for each message, empty for those that are durable, and at least one that is not.
+pub(crate) async fn publish_each(
     publisher: &dyn MessagePublisher,
     messages: Vec<Message>,
     trace: Option<TraceContext>,
@@ -175,13 +217,7 @@ async fn publish(
             Poll::Ready(Err(Unpublished::all(count, &error)))
         })
     });
-    answer.await.map_err(|unpublished| {
-        let errors = by_place(unpublished, count);
-        for error in errors.iter().flatten() {
-            counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
-        }
-        errors
-    })
+    answer.await.map_err(|unpublished| by_place(unpublished, count))
 }
 
 /// Sorts the errors of a call of `count` messages by the place of their message.
@@ -226,5 +262,7 @@ impl Receipt {
                 None => self.accepted.push((place, id)),
             }
         }
+        // Some may have been moved out before.
+        self.unpublished.sort_unstable_by_key(|(place, ..)| *place);
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`Intake`] says yes only after [`MessagePublisher::publish`](warren_domain::ports::MessagePublisher::publish)
 //!   has, and goes on waiting for the broker when the client has gone away;
+//! - a [`Spool`] gives up what was put by only after the broker has confirmed it;
 //! - [`StoreLoop`] acknowledges a delivery only after every message of it is stored or durably a dead letter;
 //! - [`tally::TallyLoop`] acknowledges a delivery only after its messages are in the group's book;
 //! - [`dead_letters::DeadLetterJobs`] removes a dead letter only after the broker has its message again;
@@ -21,6 +22,7 @@ mod metrics;
 mod outage;
 mod recent_keys;
 mod retry;
+mod spool;
 mod store_loop;
 pub mod tally;
 mod unabandoned;
@@ -32,4 +34,5 @@ pub use intake::{Intake, Prepared, Receipt};
 pub use maintenance::run_maintenance;
 pub use metrics::describe_metrics;
 pub use retry::Backoff;
+pub use spool::{Spool, SpoolHealth, SpoolPorts};
 pub use store_loop::StoreLoop;

@@ -9,6 +9,11 @@ pub(crate) const RECEIVED: &str = "warren_intake_accepted_messages_total";
 pub(crate) const KEYED: &str = "warren_intake_keyed_messages_total";
 pub(crate) const REJECTED: &str = "warren_intake_rejected_messages_total";
 pub(crate) const UNPUBLISHED: &str = "warren_intake_unpublished_messages_total";
+pub(crate) const SPOOLED: &str = "warren_spool_spooled_messages_total";
+pub(crate) const DRAINED: &str = "warren_spool_drained_messages_total";
+pub(crate) const SPOOL_WAITING: &str = "warren_spool_messages";
+pub(crate) const SPOOL_OLDEST: &str = "warren_spool_oldest_seconds";
+pub(crate) const SPOOLING: &str = "warren_spool_active";
 pub(crate) const STORED: &str = "warren_store_inserted_messages_total";
 pub(crate) const DUPLICATES: &str = "warren_store_duplicate_messages_total";
 pub(crate) const REPEATED: &str = "warren_store_idempotency_repeats_total";
@@ -31,7 +36,7 @@ pub fn describe_metrics() {
     describe_counter!(
         RECEIVED,
         Unit::Count,
-        "Messages the broker has taken responsibility for, by severity"
+        "Messages the broker or the spool has taken responsibility for, by severity"
     );
     describe_counter!(
         KEYED,
@@ -46,7 +51,32 @@ pub fn describe_metrics() {
     describe_counter!(
         UNPUBLISHED,
         Unit::Count,
-        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused)"
+        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused, overload)"
+    );
+    describe_counter!(
+        SPOOLED,
+        Unit::Count,
+        "Messages put by in the spool because the broker was away, by severity"
+    );
+    describe_counter!(
+        DRAINED,
+        Unit::Count,
+        "Messages of the spool that the broker has confirmed, by severity"
+    );
+    describe_gauge!(
+        SPOOL_WAITING,
+        Unit::Count,
+        "Messages in the spool that the broker has not confirmed yet"
+    );
+    describe_gauge!(
+        SPOOL_OLDEST,
+        Unit::Seconds,
+        "How long the oldest message has waited in the spool; 0 when it is empty"
+    );
+    describe_gauge!(
+        SPOOLING,
+        Unit::Count,
+        "1 while new messages pass through the spool, else 0"
     );
     describe_counter!(
         STORED,

@@ -40,6 +40,7 @@ use crate::config::EmbeddedConfig;
 use crate::database::Database;
 use crate::directory::Directory;
 use crate::health::Condition;
+use crate::section::Section;
 use crate::space::Space;
 
 pub(crate) use self::groups::Groups;
@@ -119,6 +120,7 @@ pub(crate) struct Queue {
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
+    section: Section,
     packet: PacketLimits,
     commit_bytes: u64,
     pending_messages: u32,
@@ -131,13 +133,14 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(config: &EmbeddedConfig) -> Self {
+    fn of(config: &EmbeddedConfig, section: Section) -> Self {
         let permits = |wanted: u64| {
             u32::try_from(wanted.min(Semaphore::MAX_PERMITS as u64))
                 .unwrap_or(u32::MAX)
                 .max(1)
         };
         Self {
+            section,
             packet: PacketLimits {
                 messages: config.packet_max_messages,
                 bytes: usize::try_from(config.packet_max_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -158,13 +161,14 @@ impl Queue {
     /// Reads where the log stands, and starts its writer, which runs until `closing` is cancelled.
     pub(crate) async fn start(
         config: &EmbeddedConfig,
+        section: Section,
         database: Arc<Database>,
         space: Arc<Space>,
         condition: Arc<Condition>,
         directory: Arc<Directory>,
         closing: CancellationToken,
     ) -> Result<(Arc<Self>, tokio::task::JoinHandle<()>), sqlx::Error> {
-        let limits = Limits::of(config);
+        let limits = Limits::of(config, section);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let settled = Arc::new(Notify::new());
         let writer = writer::Writer::open(writer::Parts {

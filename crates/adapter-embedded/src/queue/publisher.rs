@@ -13,7 +13,7 @@ use super::{Command, Publication, Queue};
 
 /// Publishes into the log: returns once a commit with the messages is on the disk.
 ///
-/// Waits at most `embedded.publish_timeout`. All messages of a call share one commit and one fate.
+/// Waits at most `publish_timeout`. All messages of a call share one commit and one fate.
 #[derive(Debug)]
 pub(crate) struct Publisher(pub(crate) Arc<Queue>);
 
@@ -30,7 +30,8 @@ impl MessagePublisher for Publisher {
             .await
             .unwrap_or_else(|_| {
                 Err(PublishError::unavailable(format!(
-                    "the messages were not on the disk within embedded.publish_timeout of {deadline:?}"
+                    "the messages were not on the disk within {} of {deadline:?}",
+                    self.0.limits.section.publish_timeout()
                 )))
             })
             .map_err(|error| Unpublished::all(count, &error))

@@ -16,6 +16,7 @@ use super::writer::Writer;
 use crate::database::{checkpoint, shrink};
 use crate::error::chain;
 use crate::metrics::GROUP_DROPPED;
+use crate::section::Section;
 use crate::space::Footprint;
 
 /// How many free pages one statement gives back; publishing waits for it.
@@ -270,6 +271,10 @@ impl Writer {
     }
 
     fn report(&self) {
+        if self.parts.limits.section == Section::Spool {
+            // Its one reader reports what waits.
+            return;
+        }
         let head = *self.head.borrow();
         for group in self.groups.iter() {
             let name = group.name().to_owned();

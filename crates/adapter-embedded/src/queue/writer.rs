@@ -233,7 +233,7 @@ impl Writer {
         match outcome {
             Ok(Written::Nothing) => {}
             Ok(Written::Committed(trimmed)) => {
-                histogram!(COMMIT_SECONDS, "file" => "queue").record(began.elapsed());
+                histogram!(COMMIT_SECONDS, "file" => self.parts.limits.section.log()).record(began.elapsed());
                 self.committed(head, trimmed, &publications);
                 for publication in publications {
                     publication.answer(Ok(()));
@@ -275,7 +275,7 @@ impl Writer {
         let before = self.head.send_replace(head);
         if !publications.is_empty() {
             let messages = head.total().messages - before.total().messages;
-            histogram!(COMMIT_MESSAGES, "file" => "queue").record(messages as f64);
+            histogram!(COMMIT_MESSAGES, "file" => self.parts.limits.section.log()).record(messages as f64);
         }
     }
 

@@ -119,7 +119,7 @@ mod tests {
     use crate::schema::StoreMigrator;
 
     async fn database(directory: &std::path::Path) -> Database {
-        Database::open::<StoreMigrator>(directory.join("store.db"), 1 << 20)
+        Database::open::<StoreMigrator>(directory.join("store.db"), 1 << 20, "embedded.path")
             .await
             .unwrap()
     }

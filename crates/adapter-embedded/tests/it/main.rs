@@ -11,5 +11,6 @@ mod opening;
 mod reopening;
 mod round_trip;
 mod selecting;
+mod spool;
 mod support;
 mod tally;

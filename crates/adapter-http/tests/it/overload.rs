@@ -246,3 +246,135 @@ async fn no_more_connections_are_served_at_once_than_the_setting_says() {
     drop(first);
     assert_eq!(third.answer().await.unwrap().status, 200);
 }
+
+/// A server whose every place for a request but three is held by one that its publisher does not answer.
+async fn nearly_full() -> (
+    std::net::SocketAddr,
+    Arc<Gate>,
+    tokio::sync::mpsc::Receiver<usize>,
+    tokio::task::JoinSet<u16>,
+) {
+    let (gate, mut calls) = Gate::new();
+    let config = HttpConfig {
+        max_in_flight_requests: 20,
+        ..config()
+    };
+    let (address, ..) = serve(config, Arc::clone(&gate) as _, Vec::new()).await;
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..17 {
+        held.spawn(async move {
+            let critical = post(
+                "/v1/messages",
+                &["warren-severity: critical"],
+                br#"{"severity":"critical","body":"x"}"#,
+            );
+            exchange(address, &critical, false).await.unwrap().status
+        });
+        assert_eq!(calls.recv().await, Some(1));
+    }
+    (address, gate, calls, held)
+}
+
+fn one_of_each() -> String {
+    ["debug", "critical", "info", "warning", "error"]
+        .map(|severity| format!(r#"{{"severity":"{severity}","body":"x"}}"#))
+        .join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_says_it_holds_nothing_grave_is_refused_before_its_body_when_room_is_short() {
+    let (address, gate, _calls, mut held) = nearly_full().await;
+    for severity in ["debug", "info", "WARN", "error"] {
+        let mut wire = Wire::connect(address).await;
+        let head = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: w\r\nexpect: 100-continue\r\ncontent-length: 3000\r\n\
+             warren-severity: {severity}\r\n\r\n"
+        );
+        wire.send(head.as_bytes()).await;
+        // Not 100: the body is not even asked for.
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+        assert!(answer.header("retry-after").is_some());
+        assert!(
+            answer.text().contains("for critical messages"),
+            "{}",
+            answer.text()
+        );
+    }
+    let text = post(
+        "/v1/messages?severity=error",
+        &["content-type: text/plain"],
+        b"of the query",
+    );
+    assert_eq!(exchange(address, &text, false).await.unwrap().status, 503);
+    gate.open.add_permits(17);
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 202);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_says_nothing_is_sorted_and_its_critical_messages_are_taken() {
+    let padding = format!("{{\"body\":\"{}\"}}\n", "x".repeat(70_000));
+    for (body, others) in [(one_of_each(), 4), (padding + &one_of_each(), 5)] {
+        let (address, gate, mut calls, mut held) = nearly_full().await;
+        let request = post(
+            "/v1/messages",
+            &["content-type: application/x-ndjson"],
+            body.as_bytes(),
+        );
+        let sorted = tokio::spawn(async move { exchange(address, &request, false).await.unwrap() });
+        assert_eq!(calls.recv().await, Some(1), "the critical one alone");
+        gate.open.add_permits(18);
+        while let Some(status) = held.join_next().await {
+            assert_eq!(status.unwrap(), 202);
+        }
+        let answer = sorted.await.unwrap();
+        assert_eq!(answer.status, 503);
+        let told = answer.json();
+        assert_eq!(told["accepted"], 1);
+        assert_eq!(told["unpublished"].as_array().unwrap().len(), others);
+        assert!(answer.text().contains("too busy"), "{}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_full_refuses_all_and_takes_all_again_once_there_is_room() {
+    let (address, gate, mut calls, mut held) = nearly_full().await;
+    let send = |severity: &'static str| {
+        let body = format!(r#"{{"severity":"{severity}","body":"x"}}"#);
+        let request = post("/v1/messages", &[], body.as_bytes());
+        async move { exchange(address, &request, false).await.unwrap().status }
+    };
+    for _ in 0..3 {
+        held.spawn(send("critical"));
+        assert_eq!(calls.recv().await, Some(1));
+    }
+    for severity in ["critical", "debug", "error"] {
+        assert_eq!(send(severity).await, 503);
+    }
+    gate.open.add_permits(1_000);
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 202);
+    }
+    assert_eq!(send("critical").await, 202);
+    let started = Instant::now();
+    while send("debug").await != 202 {
+        assert!(started.elapsed() < Duration::from_secs(10), "debug stays out");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_names_no_severity_is_said_to() {
+    let server = TestServer::start().await;
+    let answer = server
+        .send(&post(
+            "/v1/messages",
+            &["warren-severity: loud"],
+            br#"{"body":"x"}"#,
+        ))
+        .await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("Warren-Severity"), "{}", answer.text());
+}

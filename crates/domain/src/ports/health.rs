@@ -15,6 +15,11 @@ pub trait HealthCheck: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unhealthy`] with what is the matter and what to do, fit to be shown to an operator, without secrets.
     async fn check(&self) -> Result<(), Unhealthy>;
+
+    /// Returns what an operator should know although all is well; asked right after [`HealthCheck::check`] said so.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What is the matter with a dependency.

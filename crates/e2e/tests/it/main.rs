@@ -19,6 +19,7 @@ mod operator;
 mod refusals;
 mod restart;
 mod scenarios;
+mod spool;
 mod stop;
 mod trace;
 

@@ -17,17 +17,17 @@ use warren_test_servers::{PrivatePostgres, PrivateRabbit};
 use crate::alone;
 
 /// Bounds a wait for something that takes seconds; no verdict depends on how long it takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A load without end, and what stops it.
-struct Endless {
+pub(crate) struct Endless {
     ledger: Arc<Ledger>,
     stop: CancellationToken,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Endless {
-    fn begin(seed: u64, intake: &Service) -> Self {
+    pub(crate) fn begin(seed: u64, intake: &Service) -> Self {
         let generator = Generator::new(seed, OffsetDateTime::now_utc()).with_largest_body(4 << 10);
         let ledger = Arc::new(Ledger::new(generator));
         let load = Load {
@@ -45,7 +45,7 @@ impl Endless {
     }
 
     /// Waits until clients have seen some more messages accepted.
-    async fn goes_on(&self, when: &str) {
+    pub(crate) async fn goes_on(&self, when: &str) {
         let more = self.ledger.tally().accepted + 1_000;
         let what = format!("1,000 more messages accepted {when}");
         self.ledger
@@ -64,7 +64,7 @@ impl Endless {
             .unwrap();
     }
 
-    async fn end(self) -> Arc<Ledger> {
+    pub(crate) async fn end(self) -> Arc<Ledger> {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
         self.ledger
@@ -72,16 +72,16 @@ impl Endless {
 }
 
 /// A server of this test's own; what is done to it blocks, and so happens on a thread for that.
-struct Private<S>(Arc<Mutex<S>>);
+pub(crate) struct Private<S>(Arc<Mutex<S>>);
 
 impl<S: Send + 'static> Private<S> {
-    async fn start(start: impl FnOnce() -> anyhow::Result<S> + Send + 'static) -> Self {
+    pub(crate) async fn start(start: impl FnOnce() -> anyhow::Result<S> + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(
             spawn_blocking(start).await.unwrap().unwrap(),
         )))
     }
 
-    async fn act<T: Send + 'static>(&self, act: impl FnOnce(&mut S) -> T + Send + 'static) -> T {
+    pub(crate) async fn act<T: Send + 'static>(&self, act: impl FnOnce(&mut S) -> T + Send + 'static) -> T {
         let server = Arc::clone(&self.0);
         spawn_blocking(move || act(&mut server.lock().unwrap()))
             .await

@@ -7,6 +7,7 @@ mod maintenance;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod recorder;
+mod spool;
 mod store_loop;
 mod tally;
 mod troubles;

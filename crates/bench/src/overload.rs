@@ -1,0 +1,164 @@
+//! Ten times the load that can be sustained, and clients that are slow on purpose.
+//!
+//! The load is open: requests come at their rate, whether answers come or not, and waits count from when a request was
+//! due. A request holds messages of one severity; three of four say so in `Warren-Severity`, the fourth has to be read
+//! to be known. On a machine of few cores the generator takes its part of the processor, and more of it the more it
+//! sends: what it could not send is counted, too.
+
+mod generator;
+mod report;
+mod slow;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use warren_e2e::bed::lend;
+use warren_e2e::process::peak_memory;
+
+use crate::cost::settle;
+use crate::load::{Load, Pace};
+use crate::messages;
+use crate::overload::generator::{Flood, Tally};
+use crate::overload::report::Report;
+use crate::servers::Servers;
+use crate::whole_path::with;
+
+/// How much more than what can be sustained is sent.
+const TIMES: f64 = 10.0;
+/// The share of the peak that counts as an ordinary load.
+const ORDINARY: f64 = 0.3;
+/// How long each phase but the overload lasts.
+const PHASE: Duration = Duration::from_secs(10);
+/// How many severities there are, and how often each is sent, in a hundred.
+pub(crate) const MIX: [(&str, u32); 5] = [
+    ("debug", 40),
+    ("info", 30),
+    ("warning", 15),
+    ("error", 10),
+    ("critical", 5),
+];
+
+/// How the load is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Overload {
+    pub(crate) duration: Duration,
+    pub(crate) connections: usize,
+    /// Messages in each request.
+    pub(crate) messages: usize,
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// A request that is made beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) bytes: Bytes,
+    /// Its place in [`MIX`].
+    pub(crate) severity: usize,
+}
+
+impl Overload {
+    /// Measures the peak, an ordinary load, the overload, the way back, and the ordinary load beside slow clients.
+    ///
+    /// # Errors
+    /// A server or a program failed.
+    pub(crate) async fn run(&self) -> Result<Report> {
+        let servers = Servers::find().await?;
+        lend(&servers.amqp, &servers.postgres, async |bed| {
+            bed.migrate().await?;
+            let mut ingest = with(bed.ingest()?, &self.settings).open_files(16_384);
+            let mut worker = with(bed.worker()?, &self.settings);
+            ingest.start_ready().await?;
+            worker.start_ready().await?;
+            let pids = [
+                ("ingest-api", ingest.pid().context("the intake ended")?),
+                ("store-worker", worker.pid().context("the worker ended")?),
+            ];
+            let made = requests(self.messages);
+            settle().await?;
+
+            eprintln!(
+                "  the peak: {} connections, as fast as answers come",
+                self.connections
+            );
+            let peak = Load {
+                address: ingest.address(),
+                requests: made.iter().map(|made| made.bytes.clone()).collect(),
+                messages: self.messages as u64,
+                connections: self.connections,
+                duration: PHASE,
+                most_messages: u64::MAX,
+                pace: Pace::Closed,
+            };
+            let peak = peak.run().await?;
+            let peak = peak.accepted as f64 / peak.elapsed.as_secs_f64();
+            let rate = peak / self.messages as f64;
+            let flood = |rate: f64, duration: Duration| Flood {
+                address: ingest.address(),
+                requests: made.clone(),
+                rate,
+                duration,
+            };
+            let mut report = Report::new(self, &servers, peak);
+
+            eprintln!("  an ordinary load: {:.0} requests a second", rate * ORDINARY);
+            let mut ordinary = flood(rate * ORDINARY, PHASE).run().await?;
+            report.ordinary_p99 = ordinary.accepted_wait(0.99);
+
+            eprintln!("  the overload: {:.0} requests a second", rate * TIMES);
+            report.overload = flood(rate * TIMES, self.duration).run().await?;
+
+            eprintln!("  the way back");
+            report.recovered_after = self
+                .way_back(&flood, rate * ORDINARY, report.ordinary_p99)
+                .await?;
+
+            eprintln!("  beside slow clients");
+            let slow = slow::Clients::begin(ingest.address()).await?;
+            let mut beside = flood(rate * ORDINARY, PHASE).run().await?;
+            report.beside_slow_p99 = beside.accepted_wait(0.99);
+            report.beside_slow_refused = beside.refused();
+            report.slow = slow.end().await?;
+
+            for (name, pid) in pids {
+                report.peak_memory.push((name, peak_memory(pid)?));
+            }
+            bed.wait_drained().await?;
+            ingest.stop(Duration::from_secs(30)).await?;
+            worker.stop(Duration::from_secs(30)).await?;
+            Ok(report)
+        })
+        .await
+    }
+
+    /// Puts the ordinary load on, a second at a time, until one is as it was before.
+    async fn way_back(
+        &self,
+        flood: &impl Fn(f64, Duration) -> Flood,
+        rate: f64,
+        before: Option<f64>,
+    ) -> Result<Option<u32>> {
+        for second in 1..=30 {
+            let mut tally: Tally = flood(rate, Duration::from_secs(1)).run().await?;
+            let wait = tally.accepted_wait(0.99);
+            let as_before = wait.zip(before).is_some_and(|(now, before)| now <= 2.0 * before);
+            if tally.refused() == 0 && as_before {
+                return Ok(Some(second));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Makes requests in the shares of [`MIX`], in an order that has no period of its own.
+fn requests(count: usize) -> Vec<Made> {
+    let mut made = Vec::new();
+    for (severity, (name, share)) in MIX.iter().enumerate() {
+        for n in 0..*share {
+            let bytes = messages::request_of(name, n % 4 != 3, count, u64::from(n));
+            made.push(Made { bytes, severity });
+        }
+    }
+    fastrand::Rng::with_seed(302).shuffle(&mut made);
+    made
+}

@@ -1,0 +1,146 @@
+//! What came of an overload, beside the goals.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::generator::Tally;
+use super::slow::{Closed, EACH};
+use super::{MIX, ORDINARY, Overload, TIMES};
+use crate::servers::Servers;
+
+/// Around a refusal of a `critical` request, no `debug` one may be accepted that was sent within this.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// What came of an overload.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    description: Vec<String>,
+    messages: usize,
+    /// Messages a second.
+    peak: f64,
+    pub(crate) ordinary_p99: Option<f64>,
+    pub(crate) overload: Tally,
+    /// After how many seconds of the ordinary load all was as before.
+    pub(crate) recovered_after: Option<u32>,
+    pub(crate) beside_slow_p99: Option<f64>,
+    pub(crate) beside_slow_refused: u64,
+    /// Slow heads and slow bodies.
+    pub(crate) slow: [Closed; 2],
+    pub(crate) peak_memory: Vec<(&'static str, u64)>,
+}
+
+impl Report {
+    pub(crate) fn new(overload: &Overload, servers: &Servers, peak: f64) -> Self {
+        Self {
+            description: servers.description.clone(),
+            messages: overload.messages,
+            peak,
+            ordinary_p99: None,
+            overload: Tally::default(),
+            recovered_after: None,
+            beside_slow_p99: None,
+            beside_slow_refused: 0,
+            slow: [Closed::default(); 2],
+            peak_memory: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tally = self.overload.clone();
+        let seconds = tally.elapsed.as_secs_f64();
+        let sent: u64 = tally.severities.iter().map(|of| of.sent).sum();
+        let accepted = (tally.accepted() as usize * self.messages) as f64 / seconds;
+        writeln!(
+            f,
+            "{}; {} messages a request",
+            self.description.join(", "),
+            self.messages
+        )?;
+        writeln!(
+            f,
+            "peak, as fast as answers come: {:.0} messages a second",
+            self.peak
+        )?;
+        writeln!(
+            f,
+            "overload, {TIMES} times that for {seconds:.0} s: {} requests sent, {} due and not sent, {} cut off",
+            sent, tally.unsent, tally.cut
+        )?;
+        writeln!(
+            f,
+            "| severity | sent | accepted | refused |\n| --- | --- | --- | --- |"
+        )?;
+        for ((name, _), of) in MIX.iter().zip(&tally.severities) {
+            writeln!(f, "| {name} | {} | {} | {} |", of.sent, of.accepted, of.refused)?;
+        }
+        let goal = |f: &mut fmt::Formatter<'_>, met: bool, text: String| {
+            writeln!(f, "{} {text}", if met { "[met]   " } else { "[missed]" })
+        };
+        let share = 100.0 * accepted / self.peak;
+        goal(
+            f,
+            share >= 80.0,
+            format!("accepted work: {accepted:.0} messages a second, {share:.0} % of the peak (80 %)"),
+        )?;
+        let (p50, p99) = (
+            tally.refused_wait(0.5).unwrap_or(0.0),
+            tally.refused_wait(0.99).unwrap_or(0.0),
+        );
+        goal(
+            f,
+            p99 <= 50.0,
+            format!("refusals: p50 {p50:.1} ms, p99 {p99:.1} ms (50 ms)"),
+        )?;
+        let p99 = tally.accepted_wait(0.99).unwrap_or(0.0);
+        writeln!(f, "           accepted: p99 {p99:.1} ms")?;
+        let wrong = tally.out_of_order(WINDOW);
+        goal(
+            f,
+            wrong == 0,
+            format!(
+                "{wrong} critical requests refused within {WINDOW:?} of a debug one that was accepted (0)"
+            ),
+        )?;
+        for (name, bytes) in &self.peak_memory {
+            let mib = *bytes as f64 / f64::from(1 << 20);
+            goal(f, mib <= 256.0, format!("{name}: {mib:.0} MiB at most (256 MiB)"))?;
+        }
+        let back = self.recovered_after;
+        goal(
+            f,
+            back.is_some_and(|seconds| seconds <= 10),
+            match back {
+                Some(seconds) => format!("back to normal in second {seconds} after it (10)"),
+                None => "not back to normal within 30 s (10)".to_owned(),
+            },
+        )?;
+        let (before, beside) = (
+            self.ordinary_p99.unwrap_or(0.0),
+            self.beside_slow_p99.unwrap_or(f64::MAX),
+        );
+        goal(
+            f,
+            beside <= 2.0 * before && self.beside_slow_refused == 0,
+            format!(
+                "at {:.0} % of the peak: p99 {before:.1} ms alone, {beside:.1} ms beside {EACH} slow heads and {EACH} slow \
+                 bodies, {} refused (twice, 0)",
+                ORDINARY * 100.0,
+                self.beside_slow_refused
+            ),
+        )?;
+        for (what, closed) in ["slow heads", "slow bodies"].into_iter().zip(self.slow) {
+            goal(
+                f,
+                closed.closed == EACH,
+                format!(
+                    "{what}: {} of {EACH} closed, the last after {:.1} s",
+                    closed.closed,
+                    closed.last.as_secs_f64()
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! Puts messages by while the broker is away.
+//!
+//! A spool is a durable queue of this process alone, used when the broker cannot take messages. Two ways lead through
+//! it, and a message takes one of them:
+//!
+//! - *Straight*: the broker is asked first. What it cannot take now ([`PublishError::Unavailable`]) is committed to the
+//!   spool before the client hears yes, and from then on new messages go
+//! - *through the spool*, at once, until the drain has handed the broker all that waited. So nobody waits for a broker
+//!   that is known to be away, and the drain, which tries it again and again, is the one who finds out that it is back.
+//!
+//! What is unroutable is not spooled: the broker is there, and what it lacks does not mend itself.
+//!
+//! The broker may have taken what it did not confirm in time, so a message may reach it twice, under one id: whoever
+//! stores or counts knows it by that.
+
+mod drain;
+mod health;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Gauge, gauge};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use warren_domain::ports::{GroupLag, HealthCheck, MessageConsumer, MessagePublisher, PublishError};
+use warren_domain::{Message, SeverityCounts, TraceContext};
+
+use self::drain::Drain;
+use crate::intake::publish_each;
+use crate::metrics::{SPOOLED, SPOOLING, SeverityCounters};
+
+pub use self::health::SpoolHealth;
+
+/// The ways into and out of a durable queue that this process has for itself.
+#[derive(Debug)]
+pub struct SpoolPorts {
+    /// The way in.
+    pub publisher: Arc<dyn MessagePublisher>,
+    /// The way out, of which there is one.
+    pub consumer: Box<dyn MessageConsumer>,
+    /// How much waits.
+    pub lag: Arc<dyn GroupLag>,
+    /// Whether it takes messages.
+    pub health: Arc<dyn HealthCheck>,
+}
+
+/// A spool at work; see the module's documentation.
+///
+/// Cloning is cheap; the clones share everything.
+#[derive(Clone, Debug)]
+pub struct Spool(Arc<Shared>);
+
+/// What the ways in and the drain share.
+#[derive(Debug)]
+struct Shared {
+    broker: Arc<dyn MessagePublisher>,
+    queue: Arc<dyn MessagePublisher>,
+    lag: Arc<dyn GroupLag>,
+    health: Arc<dyn HealthCheck>,
+    way: Mutex<Way>,
+    /// An outage was said in the log, and its end was not.
+    announced: AtomicBool,
+    /// Messages that the drain has taken out and the broker has not confirmed.
+    held: AtomicU64,
+    spooled: SeverityCounters,
+    active: Gauge,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Which way new messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Straight,
+    ThroughSpool {
+        /// Why the broker takes nothing, as far as is known; `None` while it takes what is drained.
+        broker: Option<String>,
+    },
+}
+
+/// What became of a call: an error as that of [`publish_each`], and how many messages are in the spool.
+pub(crate) type Published = (Result<(), Vec<Option<PublishError>>>, usize);
+
+impl Spool {
+    /// Puts a spool in front of `broker`, and begins to drain what an earlier process left in it.
+    ///
+    /// Make it after the metrics recorder is installed, within a tokio runtime: it keeps handles of counters.
+    pub async fn start(broker: Arc<dyn MessagePublisher>, ports: SpoolPorts) -> Self {
+        let waiting = match ports.lag.lag().await {
+            Ok(lag) if lag.packets == 0 => None,
+            Ok(lag) => {
+                info!(
+                    packets = lag.packets,
+                    messages = lag.messages,
+                    "the spool of an earlier run holds messages; they are drained first"
+                );
+                Some(None)
+            }
+            Err(error) => {
+                warn!(%error, "it cannot be told what the spool holds; messages pass through it until that is known");
+                Some(None)
+            }
+        };
+        let shared = Arc::new(Shared {
+            broker,
+            queue: ports.publisher,
+            lag: ports.lag,
+            health: ports.health,
+            way: Mutex::new(Way::Straight),
+            announced: AtomicBool::new(false),
+            held: AtomicU64::new(0),
+            spooled: SeverityCounters::new(SPOOLED),
+            active: gauge!(SPOOLING),
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
+        });
+        if let Some(broker) = waiting {
+            shared.set_way(Way::ThroughSpool { broker });
+        }
+        let drain = Drain::new(Arc::clone(&shared), ports.consumer);
+        let tasks = vec![
+            tokio::spawn(drain.run()),
+            tokio::spawn(drain::report(Arc::clone(&shared))),
+        ];
+        *lock(&shared.tasks) = tasks;
+        Self(shared)
+    }
+
+    /// Publishes, or puts by what the broker cannot take now.
+    pub(crate) async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Published {
+        let shared = &self.0;
+        match shared.way() {
+            Way::Straight => shared.publish_straight(messages, trace).await,
+            Way::ThroughSpool { broker } => shared.publish_through(messages, trace, broker).await,
+        }
+    }
+
+    /// Drains on while the broker takes what is drained, at most for `patience`; what is left is drained by the next
+    /// start. New messages must have ended before.
+    pub async fn stop(&self, patience: Duration) {
+        self.0.stop.cancel();
+        let tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+        let ending = async {
+            for task in tasks {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "a task of the spool ended badly");
+                }
+            }
+        };
+        if timeout(patience, ending).await.is_err() {
+            warn!("the spool was not drained within {patience:?}; the next start goes on");
+            // What they hold is given back, and the broker may have taken it: it is known by its ids.
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+    }
+}
+
+impl Shared {
+    fn way(&self) -> Way {
+        lock(&self.way).clone()
+    }
+
+    /// Sets which way new messages go; returns which one they went.
+    fn set_way(&self, way: Way) -> Way {
+        let mut now = lock(&self.way);
+        self.active.set(if way == Way::Straight { 0.0 } else { 1.0 });
+        std::mem::replace(&mut *now, way)
+    }
+
+    /// Notes that the broker takes nothing, and says so once.
+    fn broker_is_away(&self, reason: String) {
+        if !self.announced.swap(true, Ordering::Relaxed) {
+            warn!(reason, "the broker takes no messages; they are spooled");
+        }
+        self.set_way(Way::ThroughSpool { broker: Some(reason) });
+    }
+
+    /// Notes that the broker has confirmed something.
+    fn broker_takes(&self) {
+        if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Relaxed) {
+            info!("the broker takes messages again");
+        }
+    }
+
+    async fn publish_straight(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Published {
+        let mut copies: Vec<_> = messages.iter().cloned().map(Some).collect();
+        let mut errors = match publish_each(&*self.broker, messages, trace).await {
+            Ok(()) => {
+                self.broker_takes();
+                return (Ok(()), 0);
+            }
+            Err(errors) => errors,
+        };
+        let mut reason = None;
+        let (mut places, mut left) = (Vec::new(), Vec::new());
+        for (place, error) in errors.iter().enumerate() {
+            if let Some(PublishError::Unavailable { reason: why, .. }) = error {
+                reason.get_or_insert_with(|| why.clone());
+                places.push(place);
+                left.extend(copies[place].take());
+            }
+        }
+        let Some(reason) = reason else {
+            return (Err(errors), 0);
+        };
+        drop(copies);
+        self.broker_is_away(reason.clone());
+        let spooled = match self.put_by(left, trace).await {
+            Ok(()) => {
+                for place in &places {
+                    errors[*place] = None;
+                }
+                places.len()
+            }
+            Err(refused) => {
+                let mut spooled = 0;
+                for (place, refused) in places.into_iter().zip(refused) {
+                    spooled += usize::from(refused.is_none());
+                    errors[place] = refused.map(|error| both(&reason, error));
+                }
+                spooled
+            }
+        };
+        let failed = errors.iter().any(Option::is_some);
+        (if failed { Err(errors) } else { Ok(()) }, spooled)
+    }
+
+    async fn publish_through(
+        &self,
+        messages: Vec<Message>,
+        trace: Option<TraceContext>,
+        broker: Option<String>,
+    ) -> Published {
+        let count = messages.len();
+        let Some(reason) = broker else {
+            // The broker takes what is drained: should the spool be full, it takes these as well.
+            let copies = messages.clone();
+            return match self.put_by(messages, trace).await {
+                Ok(()) => (Ok(()), count),
+                Err(_) => (publish_each(&*self.broker, copies, trace).await, 0),
+            };
+        };
+        match self.put_by(messages, trace).await {
+            Ok(()) => (Ok(()), count),
+            Err(errors) => {
+                let spooled = errors.iter().filter(|error| error.is_none()).count();
+                let errors = errors.into_iter();
+                let errors = errors.map(|error| error.map(|error| both(&reason, error)));
+                (Err(errors.collect()), spooled)
+            }
+        }
+    }
+
+    /// Commits messages to the spool.
+    async fn put_by(
+        &self,
+        messages: Vec<Message>,
+        trace: Option<TraceContext>,
+    ) -> Result<(), Vec<Option<PublishError>>> {
+        let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
+        let outcome = publish_each(&*self.queue, messages, trace).await;
+        match &outcome {
+            Ok(()) => self.spooled.add(&SeverityCounts::from_iter(severities)),
+            Err(errors) => {
+                let kept = severities.into_iter().zip(errors);
+                let kept = kept.filter(|(_, error)| error.is_none());
+                self.spooled.add(&kept.map(|(severity, _)| severity).collect());
+            }
+        }
+        outcome
+    }
+}
+
+/// Says of a message that neither takes it.
+fn both(broker: &str, spool: PublishError) -> PublishError {
+    match spool {
+        PublishError::Unavailable { reason, cause } => PublishError::Unavailable {
+            reason: format!("{broker}; nor can the spool: {reason}"),
+            cause,
+        },
+        other => other,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
