@@ -6,15 +6,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{
-    Draft, Message, MessageId, MessageLimits, Rejection, SeverityCounts, Timestamp, TraceContext,
+    Draft, Message, MessageId, MessageLimits, Rejection, Severity, SeverityCounts, Timestamp, TraceContext,
 };
 
-use crate::metrics::{RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
+use crate::metrics::{PUBLISHING, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
 use crate::unabandoned::Unabandoned;
 
 /// Takes records in and says of each whether it is durable now.
@@ -112,9 +112,12 @@ impl Intake {
             let _held = (held, tracked);
             if !messages.is_empty() {
                 let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
+                // Dropped last: at no moment is a message neither here nor in the other counts.
+                let _under_way = UnderWay::new(severities.iter().copied().collect());
                 match publish(&*publisher, messages, trace).await {
                     Ok(()) => received.add(&SeverityCounts::from_iter(severities)),
                     Err(errors) => {
+                        count_unpublished(&severities, &errors);
                         let durable = severities.into_iter().zip(&errors);
                         let durable = durable.filter(|(_, error)| error.is_none());
                         received.add(&durable.map(|(severity, _)| severity).collect());
@@ -150,13 +153,36 @@ async fn publish(
             Poll::Ready(Err(Unpublished::all(count, &error)))
         })
     });
-    answer.await.map_err(|unpublished| {
-        let errors = by_place(unpublished, count);
-        for error in errors.iter().flatten() {
-            counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
+    answer.await.map_err(|unpublished| by_place(unpublished, count))
+}
+
+fn count_unpublished(severities: &[Severity], errors: &[Option<PublishError>]) {
+    for (severity, error) in severities.iter().zip(errors) {
+        if let Some(error) = error {
+            let labels = [("severity", severity.as_str()), ("verdict", verdict(error))];
+            counter!(UNPUBLISHED, &labels).increment(1);
         }
-        errors
-    })
+    }
+}
+
+/// Messages whose publisher has not answered, as a gauge shows them until this is dropped.
+struct UnderWay(SeverityCounts);
+
+impl UnderWay {
+    fn new(counts: SeverityCounts) -> Self {
+        for (severity, n) in counts.iter().filter(|(_, n)| *n > 0) {
+            gauge!(PUBLISHING, "severity" => severity.as_str()).increment(n as f64);
+        }
+        Self(counts)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        for (severity, n) in self.0.iter().filter(|(_, n)| *n > 0) {
+            gauge!(PUBLISHING, "severity" => severity.as_str()).decrement(n as f64);
+        }
+    }
 }
 
 /// Sorts the errors of a call of `count` messages by the place of their message.

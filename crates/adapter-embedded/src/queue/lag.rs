@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use warren_domain::Timestamp;
-use warren_domain::ports::{GroupLag, GroupName, Lag, Unhealthy};
+use warren_domain::ports::{GroupLag, Lag, Unhealthy};
 
 use super::{Command, Queue};
 use crate::error::chain;
@@ -16,10 +16,10 @@ use crate::error::chain;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tells how far a named group is behind.
+/// Tells how far a group is behind.
 pub(crate) struct QueueLag {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) group: GroupName,
+    pub(crate) group: String,
 }
 
 impl fmt::Debug for QueueLag {
@@ -45,7 +45,7 @@ impl QueueLag {
     async fn ask(&self) -> Result<Lag, Unhealthy> {
         let closed = || Unhealthy("the embedded queue is closed".to_owned());
         let (reply, group) = oneshot::channel();
-        let name = self.group.as_str().to_owned();
+        let name = self.group.clone();
         let command = Command::Find { name, reply };
         self.queue.commands.send(command).await.map_err(|_| closed())?;
         let group = group.await.map_err(|_| closed())?.ok_or_else(|| {
