@@ -26,6 +26,8 @@ pub(crate) struct Account {
     dead_again: SeverityCounts,
     /// Dead letters put back on their way, of all severities.
     redriven: u64,
+    /// Messages of packets that the broker gave up, of all severities; some may be stored.
+    given_up: u64,
     pub(crate) in_flight: InFlight,
 }
 
@@ -43,8 +45,9 @@ impl Account {
             &[("verdict", "unavailable")],
         );
         unknown += counted(&cut.after, "warren_amqp_republished_messages_total", &[]);
-        let redriven = cut.after.iter().chain(&cut.workers);
-        let redriven = redriven.filter_map(|page| page.sum("warren_dead_letters_redriven_total", &[]));
+        let letters = |name: &str, labels: &[(&str, &str)]| -> u64 {
+            cut.workers.iter().filter_map(|page| page.sum(name, labels)).sum()
+        };
         Ok(Self {
             accepted: [accepted(&cut.before), accepted(&cut.after)],
             publishing: counted(&cut.after, "warren_intake_publishing_messages", &[]),
@@ -54,7 +57,8 @@ impl Account {
             duplicate_again: stored("warren_store_duplicate_messages_total", "again"),
             dead_first: stored("warren_store_dead_lettered_messages_total", "first"),
             dead_again: stored("warren_store_dead_lettered_messages_total", "again"),
-            redriven: redriven.sum(),
+            redriven: letters("warren_dead_letters_redriven_total", &[]),
+            given_up: letters("warren_dead_letters_kept_total", &[("reason", "delivery_limit")]),
             in_flight: InFlight::read(cut)?,
         })
     }
@@ -117,6 +121,7 @@ impl Books {
             let during =
                 |counts: fn(&Account) -> &SeverityCounts| of(counts(end)).saturating_sub(of(counts(start)));
             let redriven = end.redriven.saturating_sub(start.redriven);
+            let given_up = end.given_up.saturating_sub(start.given_up);
             let unknown = during(|account| &account.unknown) + of(&end.publishing) + redriven;
             let inserted = during(|account| &account.inserted);
             let duplicate = [
@@ -133,7 +138,8 @@ impl Books {
             let most_accepted = of(&end.accepted[1]).saturating_sub(of(&start.accepted[0]));
             let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
             let surely_here = inserted + duplicate[0] + dead[0];
-            let least = signed(least_accepted) - signed(surely_here + duplicate[1] + dead[1] + in_flight[1]);
+            let least = signed(least_accepted)
+                - signed(surely_here + duplicate[1] + dead[1] + given_up + in_flight[1]);
             let most = signed(most_accepted + unknown + in_flight[0]) - signed(surely_here);
             Row {
                 accepted: most_accepted,
@@ -150,9 +156,12 @@ impl Books {
             row(&|counts| counts.get(severity), in_flight)
         });
         let in_flight = [start, end].map(|account| account.in_flight.all);
+        let mut total = row(&SeverityCounts::total, in_flight);
+        // Which severities they are of, nobody counts.
+        total.dead += end.given_up.saturating_sub(start.given_up);
         Self {
             rows,
-            total: row(&SeverityCounts::total, in_flight),
+            total,
             in_flight: end.in_flight,
         }
     }
@@ -305,5 +314,14 @@ mod tests {
     fn dead_letters_that_were_put_back_explain_a_surplus() {
         let worker = inserted(105) + "warren_dead_letters_redriven_total 5\n";
         assert_eq!(verdict(&accepted(100), &worker).0, Finding::Within(0));
+    }
+
+    #[test]
+    fn dead_letters_of_the_brokers_own_are_not_missing() {
+        let given_up = |n| format!("warren_dead_letters_kept_total{{reason=\"delivery_limit\"}} {n}\n");
+        let books = |worker: String| Books::of(&Account::default(), &account(&accepted(100), &worker));
+        assert_eq!(books(inserted(95) + &given_up(5)).verdict().0, Finding::Within(5));
+        assert_eq!(books(inserted(94) + &given_up(5)).verdict().0, Finding::Lost(1));
+        assert_eq!(books(inserted(95) + &given_up(5)).total.dead, 5);
     }
 }

@@ -68,6 +68,10 @@ fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Page> {
     Ok(page)
 }
 
+async fn ask(programs: &[Program]) -> Result<Vec<Page>> {
+    try_join_all(programs.iter().map(Program::ask)).await
+}
+
 /// The programs whose books are looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
@@ -94,14 +98,6 @@ impl Cut {
     /// # Errors
     /// One of them does not answer.
     pub(crate) async fn take(programs: &Programs) -> Result<Self> {
-        let ask = |programs: &[Program]| {
-            try_join_all(
-                programs
-                    .to_vec()
-                    .into_iter()
-                    .map(|p| async move { p.ask().await }),
-            )
-        };
         Ok(Self {
             before: ask(&programs.ingests).await?,
             workers: ask(&programs.workers).await?,

@@ -80,14 +80,13 @@ impl Closed {
                 grouped(most)
             ),
             Finding::Within(most) => format!(
-                "holds within {}: so many could be missing {of}, no more, as long as messages are in flight and \
-                 outcomes unknown",
+                "holds within {}: so many could be missing {of}, no more, as far as is known; messages are in \
+                 flight, came again, or have an unknown outcome",
                 grouped(most)
             ),
             Finding::Lost(least) => format!(
-                "LOST at least {} {of}: accepted, and neither stored, nor a duplicate, nor a dead letter of the \
-                 store's, nor in flight. Look for a queue that was purged or deleted, for dead letters at the \
-                 broker's delivery limit, which no program counts, and for a worker that was not named",
+                "LOST at least {} {of}: accepted, and neither stored, nor a duplicate, nor a dead letter, nor in \
+                 flight. Look for a queue that was purged or deleted, and for a worker that was not named",
                 grouped(least)
             ),
             Finding::Surplus(more) => format!(
