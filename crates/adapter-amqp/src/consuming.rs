@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
 use crate::lag::{Answering, ready};
-use crate::metrics::ConsumeMetrics;
+use crate::metrics::{ConsumeMetrics, Unsettled};
 use crate::quarantine::Quarantine;
 use crate::reader::Reader;
 use crate::settlement::{Decision, Letters, Session};
@@ -206,6 +206,7 @@ impl Consuming {
         let born = Instant::now();
         let (decisions, decided) = mpsc::channel(usize::from(self.prefetch) + 16);
         let lost = CancellationToken::new();
+        let unsettled = Arc::new(Unsettled::new());
         let reader = Reader {
             messages,
             session: Arc::new(Session {
@@ -217,11 +218,13 @@ impl Consuming {
             out: self.out.clone(),
             closing: self.closing.clone(),
             metrics: Arc::clone(&self.metrics),
+            unsettled: Arc::clone(&unsettled),
         };
         let mut reader = tokio::spawn(reader.run());
-        let mut settler = Settler::new(channel, self.requeue_pause);
+        let mut settler = Settler::new(channel, self.requeue_pause, Arc::clone(&unsettled));
         let end = self.settle(link, &mut settler, decided, &mut reader, &lost).await;
         lost.cancel();
+        unsettled.gone();
         reader.abort();
         self.answering.give_up();
         if settler.settled > 0 || born.elapsed() >= Quarantine::YOUTH {

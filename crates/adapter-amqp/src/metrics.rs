@@ -1,5 +1,6 @@
 //! What is counted.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{
@@ -74,6 +75,21 @@ pub fn describe_metrics() {
         "Messages delivered by RabbitMQ that may have been delivered before, by severity"
     );
     describe_counter!(
+        "warren_amqp_republished_messages_total",
+        Unit::Count,
+        "Messages published again because their confirm was lost, which may have arrived twice; by severity"
+    );
+    describe_gauge!(
+        "warren_amqp_packet_max_messages",
+        Unit::Count,
+        "The most messages of a packet that this program publishes"
+    );
+    describe_gauge!(
+        "warren_amqp_unsettled_packets",
+        Unit::Count,
+        "Packets delivered by RabbitMQ and not settled yet"
+    );
+    describe_counter!(
         "warren_dead_letters_total",
         Unit::Count,
         "Dead letters written, by reason"
@@ -88,6 +104,7 @@ pub(crate) struct PublishMetrics {
     confirm_seconds: Histogram,
     pub(crate) unconfirmed_packets: Gauge,
     published_messages: [Counter; 5],
+    republished_messages: [Counter; 5],
 }
 
 impl PublishMetrics {
@@ -99,12 +116,16 @@ impl PublishMetrics {
             confirm_seconds: histogram!("warren_amqp_confirm_seconds", "role" => role),
             unconfirmed_packets: gauge!("warren_amqp_unconfirmed_packets", "role" => role),
             published_messages: by_severity("warren_amqp_published_messages_total"),
+            republished_messages: by_severity("warren_amqp_republished_messages_total"),
         }
     }
 
-    pub(crate) fn published(&self, messages: usize) {
+    pub(crate) fn published(&self, packet: &Packet) {
         self.packets.increment(1);
-        self.packet_messages.record(messages as f64);
+        self.packet_messages.record(packet.messages as f64);
+        if let (2.., Address::Messages { severity, .. }) = (packet.attempts, &packet.address) {
+            self.republished_messages[severity.index()].increment(packet.messages as u64);
+        }
     }
 
     pub(crate) fn confirmed(&self, after: Duration) {
@@ -153,6 +174,44 @@ impl ConsumeMetrics {
             if redelivered {
                 self.redelivered[index].increment(count);
             }
+        }
+    }
+}
+
+/// How many packets of one connection are unsettled, as the gauge shows it until the connection is gone.
+pub(crate) struct Unsettled {
+    gauge: Gauge,
+    /// `None` once the connection is gone: what is settled after that was never told to the broker.
+    packets: Mutex<Option<u64>>,
+}
+
+impl Unsettled {
+    pub(crate) fn new() -> Self {
+        let gauge = gauge!("warren_amqp_unsettled_packets");
+        gauge.set(0.0);
+        Self {
+            gauge,
+            packets: Mutex::new(Some(0)),
+        }
+    }
+
+    pub(crate) fn delivered(&self) {
+        self.change(|packets| Some(packets.saturating_add(1)));
+    }
+
+    pub(crate) fn settled(&self) {
+        self.change(|packets| Some(packets.saturating_sub(1)));
+    }
+
+    pub(crate) fn gone(&self) {
+        self.change(|_| None);
+    }
+
+    fn change(&self, change: impl FnOnce(u64) -> Option<u64>) {
+        let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = *packets {
+            *packets = change(now);
+            self.gauge.set(packets.unwrap_or(0) as f64);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metrics::gauge;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -183,6 +184,7 @@ impl Sender {
             staged: VecDeque::new(),
             again: VecDeque::new(),
         };
+        gauge!("warren_amqp_packet_max_messages").set(packet.messages as f64);
         let tasks = TaskTracker::new();
         tasks.spawn(writing.run());
         tasks.close();

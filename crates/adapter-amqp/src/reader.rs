@@ -15,7 +15,7 @@ use warren_domain::ports::{DeadLetterReason, Delivery};
 use crate::acks::Verdict;
 use crate::consuming::Yielded;
 use crate::dead_letters::{Letter, Origin, undecodable};
-use crate::metrics::ConsumeMetrics;
+use crate::metrics::{ConsumeMetrics, Unsettled};
 use crate::packet::{self, Decoded};
 use crate::settlement::{Decision, PacketSettlement, Session};
 
@@ -28,6 +28,7 @@ pub(crate) struct Reader {
     pub(crate) out: mpsc::Sender<Yielded>,
     pub(crate) closing: CancellationToken,
     pub(crate) metrics: Arc<ConsumeMetrics>,
+    pub(crate) unsettled: Arc<Unsettled>,
 }
 
 /// How many packets are decoded at a time, on as many threads as the runtime has; beside those that are decoded and wait.
@@ -126,6 +127,7 @@ impl Reader {
                     None => open = false,
                     Some(message) => {
                         let Some(raw) = Raw::of(message) else { continue };
+                        self.unsettled.delivered();
                         if self.closing.is_cancelled() {
                             self.give_back(raw.deliver.delivery_tag());
                         } else {

@@ -1,12 +1,14 @@
 //! Tells the broker what is settled on one channel.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amqprs::channel::{BasicAckArguments, BasicNackArguments, Channel};
 use tokio::time::{Instant, timeout};
 
 use crate::acks::{Acks, Settling, Verdict};
+use crate::metrics::Unsettled;
 use crate::settlement::Decision;
 
 /// How long acknowledgements wait behind a gap for it to close, before they are told one by one.
@@ -29,6 +31,7 @@ pub(crate) struct Settler {
     /// Deliveries to be given back, and when.
     pub(crate) requeue_later: BTreeSet<(Instant, u64)>,
     requeue_pause: Duration,
+    unsettled: Arc<Unsettled>,
     /// The consumer is closing: what is given back is told last.
     pub(crate) closing: bool,
     /// Deliveries to be given back when everything else is settled.
@@ -41,7 +44,7 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub(crate) fn new(channel: Channel, requeue_pause: Duration) -> Self {
+    pub(crate) fn new(channel: Channel, requeue_pause: Duration, unsettled: Arc<Unsettled>) -> Self {
         Self {
             channel,
             acks: Acks::new(),
@@ -49,6 +52,7 @@ impl Settler {
             tell_rest_at: None,
             requeue_later: BTreeSet::new(),
             requeue_pause,
+            unsettled,
             closing: false,
             give_back_last: Vec::new(),
         }
@@ -57,6 +61,9 @@ impl Settler {
     /// Notes decisions, and tells the broker what can be told in one frame.
     pub(crate) async fn decide(&mut self, decisions: impl Iterator<Item = Decision>) -> Result<(), String> {
         for decision in decisions {
+            if let Decision::Settle(..) = decision {
+                self.unsettled.settled();
+            }
             match decision {
                 Decision::Settle(tag, Verdict::Requeue) if self.closing => self.give_back_last.push(tag),
                 Decision::Settle(tag, verdict) => {
@@ -104,6 +111,7 @@ impl Settler {
         let now = Instant::now();
         while let Some(due) = self.requeue_later.first().copied().filter(|(at, _)| *at <= now) {
             self.requeue_later.remove(&due);
+            self.unsettled.settled();
             let (_, tag) = due;
             if let Some(settling) = self.acks.decide(tag, Verdict::Requeue) {
                 self.tell(settling).await?;

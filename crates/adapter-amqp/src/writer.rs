@@ -443,7 +443,7 @@ impl Writing {
             }
             packet.attempts += 1;
             packet.published = Some((Instant::now(), number));
-            self.metrics.published(packet.messages);
+            self.metrics.published(&packet);
             // Noted before it is published: whatever happens next, it may be on its way.
             flight.confirms.push(packet);
             let published = match link.channel() {

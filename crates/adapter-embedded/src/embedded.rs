@@ -19,6 +19,7 @@ use crate::error::{OpenError, chain};
 use crate::health::{Condition, EmbeddedHealth, StoreHealth};
 use crate::metrics::BYTES;
 use crate::queue::Queue;
+use crate::queue::STORE_GROUP;
 use crate::queue::consumer::{Consumer, Reading};
 use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
@@ -161,6 +162,14 @@ impl Embedded {
         Arc::new(QueueLag {
             queue: Arc::clone(&self.queue),
             group: group.as_str().to_owned(),
+        })
+    }
+
+    /// Returns what tells how far the store is behind: exact in messages and in their age.
+    pub fn store_lag(&self) -> Arc<dyn GroupLag> {
+        Arc::new(QueueLag {
+            queue: Arc::clone(&self.queue),
+            group: STORE_GROUP.to_owned(),
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use amqprs::channel::{Channel, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments};
+use amqprs::channel::{
+    Channel, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments, QueuePurgeArguments,
+};
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use anyhow::{Context as _, Result};
 use tokio::time::timeout;
@@ -74,6 +76,19 @@ impl Topology {
             .flatten()
             .map(|(_, count, _)| count)
             .with_context(|| format!("the broker has no queue {name}"))?;
+        close(connection, channel).await;
+        Ok(count)
+    }
+
+    /// Throws away what waits in `<prefix>.<queue>`, not what a consumer holds; returns how many AMQP messages that were.
+    ///
+    /// # Errors
+    /// The broker does not answer, or has no such queue.
+    pub async fn purge(&self, queue: &str) -> Result<u32> {
+        let (connection, channel) = open(&self.url).await?;
+        let name = format!("{}.{queue}", self.prefix);
+        let purged = timeout(DEADLINE, channel.queue_purge(QueuePurgeArguments::new(&name))).await?;
+        let count = purged?.with_context(|| format!("the broker does not say what it purged from {name}"))?;
         close(connection, channel).await;
         Ok(count)
     }

@@ -12,11 +12,11 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::Instant;
 use tracing::{error, info};
-use warren_domain::Message;
 use warren_domain::ports::{MessageStore, StoreError, Unhealthy};
+use warren_domain::{Message, SeverityCounts};
 
 use crate::WorkerConfig;
-use crate::metrics::{BREAKER_OPEN, BREAKER_TRIPS, DUPLICATES, STORED, count_by_severity};
+use crate::metrics::{BREAKER_OPEN, BREAKER_TRIPS, DUPLICATES, STORED, count_by_delivery, count_by_severity};
 
 /// How far back the share of refused rows is looked at.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -158,7 +158,7 @@ impl Breaker {
         match outcome {
             Ok(stored) => {
                 count_by_severity(STORED, &stored.inserted);
-                count_by_severity(DUPLICATES, &stored.duplicates);
+                count_by_delivery(DUPLICATES, &SeverityCounts::default(), &stored.duplicates);
                 self.with(|state| {
                     if let Some(open) = state.open.take() {
                         let seconds = open.since.elapsed().as_secs_f64();

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metrics::Gauge;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info, warn};
+use warren_domain::Severity;
 use warren_domain::ports::{Cause, MessageConsumer, Refused, Unhealthy};
-use warren_domain::{Message, SeverityCounts};
 #[cfg(feature = "planted-bugs")]
 use warren_planted::{Bug, planted};
 
-use crate::gather::Batch;
+use crate::gather::{Batch, Dead, HeldGauges};
 use crate::health::{Paused, WorkerHealth};
 use crate::outage::{GaveUp, Outage};
 use crate::{Backoff, WorkerConfig};
@@ -39,10 +40,13 @@ pub(crate) trait Effect: fmt::Debug + Send + Sync + 'static {
 
     /// Lets every message have its effect, and waits with `outage` for what it needs; returns the messages that
     /// will never have it, by ascending place.
-    async fn apply(&self, messages: &[Message], outage: Outage) -> Result<Vec<Refused>, GaveUp>;
+    async fn apply(&self, batch: &Batch, outage: Outage) -> Result<Vec<Refused>, GaveUp>;
+
+    /// Returns what shows how many messages of a severity are held; nothing, where nobody asks.
+    fn held(&self, severity: Severity) -> Gauge;
 
     /// Counts what is durably a dead letter.
-    fn dead_lettered(&self, dead: &SeverityCounts);
+    fn dead_lettered(&self, dead: &Dead);
 
     /// Counts deliveries that had their effect and come again all the same.
     fn unsettled(&self, deliveries: usize);
@@ -55,6 +59,7 @@ type Subscribe = dyn Fn() -> Result<Box<dyn MessageConsumer>, Cause> + Send + Sy
 pub(crate) struct ConsumeLoop<E> {
     subscribe: Box<Subscribe>,
     effect: Arc<E>,
+    held: HeldGauges,
     config: WorkerConfig,
     health: WorkerHealth,
 }
@@ -132,6 +137,7 @@ impl<E: Effect> ConsumeLoop<E> {
     ) -> Self {
         Self {
             subscribe: Box::new(subscribe),
+            held: HeldGauges::new(|severity| effect.held(severity)),
             effect: Arc::new(effect),
             config,
             health,
@@ -214,7 +220,7 @@ impl<E: Effect> ConsumeLoop<E> {
         stop: &CancellationToken,
     ) -> Ended {
         let mut under_way = JoinSet::new();
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(&self.held);
         let mut due_at = Instant::now();
         let ended = loop {
             let full = batch.is_full(&self.config);
@@ -226,7 +232,8 @@ impl<E: Effect> ConsumeLoop<E> {
             let due = !batch.is_empty() && apply_at <= Instant::now();
             // While as many are under way as may be, the batch goes on growing up to its limits.
             if due && under_way.len() < self.config.batches_in_flight {
-                under_way.spawn(self.apply_batch(std::mem::take(&mut batch)));
+                let next = Batch::new(&self.held);
+                under_way.spawn(self.apply_batch(std::mem::replace(&mut batch, next)));
                 continue;
             }
             tokio::select! {
@@ -278,15 +285,18 @@ impl<E: Effect> ConsumeLoop<E> {
         let patience = self.config.give_back_after;
         let outage = Outage::new(E::NEEDS, self.health.clone(), self.backoff(), patience);
         let span = effect.span(batch.messages.len(), &batch.links());
+        #[cfg(feature = "planted-bugs")]
+        let held = self.held.clone();
         let apply = async move {
             #[cfg(feature = "planted-bugs")]
             if planted(Bug::AckBeforeCommit) {
-                let messages = batch.messages.clone();
+                let mut unsettled = Batch::new(&held);
+                unsettled.messages.clone_from(&batch.messages);
                 batch.settle(Vec::new()).await;
-                effect.apply(&messages, outage).await.ok();
+                effect.apply(&unsettled, outage).await.ok();
                 return Outcome::Settled;
             }
-            let refused = match effect.apply(&batch.messages, outage).await {
+            let refused = match effect.apply(&batch, outage).await {
                 Ok(refused) => refused,
                 #[cfg(feature = "planted-bugs")]
                 Err(_) if planted(Bug::RequeueOnDatabaseError) => return Outcome::Settled,

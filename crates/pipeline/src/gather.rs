@@ -1,28 +1,112 @@
 //! Gathers deliveries into a batch.
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 
+use metrics::Gauge;
 use serde_json::Value;
 use warren_domain::ports::{Delivery, Refused, SettleError};
-use warren_domain::{Message, SeverityCounts};
+use warren_domain::{Message, Severity, SeverityCounts};
 
 use crate::WorkerConfig;
 
 /// How many requests a batch is linked to; a batch of small requests has thousands.
 const MAX_LINKS: usize = 16;
 
+/// How many messages a loop holds, by severity: one gauge each.
+#[derive(Clone)]
+pub(crate) struct HeldGauges(Arc<[Gauge; 5]>);
+
+impl HeldGauges {
+    /// Sets all of them to nothing.
+    pub(crate) fn new(of: impl FnMut(Severity) -> Gauge) -> Self {
+        let gauges = Severity::ALL.map(of);
+        gauges.iter().for_each(|gauge| gauge.set(0.0));
+        Self(Arc::new(gauges))
+    }
+}
+
+/// What a batch holds, as the gauges show it until it is dropped.
+struct Held {
+    counts: SeverityCounts,
+    gauges: HeldGauges,
+}
+
+impl Held {
+    fn add(&mut self, messages: &[Message]) {
+        let more: SeverityCounts = messages.iter().map(|message| message.severity).collect();
+        for ((_, n), gauge) in more.iter().zip(self.gauges.0.iter()).filter(|((_, n), _)| *n > 0) {
+            gauge.increment(n as f64);
+        }
+        self.counts += more;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for ((_, n), gauge) in self.counts.iter().zip(self.gauges.0.iter()) {
+            gauge.decrement(n as f64);
+        }
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.counts.fmt(f)
+    }
+}
+
 /// Deliveries that have their effect together, and their messages in one slice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     /// Every message, in the order of the deliveries.
     pub(crate) messages: Vec<Message>,
+    /// Which of them may have had their effect before, ascending.
+    redelivered: Vec<Range<usize>>,
+    held: Held,
     /// The deliveries, their messages moved out, and where each one's messages begin.
     deliveries: Vec<(usize, Delivery)>,
     bytes: u64,
 }
 
+/// What is durably a dead letter, by whether its delivery may have been handled before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dead {
+    pub(crate) first: SeverityCounts,
+    pub(crate) again: SeverityCounts,
+}
+
 impl Batch {
+    pub(crate) fn new(gauges: &HeldGauges) -> Self {
+        Self {
+            messages: Vec::new(),
+            redelivered: Vec::new(),
+            held: Held {
+                counts: SeverityCounts::default(),
+                gauges: gauges.clone(),
+            },
+            deliveries: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Counts those messages of a part that may have had their effect before.
+    pub(crate) fn redelivered_in(&self, part: &Range<usize>) -> SeverityCounts {
+        let within = |range: &Range<usize>| range.start.max(part.start)..range.end.min(part.end);
+        let ranges = self.redelivered.iter().map(within);
+        let messages = ranges
+            .filter(|range| !range.is_empty())
+            .flat_map(|range| &self.messages[range]);
+        messages.map(|message| message.severity).collect()
+    }
+
     pub(crate) fn push(&mut self, mut delivery: Delivery) {
+        self.held.add(&delivery.messages);
+        let end = self.messages.len() + delivery.messages.len();
+        if delivery.redelivered {
+            self.redelivered.push(self.messages.len()..end);
+        }
         self.bytes += delivery.messages.iter().map(weight).sum::<u64>();
         let begin = self.messages.len();
         self.messages.append(&mut delivery.messages);
@@ -59,7 +143,7 @@ impl Batch {
     /// Acknowledges every delivery; `refused` counts places among all messages, ascending.
     ///
     /// Returns what is durably a dead letter now, and why deliveries were not settled; those come again.
-    pub(crate) async fn settle(self, refused: Vec<Refused>) -> (SeverityCounts, Vec<SettleError>) {
+    pub(crate) async fn settle(self, refused: Vec<Refused>) -> (Dead, Vec<SettleError>) {
         let mut refused = refused.into_iter().peekable();
         let end = self.messages.len();
         let ends = self
@@ -69,7 +153,7 @@ impl Batch {
             .skip(1)
             .chain([end])
             .collect::<Vec<_>>();
-        let (mut dead, mut failures) = (SeverityCounts::default(), Vec::new());
+        let (mut dead, mut failures) = (Dead::default(), Vec::new());
         for ((begin, delivery), end) in self.deliveries.into_iter().zip(ends) {
             let mut mine = Vec::new();
             while let Some(refused) = refused.next_if(|refused| refused.index < end) {
@@ -82,8 +166,13 @@ impl Batch {
                 .iter()
                 .map(|refused| self.messages[begin + refused.index].severity)
                 .collect();
+            let counts = if delivery.redelivered {
+                &mut dead.again
+            } else {
+                &mut dead.first
+            };
             match delivery.ack_except(mine).await {
-                Ok(()) => dead += refused_here,
+                Ok(()) => *counts += refused_here,
                 Err(failure) => failures.push(failure),
             }
         }
@@ -136,7 +225,7 @@ mod tests {
     }
 
     fn batch(traces: impl IntoIterator<Item = u64>) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(&HeldGauges::new(|_| Gauge::noop()));
         for n in traces {
             batch.push(Delivery {
                 messages: Vec::new(),

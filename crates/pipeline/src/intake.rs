@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
@@ -15,7 +15,7 @@ use warren_domain::{
     SeverityCounts, Timestamp, TraceContext,
 };
 
-use crate::metrics::{KEYED, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
+use crate::metrics::{KEYED, PUBLISHING, RECEIVED, REJECTED, SeverityCounters, UNPUBLISHED};
 use crate::recent_keys::RecentKeys;
 use crate::spool::Spool;
 use crate::unabandoned::Unabandoned;
@@ -62,8 +62,11 @@ impl Prepared {
         let errors: Vec<_> = (self.messages.iter())
             .map(|message| (message.severity < lowest).then(|| error.clone()))
             .collect();
-        let refused = errors.iter().flatten().count();
-        counter!(UNPUBLISHED, "verdict" => "overload").increment(refused as u64);
+        for severity in self.messages.iter().map(|message| message.severity) {
+            if severity < lowest {
+                count_unpublished(severity, "overload");
+            }
+        }
         self.messages.retain(|message| message.severity >= lowest);
         self.receipt.move_out(errors);
     }
@@ -168,6 +171,8 @@ impl Intake {
             let _held = (held, tracked);
             if !messages.is_empty() {
                 let severities: Vec<_> = messages.iter().map(|message| message.severity).collect();
+                // Dropped last: at no moment is a message neither here nor in the other counts.
+                let _under_way = UnderWay::new(severities.iter().copied().collect());
                 let published = match spool {
                     Some(spool) => {
                         let (published, spooled) = spool.publish(messages, trace).await;
@@ -179,8 +184,10 @@ impl Intake {
                 match published {
                     Ok(()) => received.add(&SeverityCounts::from_iter(severities)),
                     Err(errors) => {
-                        for error in errors.iter().flatten() {
-                            counter!(UNPUBLISHED, "verdict" => verdict(error)).increment(1);
+                        for (severity, error) in severities.iter().zip(&errors) {
+                            if let Some(error) = error {
+                                count_unpublished(*severity, verdict(error));
+                            }
                         }
                         let durable = severities.into_iter().zip(&errors);
                         let durable = durable.filter(|(_, error)| error.is_none());
@@ -218,6 +225,30 @@ pub(crate) async fn publish_each(
         })
     });
     answer.await.map_err(|unpublished| by_place(unpublished, count))
+}
+
+fn count_unpublished(severity: Severity, verdict: &'static str) {
+    counter!(UNPUBLISHED, "severity" => severity.as_str(), "verdict" => verdict).increment(1);
+}
+
+/// Messages whose publisher has not answered, as a gauge shows them until this is dropped.
+struct UnderWay(SeverityCounts);
+
+impl UnderWay {
+    fn new(counts: SeverityCounts) -> Self {
+        for (severity, n) in counts.iter().filter(|(_, n)| *n > 0) {
+            gauge!(PUBLISHING, "severity" => severity.as_str()).increment(n as f64);
+        }
+        Self(counts)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        for (severity, n) in self.0.iter().filter(|(_, n)| *n > 0) {
+            gauge!(PUBLISHING, "severity" => severity.as_str()).decrement(n as f64);
+        }
+    }
 }
 
 /// Sorts the errors of a call of `count` messages by the place of their message.

@@ -10,6 +10,7 @@
 //! - [`dead_letters::DeadLetterJobs`] removes a dead letter only after the broker has its message again;
 //! - nothing here holds more than its settings say, and every wait ends.
 
+mod backlog;
 mod breaker;
 pub mod config;
 mod consume_loop;
@@ -28,6 +29,7 @@ pub mod tally;
 mod unabandoned;
 mod write;
 
+pub use backlog::watch_backlog;
 pub use config::{IntakeConfig, MaintenanceConfig, WorkerConfig};
 pub use health::WorkerHealth;
 pub use intake::{Intake, Prepared, Receipt};

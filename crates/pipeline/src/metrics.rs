@@ -8,6 +8,7 @@ use warren_domain::{Severity, SeverityCounts};
 pub(crate) const RECEIVED: &str = "warren_intake_accepted_messages_total";
 pub(crate) const KEYED: &str = "warren_intake_keyed_messages_total";
 pub(crate) const REJECTED: &str = "warren_intake_rejected_messages_total";
+pub(crate) const PUBLISHING: &str = "warren_intake_publishing_messages";
 pub(crate) const UNPUBLISHED: &str = "warren_intake_unpublished_messages_total";
 pub(crate) const SPOOLED: &str = "warren_spool_spooled_messages_total";
 pub(crate) const DRAINED: &str = "warren_spool_drained_messages_total";
@@ -19,6 +20,9 @@ pub(crate) const DUPLICATES: &str = "warren_store_duplicate_messages_total";
 pub(crate) const REPEATED: &str = "warren_store_idempotency_repeats_total";
 pub(crate) const CONFLICTING: &str = "warren_store_idempotency_conflicts_total";
 pub(crate) const DEAD: &str = "warren_store_dead_lettered_messages_total";
+pub(crate) const HELD: &str = "warren_store_held_messages";
+pub(crate) const BACKLOG_PACKETS: &str = "warren_store_backlog_packets";
+pub(crate) const BACKLOG_MESSAGES: &str = "warren_store_backlog_messages";
 pub(crate) const BATCH_MESSAGES: &str = "warren_store_batch_messages";
 pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
 pub(crate) const DELAY_SECONDS: &str = "warren_store_delay_seconds";
@@ -51,7 +55,8 @@ pub fn describe_metrics() {
     describe_counter!(
         UNPUBLISHED,
         Unit::Count,
-        "Valid messages not known to be durable, by verdict (unavailable, unroutable, refused, overload)"
+        "Valid messages not known to be durable, by severity and verdict (unavailable: may have arrived all the same, \
+         unroutable, refused, overload: surely not)"
     );
     describe_counter!(
         SPOOLED,
@@ -78,6 +83,26 @@ pub fn describe_metrics() {
         Unit::Count,
         "1 while new messages pass through the spool, else 0"
     );
+    describe_gauge!(
+        PUBLISHING,
+        Unit::Count,
+        "Messages handed to the publisher that has not answered yet, by severity"
+    );
+    describe_gauge!(
+        HELD,
+        Unit::Count,
+        "Messages delivered to the store loop and not settled yet, by severity"
+    );
+    describe_gauge!(
+        BACKLOG_PACKETS,
+        Unit::Count,
+        "Packets that wait for a store loop, read every second; not those that were delivered"
+    );
+    describe_gauge!(
+        BACKLOG_MESSAGES,
+        Unit::Count,
+        "Messages that wait for a store loop, where the broker can tell"
+    );
     describe_counter!(
         STORED,
         Unit::Count,
@@ -86,7 +111,8 @@ pub fn describe_metrics() {
     describe_counter!(
         DUPLICATES,
         Unit::Count,
-        "Messages that were stored already, by severity"
+        "Messages that were stored already, by severity and delivery (first: it was sent or published twice; again: \
+         its delivery may be a repetition)"
     );
     describe_counter!(
         REPEATED,
@@ -101,7 +127,8 @@ pub fn describe_metrics() {
     describe_counter!(
         DEAD,
         Unit::Count,
-        "Messages the store refused, now dead letters, by severity"
+        "Messages the store refused, now dead letters, by severity and delivery (first; again: its delivery may be a \
+         repetition)"
     );
     describe_histogram!(
         BATCH_MESSAGES,
@@ -155,6 +182,15 @@ pub(crate) fn count_by_severity(name: &'static str, counts: &SeverityCounts) {
     for (severity, n) in counts.iter() {
         if n > 0 {
             counter!(name, "severity" => severity.as_str()).increment(n);
+        }
+    }
+}
+
+/// Adds counts to one counter for each severity, and for whether the delivery was the first one or came again.
+pub(crate) fn count_by_delivery(name: &'static str, first: &SeverityCounts, again: &SeverityCounts) {
+    for (delivery, counts) in [("first", first), ("again", again)] {
+        for (severity, n) in counts.iter().filter(|(_, n)| *n > 0) {
+            counter!(name, "severity" => severity.as_str(), "delivery" => delivery).increment(n);
         }
     }
 }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info_span};
 use warren_domain::ports::{Cause, HealthCheck, MessageConsumer, MessageStore, Refused, Unhealthy};
-use warren_domain::{Message, SeverityCounts, Timestamp};
+use warren_domain::{Severity, Timestamp};
 
 use crate::WorkerConfig;
 use crate::breaker::Breaker;
 use crate::consume_loop::{ConsumeLoop, Effect};
+use crate::gather::{Batch, Dead};
 use crate::health::WorkerHealth;
-use crate::metrics::{BATCH_MESSAGES, DEAD, DELAY_SECONDS, PAUSED, UNSETTLED, count_by_severity};
+use crate::metrics::{BATCH_MESSAGES, DEAD, DELAY_SECONDS, HELD, PAUSED, UNSETTLED, count_by_delivery};
 use crate::outage::{GaveUp, Outage};
 use crate::write::write;
 
@@ -82,17 +83,22 @@ impl Effect for Storing {
         info_span!("store_batch", messages, links)
     }
 
-    async fn apply(&self, messages: &[Message], outage: Outage) -> Result<Vec<Refused>, GaveUp> {
+    async fn apply(&self, batch: &Batch, outage: Outage) -> Result<Vec<Refused>, GaveUp> {
+        let messages = &batch.messages;
         histogram!(BATCH_MESSAGES).record(messages.len() as f64);
-        let refused = write(&*self.store, &self.breaker, messages, outage).await?;
+        let refused = write(&*self.store, &self.breaker, batch, outage).await?;
         if let Some(oldest) = messages.iter().map(|message| message.received_at).min() {
             histogram!(DELAY_SECONDS).record(age(oldest).as_secs_f64());
         }
         Ok(refused)
     }
 
-    fn dead_lettered(&self, dead: &SeverityCounts) {
-        count_by_severity(DEAD, dead);
+    fn held(&self, severity: Severity) -> Gauge {
+        gauge!(HELD, "severity" => severity.as_str())
+    }
+
+    fn dead_lettered(&self, dead: &Dead) {
+        count_by_delivery(DEAD, &dead.first, &dead.again);
     }
 
     fn unsettled(&self, deliveries: usize) {

@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use metrics::{counter, histogram};
 use tracing::{error, warn};
-use warren_domain::Message;
 use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError, Unhealthy};
+use warren_domain::{Severity, SeverityCounts};
 
 use crate::breaker::{Breaker, Fate};
-use crate::metrics::{BATCH_SECONDS, CONFLICTING, DUPLICATES, REPEATED, RETRIES, STORED, count_by_severity};
+use crate::gather::Batch;
+use crate::metrics::{
+    BATCH_SECONDS, CONFLICTING, DUPLICATES, REPEATED, RETRIES, STORED, count_by_delivery, count_by_severity,
+};
 use crate::outage::{GaveUp, Outage};
 
 /// Stores every message that the store takes; returns the others, by ascending place.
@@ -19,9 +22,10 @@ use crate::outage::{GaveUp, Outage};
 pub(crate) async fn write(
     store: &dyn MessageStore,
     breaker: &Breaker,
-    messages: &[Message],
+    batch: &Batch,
     mut outage: Outage,
 ) -> Result<Vec<Refused>, GaveUp> {
+    let messages = &batch.messages;
     let mut refused = Vec::new();
     // The parts still to be stored, the first one last.
     let mut parts = Vec::new();
@@ -37,10 +41,14 @@ pub(crate) async fn write(
             Ok(stored) => {
                 histogram!(BATCH_SECONDS).record(started.elapsed().as_secs_f64());
                 count_by_severity(STORED, &stored.inserted);
-                count_by_severity(DUPLICATES, &stored.duplicates);
                 if stored.repeated > 0 || stored.conflicting > 0 {
                     counter!(REPEATED).increment(stored.repeated);
                     counter!(CONFLICTING).increment(stored.conflicting);
+                }
+                if stored.duplicates != SeverityCounts::default() {
+                    // The store does not say which they are: as many as may have been stored before are taken for that.
+                    let again = at_most(&stored.duplicates, &batch.redelivered_in(&part));
+                    count_by_delivery(DUPLICATES, &less(&stored.duplicates, &again), &again);
                 }
                 breaker.taken(part.len());
                 outage.succeeded();
@@ -105,6 +113,24 @@ async fn wait_for(breaker: &Breaker, store: &dyn MessageStore, outage: &mut Outa
     }
     outage.succeeded();
     Ok(())
+}
+
+/// Returns the smaller count of each severity.
+fn at_most(counts: &SeverityCounts, most: &SeverityCounts) -> SeverityCounts {
+    by_severity(|severity| counts.get(severity).min(most.get(severity)))
+}
+
+/// Returns what is left of each severity.
+fn less(counts: &SeverityCounts, taken: &SeverityCounts) -> SeverityCounts {
+    by_severity(|severity| counts.get(severity).saturating_sub(taken.get(severity)))
+}
+
+fn by_severity(count: impl Fn(Severity) -> u64) -> SeverityCounts {
+    let mut counts = SeverityCounts::default();
+    Severity::ALL
+        .into_iter()
+        .for_each(|severity| counts.add(severity, count(severity)));
+    counts
 }
 
 fn log_pause(failure: &StoreError) {

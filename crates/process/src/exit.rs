@@ -12,6 +12,8 @@ pub enum Exit {
     Failure,
     /// What was asked for makes no sense, such as a wrong command line or a wrong input file: 2, which is clap's too.
     Usage,
+    /// What was to be judged cannot be: 3.
+    Undecided,
     /// The configuration was wrong, and a restart cannot help: 78, `EX_CONFIG` of sysexits.h.
     Configuration,
 }
@@ -24,6 +26,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Failure => 1,
             Self::Usage => 2,
+            Self::Undecided => 3,
             Self::Configuration => 78,
         }
     }

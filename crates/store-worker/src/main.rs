@@ -18,7 +18,7 @@ use warren_adapter_http::{Health, Routes, Server};
 use warren_adapter_postgres::{PostgresDeadLetters, PostgresStore};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, KeepLoop, watch_dead_letters};
-use warren_pipeline::{StoreLoop, run_maintenance};
+use warren_pipeline::{StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
@@ -92,6 +92,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let jobs = DeadLetterJobs::new(letters.clone(), redriving);
     let subscription = AmqpSubscription::new(settings.amqp, ConsumerGroup::Store)?;
     let (consumer_health, consumers) = (subscription.health(), subscription.working());
+    let backlog = watch_backlog(subscription.lag(), frame.stop.clone());
     let subscribe = move || subscription.consumer();
     let store_loop = StoreLoop::new(subscribe, store.clone(), store.clone(), settings.worker);
     let health = Health::new(vec![
@@ -122,6 +123,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         settings.maintenance,
         frame.stop.clone(),
     ));
+    tokio::spawn(backlog);
     let stopping = frame.stop.clone();
     tokio::spawn(async move {
         stopping.cancelled().await;

@@ -1,5 +1,6 @@
 //! Everything in one process on the embedded adapter, and the command line.
 
+mod audit;
 mod command;
 mod counting;
 mod dead;
@@ -22,7 +23,7 @@ use warren_adapter_embedded::Embedded;
 use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
-use warren_pipeline::{Intake, StoreLoop, run_maintenance};
+use warren_pipeline::{Intake, StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
@@ -57,6 +58,8 @@ enum Command {
     /// Look at what nobody could store, redrive it, or purge it
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Check that everything accepted is stored, a duplicate, a dead letter, or in flight
+    Audit(audit::AuditArgs),
     /// Prove with scenario files that each consumer counts exactly what it should
     #[command(subcommand)]
     Scenario(scenario::ScenarioCommand),
@@ -74,6 +77,7 @@ async fn main() -> ExitCode {
         Some(Command::Tail(arguments)) => tail::run(arguments, &sources).await,
         Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
         Some(Command::Dead(command)) => dead::run(command, &sources).await,
+        Some(Command::Audit(arguments)) => audit::run(arguments, &sources).await,
         Some(Command::Scenario(command)) => scenario::run(command, &arguments.settings, &sources).await,
         Some(Command::Service(command)) => command.run::<Settings>(&sources).await,
     }
@@ -129,6 +133,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         storing.clone(),
     ));
     tasks.spawn(watch_dead_letters(embedded.dead_letters(), storing.clone()));
+    tasks.spawn(watch_backlog(embedded.store_lag(), storing.clone()));
     counting.begin(&mut tasks, &storing).await;
     let serving = server.serve(routes, frame.stop.clone());
     let (drained, early) = beside(&mut tasks, serving, &frame.stop).await;

@@ -1,6 +1,7 @@
 //! The promises, proved from outside: the real programs, real servers, and a ledger.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod audit;
 mod benchmark;
 mod command_line;
 mod complete;

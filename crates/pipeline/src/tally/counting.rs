@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use metrics::{Counter, counter, histogram};
+use metrics::{Counter, Gauge, counter, histogram};
 use tokio::sync::watch;
 use tracing::{Span, debug_span, warn};
 use warren_domain::ports::{Countable, NamedGroup, Refused, Tally, TallyBook, Unhealthy};
-use warren_domain::{Message, SeverityCounts};
+use warren_domain::{Message, Severity};
 
 use super::activity::Activity;
 use super::metrics::{COUNT_SECONDS, GroupCounters, RETRIES, UNSELECTED, UNSETTLED};
 use super::report::GroupReport;
 use crate::consume_loop::Effect;
+use crate::gather::{Batch, Dead};
 use crate::outage::{GaveUp, Outage};
 use crate::write::cause;
 
@@ -83,8 +84,8 @@ impl Effect for Counting {
         debug_span!("count_batch", group = %self.group.name, messages, links)
     }
 
-    async fn apply(&self, messages: &[Message], mut outage: Outage) -> Result<Vec<Refused>, GaveUp> {
-        let batch = self.select(messages);
+    async fn apply(&self, batch: &Batch, mut outage: Outage) -> Result<Vec<Refused>, GaveUp> {
+        let batch = self.select(&batch.messages);
         let counted = loop {
             let tried = Instant::now();
             match self.book.count(&batch).await {
@@ -110,7 +111,11 @@ impl Effect for Counting {
         Ok(Vec::new())
     }
 
-    fn dead_lettered(&self, _: &SeverityCounts) {}
+    fn held(&self, _: Severity) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn dead_lettered(&self, _: &Dead) {}
 
     fn unsettled(&self, deliveries: usize) {
         self.counter(UNSETTLED).increment(deliveries as u64);

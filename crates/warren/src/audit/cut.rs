@@ -1,0 +1,222 @@
+//! What all programs had counted at one moment, as far as several programs have one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use futures_util::future::try_join_all;
+use warren_domain::{Severity, SeverityCounts};
+use warren_process::healthcheck;
+use warren_process::program::addresses;
+
+use super::page::Page;
+
+/// How long a program may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A program that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Host and port.
+    pub(crate) place: String,
+}
+
+impl Program {
+    /// Reads `http://host:port`, or `host:port`.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let place = url.strip_prefix("http://").unwrap_or(url);
+        let place = place.split_once('/').map_or(place, |(place, _)| place);
+        let port = place
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse::<u16>().ok());
+        if url.starts_with("https://") || port.is_none() {
+            return Err(format!(
+                "`{url}` is no address to ask for metrics; write it as http://127.0.0.1:8080, without TLS"
+            ));
+        }
+        Ok(Self {
+            place: place.to_owned(),
+        })
+    }
+
+    async fn ask(&self) -> Result<Page> {
+        let addresses = addresses(&self.place, TIMEOUT)
+            .await
+            .map_err(|reason| anyhow!(reason))?;
+        let mut away = None;
+        for address in addresses {
+            match healthcheck::get(address, "/metrics", TIMEOUT).await {
+                Ok(answer) => return read(address, &answer),
+                Err(error) => away = Some(error),
+            }
+        }
+        Err(away.context("it stands for no address")?.into())
+    }
+}
+
+fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Page> {
+    ensure!(
+        answer.status == 200,
+        "{address} answers {} when it is asked for /metrics",
+        answer.status
+    );
+    let page = Page::parse(&answer.body);
+    ensure!(
+        page.started().is_some() && answer.body.ends_with('\n'),
+        "what {address} answers at /metrics is not of a program of Warren, or not whole"
+    );
+    Ok(page)
+}
+
+async fn ask(programs: &[Program]) -> Result<Vec<Page>> {
+    try_join_all(programs.iter().map(Program::ask)).await
+}
+
+/// The programs whose books are looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// Those that take messages in.
+    pub(crate) ingests: Vec<Program>,
+    /// Those that store them; the same one may do both.
+    pub(crate) workers: Vec<Program>,
+}
+
+/// What all of them had counted.
+///
+/// Those that take in are asked before and after those that store: what they had accepted in the moment between lies
+/// between the two.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cut {
+    pub(crate) before: Vec<Page>,
+    pub(crate) workers: Vec<Page>,
+    pub(crate) after: Vec<Page>,
+}
+
+impl Cut {
+    /// Asks all of them.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub(crate) async fn take(programs: &Programs) -> Result<Self> {
+        Ok(Self {
+            before: ask(&programs.ingests).await?,
+            workers: ask(&programs.workers).await?,
+            after: ask(&programs.ingests).await?,
+        })
+    }
+}
+
+/// Adds up what pages count of each severity.
+pub(crate) fn counted(pages: &[Page], name: &str, labels: &[(&str, &str)]) -> SeverityCounts {
+    let mut sum = SeverityCounts::default();
+    pages
+        .iter()
+        .for_each(|page| sum += page.by_severity(name, labels));
+    sum
+}
+
+/// What may be on its way, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    /// With the worker, or in its packets, of each severity.
+    pub(crate) of: [u64; 5],
+    /// Of all severities together.
+    pub(crate) all: u64,
+    /// Messages the worker holds.
+    pub(crate) held: u64,
+    /// Packets that wait in the queue.
+    pub(crate) packets: u64,
+}
+
+impl InFlight {
+    /// Reads what may be on its way at a moment.
+    ///
+    /// # Errors
+    /// It cannot be known.
+    pub(crate) fn read(cut: &Cut) -> Result<Self> {
+        let largest = |name: &str| cut.workers.iter().filter_map(|page| page.sum(name, &[])).max();
+        let total =
+            |pages: &[Page], name: &str| -> u64 { pages.iter().filter_map(|page| page.sum(name, &[])).sum() };
+        let packets = largest("warren_store_backlog_packets").context(
+            "no worker says what waits in the queue; name a `store-worker` (or a `warren`) that consumes from it",
+        )?;
+        let connected = cut
+            .workers
+            .iter()
+            .filter_map(|page| page.sum("warren_amqp_connected", &[("role", "consume")]))
+            .max();
+        ensure!(
+            connected != Some(0),
+            "no worker has a connection to RabbitMQ, so nobody knows what waits in the queue"
+        );
+        let held = counted(&cut.workers, "warren_store_held_messages", &[]);
+        let spooled = total(&cut.after, "warren_spool_messages");
+        let waiting = match largest("warren_store_backlog_messages") {
+            Some(messages) => messages,
+            None => {
+                let packets = packets + total(&cut.workers, "warren_amqp_unsettled_packets");
+                let most = cut
+                    .after
+                    .iter()
+                    .filter_map(|page| page.sum("warren_amqp_packet_max_messages", &[]))
+                    .max();
+                let most = most.context("no ingest-api says how many messages a packet may hold");
+                if packets == 0 {
+                    0
+                } else {
+                    packets.saturating_mul(most?)
+                }
+            }
+        };
+        let elsewhere = waiting + spooled;
+        Ok(Self {
+            of: Severity::ALL.map(|severity| elsewhere + held.get(severity)),
+            all: elsewhere + held.total(),
+            held: held.total(),
+            packets,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_named_by_its_url_or_its_address() {
+        for url in [
+            "http://127.0.0.1:8080",
+            "127.0.0.1:8080",
+            "http://127.0.0.1:8080/metrics",
+        ] {
+            assert_eq!(Program::parse(url).unwrap().place, "127.0.0.1:8080");
+        }
+        for wrong in ["https://a:1", "a", "http://a/metrics", ""] {
+            assert!(
+                Program::parse(wrong)
+                    .unwrap_err()
+                    .contains("http://127.0.0.1:8080")
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_be_in_flight_is_packets_times_their_size_and_exact_where_messages_are_known() {
+        let cut = |worker: &str| Cut {
+            workers: vec![Page::parse(worker)],
+            after: vec![Page::parse("warren_amqp_packet_max_messages 500\n")],
+            before: Vec::new(),
+        };
+        let read = |worker: &str| InFlight::read(&cut(worker));
+        let packets = read("warren_store_backlog_packets 3\nwarren_amqp_unsettled_packets 1\n").unwrap();
+        assert_eq!((packets.all, packets.of[0]), (2_000, 2_000));
+        let messages = "warren_store_backlog_packets 3\nwarren_store_backlog_messages 30\n\
+                        warren_store_held_messages{severity=\"debug\"} 4\n";
+        let messages = read(messages).unwrap();
+        assert_eq!((messages.all, messages.of[0], messages.of[1]), (34, 34, 30));
+        assert_eq!(read("warren_store_backlog_packets 0\n").unwrap().all, 0);
+        assert!(read("").unwrap_err().to_string().contains("store-worker"));
+        let away = "warren_store_backlog_packets 0\nwarren_amqp_connected{role=\"consume\"} 0\n";
+        assert!(read(away).unwrap_err().to_string().contains("has a connection"));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a program counts, as its `/metrics` says it.
+
+use std::collections::HashMap;
+
+use warren_domain::{Severity, SeverityCounts};
+
+/// The numbers of one program at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Page {
+    series: HashMap<String, Vec<(Labels, f64)>>,
+}
+
+type Labels = Vec<(String, String)>;
+
+impl Page {
+    /// Reads the Prometheus text format; lines that are none of it are left out.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut page = Self::default();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        for (name, labels, value) in lines.filter_map(series) {
+            page.series.entry(name).or_default().push((labels, value));
+        }
+        page
+    }
+
+    /// Adds up the series of a name that have all of these labels; `None` when there is none of the name.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let has = |labels: &Labels, (name, value): &(&str, &str)| {
+            labels.iter().any(|(known, is)| known == name && is == value)
+        };
+        let series = self.series.get(name)?;
+        let chosen = series
+            .iter()
+            .filter(|(known, _)| labels.iter().all(|label| has(known, label)));
+        Some(chosen.map(|(_, value)| value.max(0.0).round() as u64).sum())
+    }
+
+    /// Adds up the series of a name for each severity; what was never counted is 0.
+    pub(crate) fn by_severity(&self, name: &str, labels: &[(&str, &str)]) -> SeverityCounts {
+        let mut counts = SeverityCounts::default();
+        for severity in Severity::ALL {
+            let labels = [labels, &[("severity", severity.as_str())]].concat();
+            counts.add(severity, self.sum(name, &labels).unwrap_or(0));
+        }
+        counts
+    }
+
+    /// Returns when the program was started, in seconds since 1970.
+    pub(crate) fn started(&self) -> Option<f64> {
+        let series = self.series.get("process_start_time_seconds")?;
+        series.first().map(|(_, value)| *value)
+    }
+}
+
+fn series(line: &str) -> Option<(String, Labels, f64)> {
+    let (head, value) = line.rsplit_once(' ')?;
+    let value: f64 = value.parse().ok()?;
+    let Some((name, labels)) = head.split_once('{') else {
+        return Some((head.to_owned(), Vec::new(), value));
+    };
+    Some((name.to_owned(), parse_labels(labels.strip_suffix('}')?)?, value))
+}
+
+/// Reads `a="b",c="d"`; a value may hold commas, braces, and quotes after a backslash.
+fn parse_labels(mut text: &str) -> Option<Labels> {
+    let mut labels = Vec::new();
+    while !text.is_empty() {
+        let (name, rest) = text.split_once("=\"")?;
+        let mut value = String::new();
+        let mut chars = rest.char_indices();
+        let end = loop {
+            match chars.next()? {
+                (at, '"') => break at,
+                (_, '\\') => match chars.next()?.1 {
+                    'n' => value.push('\n'),
+                    escaped => value.push(escaped),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        labels.push((name.to_owned(), value));
+        text = rest[end + 1..].trim_start_matches(',');
+    }
+    Some(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_by_name_and_labels() {
+        let page = Page::parse(
+            "# HELP a_total Help with {braces} 7\na_total{severity=\"info\",delivery=\"first\"} 3\n\
+             a_total{delivery=\"again\",severity=\"info\"} 4\na_total_more 100\n\nb 1.5\n\
+             c{x=\"a \\\"quoted\\\", {odd} one\",severity=\"error\"} 2\nprocess_start_time_seconds 1790000000.25\n",
+        );
+        assert_eq!(page.sum("a_total", &[]), Some(7));
+        assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
+        assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));
+        assert_eq!(page.sum("d", &[]), None);
+        assert_eq!(page.by_severity("a_total", &[]).get(Severity::Info), 7);
+        assert_eq!(page.by_severity("c", &[]).get(Severity::Error), 2);
+        assert_eq!(page.started(), Some(1_790_000_000.25));
+    }
+}
