@@ -34,7 +34,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(15);
 ///
 /// Messages are turned into lines in the caller's task; one task of its own publishes and waits for the confirms.
 /// That task connects by itself, again and again: a broker that is away makes calls fail with
-/// [`PublishError::Unavailable`], at once when it has been away for more than a second.
+/// [`PublishError::Unavailable`], at once when it has been away for longer than 400 ms.
 #[derive(Debug)]
 pub struct AmqpPublisher {
     sender: Sender,

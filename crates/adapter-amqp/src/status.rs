@@ -10,7 +10,10 @@ use warren_domain::ports::{HealthCheck, PublishError, Unhealthy};
 
 /// How long the broker may be away before calls are refused at once: a restart of a connection goes unnoticed, an
 /// outage does not make every client wait for its whole deadline.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long the first packets after a stall may be unconfirmed before calls are refused at once.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a packet may be unconfirmed before the broker counts as unhealthy.
 const SLOW: Duration = Duration::from_secs(2);
@@ -131,13 +134,17 @@ impl Status {
 
     /// Returns why a call is better refused at once, if it is.
     pub(crate) fn refusal(&self, now: Instant) -> Option<PublishError> {
-        let long_since = |since: &Instant| now.duration_since(*since) > PATIENCE;
+        let longer = |since: &Instant, patience| now.duration_since(*since) > patience;
         self.with(|state| match &state.link {
-            LinkState::Away { since, reason } if long_since(since) => {
+            LinkState::Away { since, reason } if longer(since, PATIENCE) => {
                 Some(PublishError::unavailable(reason.clone()))
             }
             LinkState::Connected
-                if state.stalled && state.unconfirmed_since.as_ref().is_some_and(long_since) =>
+                if state.stalled
+                    && state
+                        .unconfirmed_since
+                        .as_ref()
+                        .is_some_and(|since| longer(since, CONFIRM_PATIENCE)) =>
             {
                 Some(PublishError::unavailable(
                     "RabbitMQ takes connections, but no messages: a memory or disk alarm, or a queue that does not run?",

@@ -410,6 +410,8 @@ impl Card {
                     Trouble::Bandwidth => rng.u64(4_000..40_000),
                     Trouble::Slice => rng.u64(1..20),
                     // From within a frame to between a publication and its confirm.
+                    // A worker sends its broker little more than acknowledgements.
+                    Trouble::CutAfterUp if link == Link::Consume => rng.u64(1..200),
                     Trouble::CutAfterUp => rng.u64(1..20_000),
                     Trouble::CutAfterDown => rng.u64(1..400),
                     Trouble::Cut
