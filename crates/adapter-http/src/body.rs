@@ -26,8 +26,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PRESSED_RATE: u64 = 64 << 10;
 /// Up to this size, in bytes, a body that came in one piece is copied out of the buffer it was read into.
 const COPIED: usize = 16 << 10;
-/// How much a body of unknown length is given at a time, in bytes.
-const STEP: usize = 64 << 10;
+/// How much a body of unknown length is given at a time, in bytes: hundreds that say nothing more are no pressure.
+const STEP: usize = 16 << 10;
 /// How much a body of known length is given at a time once it has turned out to be slow, in bytes.
 const KNOWN_STEP: usize = 1 << 20;
 

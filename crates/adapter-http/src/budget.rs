@@ -116,11 +116,12 @@ impl Budget {
         self.pressure.lowest_taken(percent, Instant::now())
     }
 
-    /// Tells whether others go without because the budget is spent.
+    /// Tells whether others go without because the budget is spent, or what is left of it is reserved.
     pub(crate) fn is_pressed(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         let now = self.started.elapsed().as_millis() as u64;
         self.waiting.load(Ordering::Relaxed) > 0
+            || self.lowest_taken() > Severity::Debug
             || (refused > 0 && now.saturating_sub(refused) < PRESSURE.as_millis() as u64)
     }
 

@@ -116,6 +116,7 @@ async fn an_unfinished_schema_is_finished() {
             "delete from seaql_migrations",
             "drop table messages",
             "drop table message_counts",
+            "drop table idempotency_keys",
         ],
     )
     .await;

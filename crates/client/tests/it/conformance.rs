@@ -13,15 +13,15 @@ use warren_adapter_conformance::broker::BrokerUnderTest;
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_adapter_http::HttpConfig;
 use warren_client::{HttpPublisher, Message, MessageId, MessagePublisher, Timestamp, Unpublished};
-use warren_domain::TraceContext;
 use warren_domain::ports::{ConsumerGroup, Delivery, GroupLag, GroupName, MessageConsumer};
+use warren_domain::{Idempotency, TraceContext};
 use warren_pipeline::IntakeConfig;
 
 use crate::http::{serve, to};
 
-/// When each message was received, as its sender had it: over HTTP the server says so anew, and it is the one thing that
-/// may change on the way.
-type Received = Arc<Mutex<HashMap<MessageId, Timestamp>>>;
+/// What may change on the way of each message: when it was received, which the server says anew, and the token of its
+/// key, which is the server's to give. A message that has an id needs none.
+type Received = Arc<Mutex<HashMap<MessageId, (Timestamp, Option<Idempotency>)>>>;
 
 #[derive(Debug)]
 struct Noting(HttpPublisher, Received);
@@ -29,7 +29,8 @@ struct Noting(HttpPublisher, Received);
 #[async_trait]
 impl MessagePublisher for Noting {
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
-        let received = messages.iter().map(|message| (message.id, message.received_at));
+        let received =
+            (messages.iter()).map(|message| (message.id, (message.received_at, message.idempotency)));
         self.1.lock().unwrap().extend(received);
         self.0.publish(messages, trace).await
     }
@@ -44,7 +45,7 @@ impl MessageConsumer for Restoring {
         let mut delivery = self.0.next().await?;
         let received = self.1.lock().unwrap();
         for message in &mut delivery.messages {
-            message.received_at = received[&message.id];
+            (message.received_at, message.idempotency) = received[&message.id];
         }
         drop(received);
         Some(delivery)

@@ -27,6 +27,7 @@ pub const SECTIONS: &[&str] = &[
     "maintenance",
     "postgres",
     "retention_days",
+    "spool",
     "tally",
     "telemetry",
     "worker",
