@@ -39,8 +39,9 @@ for method, properties, body in channel.consume(queue, inactivity_timeout=60):
         assert properties.headers["warren-count"] == len(lines), (properties.headers, len(lines))
     for line in lines:
         message = json.loads(line)
-        if message["id"] not in seen:
-            seen.add(message["id"])
+        identity = message.get("idempotency", message["id"]).partition("/")[0]
+        if identity not in seen:
+            seen.add(identity)
             counts[message["severity"]] += 1
     channel.basic_ack(method.delivery_tag)
     if sum(counts.values()) >= arguments.count:
