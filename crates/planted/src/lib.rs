@@ -70,6 +70,8 @@ bugs! {
     MultipleIgnored = "multiple-ignored",
     /// Confirms are counted from the wrong number once the connection was reopened.
     TagOffByOneAfterReopen = "tag-off-by-one-after-reopen",
+    /// What the spool holds is dropped from it when it is handed to the broker, not when that has confirmed it.
+    SpoolDeletedBeforeConfirm = "spool-deleted-before-confirm",
     /// A batch that the store does not take is acknowledged all the same.
     BatchErrorDropsBatch = "batch-error-drops-batch",
     /// SQLite commits without waiting for the disk.

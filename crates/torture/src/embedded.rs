@@ -17,11 +17,8 @@ use crate::clients::Clients;
 use crate::inject::kill;
 use crate::ledger::Ledger;
 use crate::messages::Messages;
-use crate::report::Report;
+use crate::report::{Goals, RECOVERY, Report};
 use crate::resources::Held;
-
-/// How long a started process may take to accept; the goal is far below.
-const RECOVERY: Duration = Duration::from_secs(30);
 
 /// How long clients repeat what is unknown after the end of the load.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -41,6 +38,8 @@ pub struct Embedded {
     pub kills: u64,
     /// Messages a second.
     pub rate: u64,
+    /// Whether times over their goals fail it.
+    pub goals: Goals,
 }
 
 /// Kills the process under load, so often, and reports.
@@ -96,7 +95,7 @@ pub async fn embedded(order: Embedded, programs: &Programs, out: &Path) -> Resul
         report.problems.push("I10: warren panicked".to_owned());
     }
     report.seconds = begun.elapsed().as_secs_f64();
-    report.judge();
+    report.judge(order.goals);
     report.write(out)?;
     Ok(report)
 }

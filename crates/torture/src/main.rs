@@ -9,6 +9,7 @@ use warren_planted::Bug;
 use warren_torture::bed::Programs;
 use warren_torture::embedded::{Embedded, embedded};
 use warren_torture::plan::{Plan, Profile, Wish};
+use warren_torture::report::Goals;
 use warren_torture::run::{Servers, run};
 use warren_torture::teeth::{Teeth, build};
 
@@ -47,6 +48,9 @@ struct RunOptions {
     /// Run this plan again, instead of making one of a seed
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Whether a recovery over its goal fails the run
+    #[arg(long, value_enum, default_value = "judged")]
+    goals: Goals,
     /// Where plan, report and logs go
     #[arg(long, default_value = "target/torture", value_name = "DIR")]
     out: PathBuf,
@@ -79,6 +83,9 @@ struct EmbeddedOptions {
     /// Messages a second
     #[arg(long, default_value_t = 600)]
     rate: u64,
+    /// Whether a recovery over its goal fails the run
+    #[arg(long, value_enum, default_value = "judged")]
+    goals: Goals,
     /// Where report and logs go
     #[arg(long, default_value = "target/torture/embedded", value_name = "DIR")]
     out: PathBuf,
@@ -123,6 +130,7 @@ async fn kill_embedded(options: &EmbeddedOptions) -> Result<bool> {
         seed: options.seed,
         kills: options.kills,
         rate: options.rate,
+        goals: options.goals,
     };
     let report = embedded(order, &programs, &options.out).await?;
     println!("{report}");
@@ -159,7 +167,7 @@ async fn run_all(options: &RunOptions) -> Result<bool> {
             plan.injections().count(),
             plan.length() / 1_000
         );
-        let report = run(plan, &programs, &servers, &out).await?;
+        let report = run(plan, &programs, &servers, &out, options.goals).await?;
         println!("{report}");
         passed &= report.passed;
     }

@@ -127,7 +127,8 @@ impl Plan {
             warm_up: 4_000,
             ingest,
             worker,
-            spool: false,
+            // Without one there is more to see: that a broker that is away is answered with 503, and how soon.
+            spool: wish.seed % 3 == 2,
             episodes,
         })
     }
@@ -589,6 +590,14 @@ mod tests {
             });
             let injections = plan.unwrap().injections().count();
             assert!(injections >= 310, "{injections} of seed {seed}");
+        }
+    }
+
+    #[test]
+    fn of_three_seeds_one_has_a_spool() {
+        for seed in 0..9 {
+            let plans = (seed..seed + 3).map(|seed| Plan::of(&wish(seed)).unwrap());
+            assert_eq!(plans.filter(|plan| plan.spool).count(), 1);
         }
     }
 

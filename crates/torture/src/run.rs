@@ -21,11 +21,8 @@ use crate::inject::{Done, inject};
 use crate::ledger::{DeadLetter, Findings, Ledger};
 use crate::messages::Messages;
 use crate::plan::{Episode, INSTANCES, Plan};
-use crate::report::Report;
+use crate::report::{Goals, RECOVERY, Report};
 use crate::resources::{Held, state};
-
-/// The longest that a recovery is waited for; the goals are far below.
-const RECOVERY: Duration = Duration::from_secs(30);
 
 /// How long after a recovery nothing may be refused any more.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -66,7 +63,13 @@ impl Servers {
 ///
 /// # Errors
 /// The harness could not do its part: that is no verdict about the product.
-pub async fn run(plan: &Plan, programs: &Programs, servers: &Servers, out: &Path) -> Result<Report> {
+pub async fn run(
+    plan: &Plan,
+    programs: &Programs,
+    servers: &Servers,
+    out: &Path,
+    goals: Goals,
+) -> Result<Report> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     plan.write(&out.join("plan.json"))?;
     let begun = Instant::now();
@@ -126,7 +129,7 @@ pub async fn run(plan: &Plan, programs: &Programs, servers: &Servers, out: &Path
         }
     }
     report.seconds = begun.elapsed().as_secs_f64();
-    report.judge();
+    report.judge(goals);
     report.write(out)?;
     Ok(report)
 }

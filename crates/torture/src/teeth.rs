@@ -18,7 +18,7 @@ use warren_test_servers::find_strace;
 use crate::bed::Programs;
 use crate::fault::{Fault, Link, Trouble};
 use crate::plan::{Episode, Injection, Plan};
-use crate::report::Report;
+use crate::report::{Goals, Report};
 use crate::run::{Servers, run};
 use crate::syscalls::{REQUESTS, every_answer_is_synced, trace};
 
@@ -42,16 +42,19 @@ const SYNC: &str = "sync";
 enum Way {
     /// A run of the distributed programs.
     Run,
+    /// The same with intakes that have a spool.
+    SpooledRun,
     /// A look at the system calls of the one process: what is not on the disk survives everything but the loss of power.
     Calls,
 }
 
 impl Way {
-    const ALL: [Self; 2] = [Self::Run, Self::Calls];
+    const ALL: [Self; 3] = [Self::Run, Self::SpooledRun, Self::Calls];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::SpooledRun => "spooled run",
             Self::Calls => "system calls",
         }
     }
@@ -147,6 +150,11 @@ fn trial_of(bug: Bug) -> Trial {
         Bug::MultipleIgnored => run("I7", vec![at(0, 500, Fault::EndSessions)]),
         Bug::TagOffByOneAfterReopen => run("I7", vec![at(0, 500, Fault::CloseConnections)]),
         Bug::BatchErrorDropsBatch => run("I1", vec![at(0, 2_000, Fault::StopPostgres)]),
+        // While the broker hands nothing on, the spool's reader tries, and what it tries is gone.
+        Bug::SpoolDeletedBeforeConfirm => Trial {
+            way: Way::SpooledRun,
+            ..run("I1", vec![at(0, 4_000, publish(Trouble::Cut, 0))])
+        },
         // The load holds it now and then; the database refuses the row, and nobody has planted that dead letter.
         Bug::ValidatorLetsNulPass => run("I1", vec![at(0, 500, Fault::EndSessions)]),
         Bug::FsyncSkipped => Trial {
@@ -269,9 +277,13 @@ impl Teeth {
         };
         let out = self.out.join(format!("{name}-{}", way.name().replace(' ', "-")));
         let tried = match way {
-            Way::Run => run(&plan(episodes.into_iter()), &programs, &self.servers, &out)
-                .await
-                .map(|report| (report.passed, broken(&report))),
+            Way::Run | Way::SpooledRun => {
+                let mut plan = plan(episodes.into_iter());
+                plan.spool = way == Way::SpooledRun;
+                run(&plan, &programs, &self.servers, &out, Goals::Shown)
+                    .await
+                    .map(|report| (report.passed, broken(&report)))
+            }
             Way::Calls => calls(&programs, &out)
                 .await
                 .map(|broken| (broken.is_empty(), broken)),

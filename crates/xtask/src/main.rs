@@ -34,7 +34,7 @@ enum Command {
     Lint,
     /// Check deny.toml alone: who may depend on whom, licences, sources
     Rules,
-    /// Do what a change must pass: lint and test, with the time of each step
+    /// Do what a change must pass: lint, test and torture, with the time of each step
     Ci,
     /// Measure the release build against real servers; further arguments go to the harness (try `-- --help`)
     Bench(bench::Options),
@@ -76,6 +76,11 @@ fn run(command: Command) -> Result<bool> {
                     false => anyhow::bail!("see above"),
                 }
             });
+            for (name, arguments) in torture::STEPS {
+                steps.run(name, || {
+                    torture::run(&workspace, &torture::Options::of(arguments))
+                });
+            }
             Ok(steps.finish())
         }
     }

@@ -15,12 +15,34 @@ const PACKAGES: &[&str] = &[
     "warren",
 ];
 
+/// What a change must pass, by the name of the step: the harness's arguments. How soon is shown and decides nothing,
+/// because the machine of a change may do other work.
+pub(crate) const STEPS: [(&str, &[&str]); 2] = [
+    (
+        "torture embedded",
+        &["embedded", "--kills", "20", "--goals", "shown"],
+    ),
+    (
+        "torture gate",
+        &["run", "--profile", "gate", "--seed", "1,2,3", "--goals", "shown"],
+    ),
+];
+
 /// What to hand on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Arguments for the harness; none: `run`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<String>,
+}
+
+impl Options {
+    /// Returns the options with these arguments for the harness.
+    pub(crate) fn of(arguments: &[&str]) -> Self {
+        Self {
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        }
+    }
 }
 
 /// Sees to the servers' programs, builds, and lets the harness run.

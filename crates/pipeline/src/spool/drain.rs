@@ -10,6 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout
 use tracing::{debug, error, info};
 use warren_domain::ports::{DeadLetterReason, Delivery, MessageConsumer, PublishError, Refused, SettleError};
 use warren_domain::{SeverityCounts, Timestamp};
+#[cfg(feature = "planted-bugs")]
+use warren_planted::{Bug, planted};
 
 use super::{Shared, Way};
 use crate::intake::publish_each;
@@ -157,6 +159,12 @@ impl HandOver {
             publish_each(&*self.shared.broker, messages, trace)
         });
         let outcomes = join_all(calls).await;
+        #[cfg(feature = "planted-bugs")]
+        let outcomes: Vec<_> = if planted(Bug::SpoolDeletedBeforeConfirm) {
+            outcomes.into_iter().map(|_| Ok(())).collect()
+        } else {
+            outcomes
+        };
         let (mut left, mut trouble) = (Vec::new(), None);
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
             let errors = outcome.err().unwrap_or_default();
