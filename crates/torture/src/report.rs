@@ -276,7 +276,7 @@ mod tests {
                 planned: 2,
             },
         );
-        report.judge();
+        report.judge(Goals::Judged);
         let text = report.to_string();
         assert!(report.passed && text.contains("sent 5 | acked 0"), "{text}");
         assert!(
