@@ -5,7 +5,7 @@
 //! after somebody has noticed. So the loop stops and says so, holds what it has, and goes on when the store takes what
 //! it refused, or when whoever runs it decides that these are dead letters after all (`worker.breaker_refused`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::Instant;
 use tracing::{error, info};
 use warren_domain::ports::{MessageStore, StoreError, Unhealthy};
-use warren_domain::{Message, SeverityCounts};
+use warren_domain::{Message, MessageId, SeverityCounts};
 
 use crate::WorkerConfig;
-use crate::metrics::{BREAKER_OPEN, BREAKER_TRIPS, DUPLICATES, STORED, count_by_delivery, count_by_severity};
+use crate::metrics::{BREAKER_OPEN, BREAKER_TRIPS, STORED, count_by_severity};
 
 /// How far back the share of refused rows is looked at.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -24,8 +24,12 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// How fine the window is: it forgets in steps of this.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How many of the refused messages are tried again, in turn: one of them may be poison of its own.
+/// How many of the refused messages are tried again, in turn, once their deliveries are given back; any of them may be
+/// poison of its own.
 const SAMPLES: usize = 8;
+
+/// How many messages that were stored by being tried again are known as that; each has opened the way once.
+const PROBED: usize = 64;
 
 /// What a refused row becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +52,20 @@ pub(crate) struct Breaker {
 struct State {
     /// The last minute, the oldest second first.
     seconds: VecDeque<Second>,
-    /// How many were refused since the store took any.
-    in_a_row: u32,
+    /// What was refused within the last minute, and when first. A message whose dead letter cannot be written is
+    /// delivered and refused over and over, and tells no more than once.
+    refused: HashMap<MessageId, Instant>,
+    /// When the store last took any.
+    taken_at: Option<Instant>,
     open: Option<Open>,
+    /// What was stored by being tried again, and not by its batch yet.
+    probed: VecDeque<MessageId>,
 }
 
 #[derive(Debug)]
 struct Second {
     began: Instant,
     taken: u64,
-    refused: u64,
 }
 
 #[derive(Debug)]
@@ -65,10 +73,12 @@ struct Open {
     since: Instant,
     /// What was refused, and in which words the last time.
     refusal: String,
-    refused: u64,
-    /// Some of it, to be tried again; the next one first. To store one of them is always right: its delivery is
-    /// held or comes again, and finds it stored.
+    refused: usize,
+    /// Some of what is held or was given back, any of it as likely as any other, to be tried again; the next one first.
+    /// To store one of them is always right: its delivery is held or comes again, and finds it stored.
     samples: VecDeque<Message>,
+    /// How many the samples are of.
+    sampled: usize,
 }
 
 impl std::fmt::Debug for Breaker {
@@ -98,8 +108,9 @@ impl Breaker {
     /// Notes that the store has taken so many.
     pub(crate) fn taken(&self, messages: usize) {
         self.with(|state| {
-            state.now().taken += messages as u64;
-            state.in_a_row = 0;
+            let now = state.forget_old();
+            state.second(now).taken += messages as u64;
+            state.taken_at = Some(now);
         });
     }
 
@@ -109,19 +120,18 @@ impl Breaker {
             return Fate::DeadLetter;
         }
         self.with(|state| {
-            state.now().refused += 1;
-            state.in_a_row = state.in_a_row.saturating_add(1);
-            if let Some(open) = &mut state.open {
-                open.sample(message);
+            let now = state.forget_old();
+            state.refused.entry(message.id).or_insert(now);
+            if state.open.is_some() {
                 return Fate::Held;
             }
             let taken: u64 = state.seconds.iter().map(|second| second.taken).sum();
-            let refused: u64 = state.seconds.iter().map(|second| second.refused).sum();
-            let many = refused > u64::from(self.most) && refused as f64 > self.share * (refused + taken) as f64;
-            if !many && state.in_a_row <= self.most {
+            let refused = state.refused.len();
+            let many = |refused: usize| refused as u64 > u64::from(self.most);
+            let large = refused as f64 > self.share * (refused as f64 + taken as f64);
+            if !(many(refused) && (large || many(state.in_a_row()))) {
                 return Fate::DeadLetter;
             }
-            let refused = refused.max(u64::from(state.in_a_row));
             error!(
                 refused,
                 taken,
@@ -131,41 +141,70 @@ impl Breaker {
             );
             self.open.set(1.0);
             self.trips.increment(1);
-            let mut open = Open {
-                since: Instant::now(),
+            state.open = Some(Open {
+                since: now,
                 refusal: reason.to_owned(),
                 refused,
                 samples: VecDeque::with_capacity(SAMPLES),
-            };
-            open.sample(message);
-            state.open = Some(open);
+                sampled: 0,
+            });
             Fate::Held
         })
     }
 
-    /// Tries one of the refused messages again, if too many were; `Ok` once the store takes it, and while nothing is held.
+    /// Notes messages that a batch holds, for the time after it has given them back.
+    pub(crate) fn holds<'a>(&self, messages: impl Iterator<Item = &'a Message>) {
+        self.with(|state| {
+            if let Some(open) = &mut state.open {
+                messages.for_each(|message| open.sample(message));
+            }
+        });
+    }
+
+    /// Tries one of the refused messages again that nobody holds any more; `Ok` once the store takes it, and while
+    /// nothing is refused.
     ///
     /// # Errors
-    /// [`Unhealthy`]: refused rows are still held, and why.
+    /// [`Unhealthy`]: too many are still refused, and why.
     pub(crate) async fn probe(&self, store: &dyn MessageStore) -> Result<(), Unhealthy> {
         let sample = self.with(|state| {
             let open = state.open.as_mut()?;
             open.samples.rotate_left(1);
             open.samples.back().cloned()
         });
-        let Some(sample) = sample else { return Ok(()) };
-        let outcome = store.store(std::slice::from_ref(&sample)).await;
-        match outcome {
+        match sample {
+            Some(sample) => self.try_again(store, &sample).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tries a refused message again; `Ok` once the store takes it, and while nothing is refused.
+    ///
+    /// # Errors
+    /// [`Unhealthy`]: too many are still refused, and why.
+    pub(crate) async fn try_again(
+        &self,
+        store: &dyn MessageStore,
+        message: &Message,
+    ) -> Result<(), Unhealthy> {
+        if self.with(|state| state.open.is_none()) {
+            return Ok(());
+        }
+        match store.store(std::slice::from_ref(message)).await {
             Ok(stored) => {
                 count_by_severity(STORED, &stored.inserted);
-                count_by_delivery(DUPLICATES, &SeverityCounts::default(), &stored.duplicates);
                 self.with(|state| {
+                    if stored.inserted != SeverityCounts::default() {
+                        state.probed.truncate(PROBED - 1);
+                        state.probed.push_front(message.id);
+                    }
                     if let Some(open) = state.open.take() {
                         let seconds = open.since.elapsed().as_secs_f64();
                         info!(seconds, "the store takes what it refused; going on");
                     }
                     // What was counted is tried again, and counts again if it is still refused.
-                    (state.in_a_row, state.seconds) = (0, VecDeque::new());
+                    state.seconds.clear();
+                    state.refused.clear();
                 });
                 self.open.set(0.0);
                 Ok(())
@@ -182,6 +221,20 @@ impl Breaker {
         }
     }
 
+    /// Counts, and forgets, those messages of a batch that were stored, and counted, by being tried again: that the
+    /// store knows them already makes no duplicates of them.
+    pub(crate) fn probed_in(&self, messages: &[Message]) -> SeverityCounts {
+        self.with(|state| {
+            let mut counts = SeverityCounts::default();
+            state.probed.retain(|id| {
+                let found = messages.iter().find(|message| message.id == *id);
+                found.iter().for_each(|message| counts.add(message.severity, 1));
+                found.is_none()
+            });
+            counts
+        })
+    }
+
     /// Says why refused rows are held.
     pub(crate) fn why(&self) -> String {
         self.with(|state| state.open.as_ref().map(Open::why).unwrap_or_default())
@@ -193,28 +246,43 @@ impl Breaker {
 }
 
 impl State {
-    /// Returns where to count now, and forgets what is too old.
-    fn now(&mut self) -> &mut Second {
+    /// Forgets what is too old, and returns what time it is.
+    fn forget_old(&mut self) -> Instant {
         let now = Instant::now();
-        let old = |second: &mut Second| now.duration_since(second.began) >= WINDOW;
-        while self.seconds.pop_front_if(old).is_some() {}
+        let old = |at: Instant| now.duration_since(at) >= WINDOW;
+        while self.seconds.pop_front_if(|second| old(second.began)).is_some() {}
+        self.refused.retain(|_, at| !old(*at));
+        now
+    }
+
+    /// Returns where to count now.
+    fn second(&mut self, now: Instant) -> &mut Second {
         let current = self.seconds.back();
         if current.is_none_or(|second| now.duration_since(second.began) >= STEP) {
-            self.seconds.push_back(Second {
-                began: now,
-                taken: 0,
-                refused: 0,
-            });
+            self.seconds.push_back(Second { began: now, taken: 0 });
         }
         let last = self.seconds.len() - 1;
         &mut self.seconds[last]
     }
+
+    /// Counts what was refused since the store took any.
+    fn in_a_row(&self) -> usize {
+        let since = |at: &&Instant| self.taken_at.is_none_or(|taken_at| **at > taken_at);
+        self.refused.values().filter(since).count()
+    }
 }
 
 impl Open {
+    /// Keeps each message with the same chance, as of all that were seen.
     fn sample(&mut self, message: &Message) {
-        if self.samples.len() < SAMPLES && self.samples.iter().all(|known| known.id != message.id) {
+        if self.samples.iter().any(|known| known.id == message.id) {
+            return;
+        }
+        self.sampled += 1;
+        if self.samples.len() < SAMPLES {
             self.samples.push_back(message.clone());
+        } else if let Some(sample) = self.samples.get_mut(fastrand::usize(..self.sampled)) {
+            *sample = message.clone();
         }
     }
 

@@ -4,12 +4,16 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use metrics::Gauge;
 use serde_json::Value;
 use warren_domain::ports::{Delivery, Refused, SettleError};
 use warren_domain::{Message, Severity, SeverityCounts};
 
 use crate::WorkerConfig;
+
+/// How many deliveries are settled at a time that hold refused messages: each waits for its dead letters to be durable.
+const SETTLED_AT_ONCE: usize = 16;
 
 /// How many requests a batch is linked to; a batch of small requests has thousands.
 const MAX_LINKS: usize = 16;
@@ -142,6 +146,8 @@ impl Batch {
 
     /// Acknowledges every delivery; `refused` counts places among all messages, ascending.
     ///
+    /// Those without refused messages first: dead letters may take their time, or fail.
+    ///
     /// Returns what is durably a dead letter now, and why deliveries were not settled; those come again.
     pub(crate) async fn settle(self, refused: Vec<Refused>) -> (Dead, Vec<SettleError>) {
         let mut refused = refused.into_iter().peekable();
@@ -153,7 +159,7 @@ impl Batch {
             .skip(1)
             .chain([end])
             .collect::<Vec<_>>();
-        let (mut dead, mut failures) = (Dead::default(), Vec::new());
+        let mut settling = Vec::new();
         for ((begin, delivery), end) in self.deliveries.into_iter().zip(ends) {
             let mut mine = Vec::new();
             while let Some(refused) = refused.next_if(|refused| refused.index < end) {
@@ -162,17 +168,26 @@ impl Batch {
                     ..refused
                 });
             }
-            let refused_here: SeverityCounts = mine
+            let counts: SeverityCounts = mine
                 .iter()
                 .map(|refused| self.messages[begin + refused.index].severity)
                 .collect();
-            let counts = if delivery.redelivered {
-                &mut dead.again
-            } else {
-                &mut dead.first
-            };
-            match delivery.ack_except(mine).await {
-                Ok(()) => *counts += refused_here,
+            settling.push((delivery, mine, counts));
+        }
+        let (good, bad): (Vec<_>, Vec<_>) = settling.into_iter().partition(|(_, mine, _)| mine.is_empty());
+        let (mut dead, mut failures) = (Dead::default(), Vec::new());
+        for (delivery, _, _) in good {
+            failures.extend(delivery.ack().await.err());
+        }
+        let settling = stream::iter(bad).map(|(delivery, mine, counts)| async move {
+            let again = delivery.redelivered;
+            (again, counts, delivery.ack_except(mine).await)
+        });
+        let mut settled = settling.buffer_unordered(SETTLED_AT_ONCE);
+        while let Some((again, counts, outcome)) = settled.next().await {
+            match outcome {
+                Ok(()) if again => dead.again += counts,
+                Ok(()) => dead.first += counts,
                 Err(failure) => failures.push(failure),
             }
         }
@@ -204,8 +219,13 @@ fn value_weight(value: &Value) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Barrier;
+    use tokio::time::timeout;
+    use warren_adapter_conformance::samples::messages;
     use warren_domain::TraceContext;
-    use warren_domain::ports::Settlement;
+    use warren_domain::ports::{DeadLetterReason, Settlement};
 
     use super::*;
 
@@ -245,5 +265,62 @@ mod tests {
         let links = batch((1..=100).chain(1..=100)).links();
         assert!(links.starts_with(&trace(1).to_string()), "{links}");
         assert!(links.ends_with(&format!("{},and 84 more", trace(16))), "{links}");
+    }
+
+    /// Settles once all others of its barrier are about to.
+    #[derive(Debug)]
+    struct Together(Arc<Barrier>);
+
+    #[async_trait::async_trait]
+    impl Settlement for Together {
+        async fn settle(self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
+            assert_eq!(refused.len(), 1);
+            self.0.wait().await;
+            Ok(())
+        }
+    }
+
+    /// Takes part in a barrier without waiting for it.
+    #[derive(Debug)]
+    struct Arrives(Arc<Barrier>);
+
+    #[async_trait::async_trait]
+    impl Settlement for Arrives {
+        async fn settle(self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
+            assert_eq!(refused.len(), 0);
+            tokio::spawn(async move { self.0.wait().await });
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_dead_letters_holds_up_neither_good_deliveries_nor_each_other() {
+        let barrier = Arc::new(Barrier::new(5));
+        let mut batch = Batch::new(&HeldGauges::new(|_| Gauge::noop()));
+        let mut push = |redelivered, settlement: Box<dyn Settlement>| {
+            batch.push(Delivery {
+                messages: messages(2),
+                redelivered,
+                attempt: 1,
+                traces: Vec::new(),
+                settlement,
+            });
+        };
+        for redelivered in [false, true, true] {
+            push(redelivered, Box::new(Together(Arc::clone(&barrier))));
+        }
+        push(false, Box::new(Arrives(Arc::clone(&barrier))));
+        push(false, Box::new(Arrives(barrier)));
+        let refused = [1, 2, 4].map(|index| Refused {
+            index,
+            reason: DeadLetterReason {
+                code: "refused_by_store",
+                detail: String::new(),
+            },
+        });
+        let settling = batch.settle(refused.into());
+        let (dead, failures) = timeout(Duration::from_secs(10), settling).await.unwrap();
+        assert_eq!((dead.first.total(), dead.again.total()), (1, 2));
+        assert!(failures.is_empty(), "{failures:?}");
     }
 }

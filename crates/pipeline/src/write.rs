@@ -5,7 +5,7 @@ use std::time::Instant;
 use metrics::{counter, histogram};
 use tracing::{error, warn};
 use warren_domain::ports::{DeadLetterReason, MessageStore, Refused, StoreError, Unhealthy};
-use warren_domain::{Severity, SeverityCounts};
+use warren_domain::{Message, Severity, SeverityCounts};
 
 use crate::breaker::{Breaker, Fate};
 use crate::gather::Batch;
@@ -46,9 +46,11 @@ pub(crate) async fn write(
                     counter!(CONFLICTING).increment(stored.conflicting);
                 }
                 if stored.duplicates != SeverityCounts::default() {
+                    let probed = breaker.probed_in(&messages[part.clone()]);
+                    let duplicates = less(&stored.duplicates, &probed);
                     // The store does not say which they are: as many as may have been stored before are taken for that.
-                    let again = at_most(&stored.duplicates, &batch.redelivered_in(&part));
-                    count_by_delivery(DUPLICATES, &less(&stored.duplicates, &again), &again);
+                    let again = at_most(&duplicates, &batch.redelivered_in(&part));
+                    count_by_delivery(DUPLICATES, &less(&duplicates, &again), &again);
                 }
                 breaker.taken(part.len());
                 outage.succeeded();
@@ -59,13 +61,11 @@ pub(crate) async fn write(
                 let message = &messages[part.start];
                 if breaker.refused(message, &reason) == Fate::Held {
                     // All that this batch has found refused waits together, and is tried again together.
-                    parts.push(part);
-                    parts.extend(
-                        refused
-                            .drain(..)
-                            .map(|refused: Refused| refused.index..refused.index + 1),
-                    );
-                    wait_for(breaker, store, &mut outage).await?;
+                    let found = refused.drain(..).map(|refused: Refused| refused.index);
+                    let held: Vec<_> = found.chain([part.start]).collect();
+                    let ones = held.iter().map(|index| &messages[*index]);
+                    wait_for(breaker, store, ones, &mut outage).await?;
+                    parts.extend(held.into_iter().rev().map(|index| index..index + 1));
                     continue;
                 }
                 warn!(id = %message.id, reason, cause = ?cause, "the store refuses a message; it becomes a dead letter");
@@ -98,15 +98,21 @@ pub(crate) async fn write(
     Ok(refused)
 }
 
-/// Waits until the store takes what it refused.
-async fn wait_for(breaker: &Breaker, store: &dyn MessageStore, outage: &mut Outage) -> Result<(), GaveUp> {
+/// Waits until the store takes something that it refused; tries all that is held, in turn: much of it may be poison.
+async fn wait_for(
+    breaker: &Breaker,
+    store: &dyn MessageStore,
+    held: impl Iterator<Item = &Message> + Clone + Send,
+    outage: &mut Outage,
+) -> Result<(), GaveUp> {
+    breaker.holds(held.clone());
     let mut reason = breaker.why();
-    loop {
+    for message in held.cycle() {
         // The breaker has said it in the log.
         outage
             .wait(Instant::now(), format!("paused: {reason}"), || {})
             .await?;
-        match breaker.probe(store).await {
+        match breaker.try_again(store, message).await {
             Ok(()) => break,
             Err(Unhealthy(still)) => reason = still,
         }
