@@ -20,7 +20,7 @@ use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
 use crate::lag::{Answering, ready};
 use crate::metrics::{ConsumeMetrics, Unsettled};
-use crate::quarantine::Quarantine;
+use crate::quarantine::{Quarantine, Silence};
 use crate::reader::Reader;
 use crate::settlement::{Decision, Letters, Session};
 use crate::settler::Settler;
@@ -222,7 +222,9 @@ impl Consuming {
         };
         let mut reader = tokio::spawn(reader.run());
         let mut settler = Settler::new(channel, self.requeue_pause, Arc::clone(&unsettled));
-        let end = self.settle(link, &mut settler, decided, &mut reader, &lost).await;
+        let end = self
+            .settle(link, &mut settler, decided, &mut reader, &lost, &unsettled)
+            .await;
         lost.cancel();
         unsettled.gone();
         reader.abort();
@@ -253,9 +255,10 @@ impl Consuming {
         mut decided: mpsc::Receiver<Decision>,
         reader: &mut JoinHandle<()>,
         lost: &CancellationToken,
+        unsettled: &Unsettled,
     ) -> End {
         let ends_after = Quarantine::ends_after(self.prefetch);
-        let (mut released_at, mut settled) = (Instant::now() + Quarantine::ENDS_WITHIN, 0);
+        let (mut silence, mut settled) = (Silence::begins(), 0);
         let (mut decisions, mut cancelled, mut reading) = (Vec::new(), false, true);
         loop {
             let quarantined = self.quarantine.begun();
@@ -264,7 +267,7 @@ impl Consuming {
             }
             if settler.settled > settled {
                 settled = settler.settled;
-                released_at = Instant::now() + Quarantine::ENDS_WITHIN;
+                silence = Silence::begins();
             }
             let told = select! {
                 biased;
@@ -317,7 +320,7 @@ impl Consuming {
                     self.answering.ask(question, ready(link, &self.queue));
                     Ok(())
                 }
-                () = sleep_until(released_at), if quarantined => return End::Released,
+                () = silence.lasts(|| unsettled.out()), if quarantined => return End::Released,
             };
             if let Err(reason) = told {
                 return End::Lost(reason);

@@ -203,6 +203,12 @@ impl Unsettled {
         self.change(|packets| Some(packets.saturating_sub(1)));
     }
 
+    /// Counts what is out: delivered, and neither settled nor to be given back yet.
+    pub(crate) fn out(&self) -> u64 {
+        let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        packets.unwrap_or(0)
+    }
+
     pub(crate) fn gone(&self) {
         self.change(|_| None);
     }

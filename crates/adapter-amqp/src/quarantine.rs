@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 /// One packet at a time after connections have died young.
 ///
 /// A header that is not UTF-8 kills every connection of amqprs that receives it, and each death counts as a delivery
@@ -21,7 +23,7 @@ impl Quarantine {
     /// acknowledgements of what came before the guilty packet die with the connection.
     pub(crate) const YOUTH: Duration = Duration::from_secs(10);
     /// So long without a death and without a packet ends it too.
-    pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(60);
+    const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
     /// How many packets settled, one at a time, end it, where `prefetch` were out when it began.
     ///
@@ -40,7 +42,7 @@ impl Quarantine {
         self.young_deaths == Self::BEGINS
     }
 
-    /// Notes a death; once begun, only a new one ends it: after [`Self::ends_after`] or [`Self::ENDS_WITHIN`].
+    /// Notes a death; once begun, only a new one ends it: after [`Self::ends_after`] or [`Silence`].
     pub(crate) fn died(&mut self, age: Duration) {
         if !self.begun() && age >= Self::YOUTH {
             self.young_deaths = 0;
@@ -50,9 +52,52 @@ impl Quarantine {
     }
 }
 
+/// The time without a packet that ends a quarantine.
+///
+/// A packet that is out is no silence, however long it is held: the guilty one waits behind it, and to let the whole
+/// prefetch through would kill the next connections with all of it out, once for each quarantine that ends so.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    ends_at: Instant,
+}
+
+impl Silence {
+    pub(crate) fn begins() -> Self {
+        Self {
+            ends_at: Instant::now() + Quarantine::ENDS_WITHIN,
+        }
+    }
+
+    /// Waits until it has lasted long enough, where `out` counts the packets that are out. Cancel safe.
+    pub(crate) async fn lasts(&mut self, out: impl Fn() -> u64) {
+        loop {
+            sleep_until(self.ends_at).await;
+            if out() == 0 {
+                return;
+            }
+            *self = Self::begins();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_packet_that_is_held_for_minutes_is_no_silence() {
+        let (out, mut silence) = (AtomicU64::new(1), Silence::begins());
+        let lasts = silence.lasts(|| out.load(Ordering::Relaxed));
+        let held = tokio::time::timeout(Quarantine::ENDS_WITHIN * 7, lasts).await;
+        assert!(held.is_err());
+        out.store(0, Ordering::Relaxed);
+        let settled = Instant::now();
+        silence = Silence::begins();
+        silence.lasts(|| out.load(Ordering::Relaxed)).await;
+        assert_eq!(settled.elapsed(), Quarantine::ENDS_WITHIN);
+    }
 
     #[test]
     fn three_young_deaths_begin_the_quarantine() {

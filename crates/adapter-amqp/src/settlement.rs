@@ -39,12 +39,15 @@ impl Letters {
         }
     }
 
-    /// Returns when every letter is durable.
+    /// Returns when every letter is durable; at once while the broker is known to take none.
     ///
     /// # Errors
     /// [`PublishError`]; some of the letters may be durable.
     pub(crate) async fn write(&self, letters: Vec<(Letter, Vec<u8>)>) -> Result<(), PublishError> {
         let sender = self.sender()?;
+        if let Some(error) = sender.refusal() {
+            return Err(error);
+        }
         let (call, deadline) = (Call::new(), sender.deadline());
         for (letter, lines) in letters {
             let address = Address::DeadLetter(Arc::new(letter));

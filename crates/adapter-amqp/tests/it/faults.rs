@@ -6,7 +6,9 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
 use warren_adapter_conformance::samples::messages;
-use warren_domain::ports::{ConsumerGroup, MessageConsumer, MessagePublisher, PublishError, SettleError};
+use warren_domain::ports::{
+    ConsumerGroup, DeadLetterReason, MessageConsumer, MessagePublisher, PublishError, SettleError,
+};
 
 use crate::proxy::Proxy;
 use crate::support::{Corner, Operator, PATIENCE, eventually, healthy, next, take, unhealthy};
@@ -320,6 +322,48 @@ async fn a_delivery_of_a_lost_connection_cannot_be_settled_and_comes_again() {
         again.ack().await.unwrap();
         consumer.close().await;
         Operator::new().await.await_ready(&corner.name("store"), 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_for_a_broker_that_takes_none_cost_the_deadline_once_and_not_each() {
+    Corner::run(|corner| async move {
+        let proxy = Proxy::new().await;
+        let publisher = corner.publisher();
+        let config = AmqpConfig {
+            packet_max_messages: 1,
+            ..impatient(corner.at(&proxy.authority()))
+        };
+        let mut consumer = AmqpConsumer::new(config, ConsumerGroup::Store).unwrap();
+        let reason = || DeadLetterReason {
+            code: "refused_by_store",
+            detail: String::new(),
+        };
+        for _ in 0..4 {
+            publisher.publish(messages(1), None).await.unwrap();
+        }
+        // The first letter opens the connection for letters.
+        let warm_up = next(&mut consumer).await;
+        warm_up.dead_letter(reason()).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(next(&mut consumer).await);
+        }
+        proxy.refuse();
+        proxy.hang();
+        let mut took = Vec::new();
+        for delivery in held {
+            let start = Instant::now();
+            let settled = delivery.dead_letter(reason()).await;
+            assert!(
+                matches!(settled, Err(SettleError::Unavailable { .. })),
+                "{settled:?}"
+            );
+            took.push(start.elapsed());
+        }
+        assert!(took[0] < DEADLINE + SLACK, "{took:?}");
+        assert!(took[2] < Duration::from_millis(100), "{took:?}");
     })
     .await;
 }
