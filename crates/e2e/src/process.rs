@@ -88,6 +88,12 @@ impl Service {
         self
     }
 
+    /// Changes a setting for the next start, or removes it.
+    pub fn set(&mut self, name: &str, value: Option<String>) {
+        self.settings.retain(|(other, _)| other != name);
+        self.settings.extend(value.map(|value| (name.to_owned(), value)));
+    }
+
     /// Lets the program open as many files and sockets as it is told.
     #[must_use]
     pub const fn open_files(mut self, count: u64) -> Self {

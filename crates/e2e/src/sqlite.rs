@@ -61,26 +61,12 @@ impl DataFolder {
     }
 
     async fn open(&self, name: &str) -> Result<SqliteConnection> {
-        let file = self.file(name);
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .read_only(true)
-            .busy_timeout(CATCH_UP);
-        SqliteConnection::connect_with(&options)
-            .await
-            .with_context(|| format!("cannot read {}", file.display()))
+        open(&self.file(name)).await
     }
 
     /// Counts the rows of a table.
     async fn rows(&self, file: &str, table: &'static str) -> Result<u64> {
-        let mut connection = self.open(file).await?;
-        let sql = match table {
-            "messages" => "select count(*) from messages",
-            _ => "select count(*) from dead_letters",
-        };
-        let row = query(sql).fetch_one(&mut connection).await?;
-        connection.close().await?;
-        Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
+        rows(&self.file(file), table).await
     }
 
     /// Has SQLite look through a whole file, and returns what it says: `ok`, or what is broken.
@@ -168,6 +154,35 @@ impl DataFolder {
         connection.close().await?;
         rows.iter().map(stored_row).collect()
     }
+}
+
+async fn open(file: &Path) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .busy_timeout(CATCH_UP);
+    SqliteConnection::connect_with(&options)
+        .await
+        .with_context(|| format!("cannot read {}", file.display()))
+}
+
+async fn rows(file: &Path, table: &'static str) -> Result<u64> {
+    let mut connection = open(file).await?;
+    let sql = match table {
+        "messages" => "select count(*) from messages",
+        _ => "select count(*) from dead_letters",
+    };
+    let row = query(sql).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
+}
+
+/// Counts the dead letters of a file that lies anywhere, such as a spool's.
+///
+/// # Errors
+/// It is not there or cannot be read.
+pub async fn dead_letters_in(file: &Path) -> Result<u64> {
+    rows(file, "dead_letters").await
 }
 
 fn stored_row(row: &SqliteRow) -> Result<StoredRow> {

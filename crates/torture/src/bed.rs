@@ -1,6 +1,6 @@
 //! What a run stands on: the servers, the links, the programs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::sync::Mutex as AsyncMutex;
 use warren_e2e::environment;
+use warren_e2e::metrics::Metrics;
 use warren_e2e::process::Service;
 use warren_e2e::rabbit::Topology;
+use warren_e2e::sqlite::dead_letters_in;
 
 use crate::broker::{Broker, USER};
 use crate::database::Database;
 use crate::fault::{Instance, Link};
-use crate::plan::{INSTANCES, Plan};
+use crate::plan::{INSTANCES, Plan, Settings, Setup};
 use crate::proxy::Proxy;
 
 /// How long a program may take to become ready, or to stop.
@@ -24,6 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// After what time without a change nothing changes any more: far longer than any program may wait once all is well.
 const STANDSTILL: Duration = Duration::from_secs(15);
+
+/// What gives an intake a spool.
+const SPOOL: &str = "WARREN_SPOOL__PATH";
+
+/// What waits in one.
+const SPOOLED: &str = "warren_spool_messages";
 
 /// Where the programs are, and what beside the plan they are told.
 #[derive(Clone, Debug)]
@@ -51,8 +59,8 @@ pub struct Bed {
     ingests: Vec<Program>,
     workers: Vec<Program>,
     secret: String,
-    /// The bodies of records that were put into the queue and are no messages.
-    pub planted: Mutex<BTreeSet<Vec<u8>>>,
+    /// The bodies of records that were put into the queue and are no messages, each with the exchange it was put into.
+    pub planted: Mutex<BTreeMap<Vec<u8>, &'static str>>,
 }
 
 /// One instance of a program.
@@ -150,14 +158,22 @@ impl Bed {
         bed.migrate(programs).await?;
         bed.database.refuse_poison().await?;
         for instance in 0..INSTANCES {
-            let ingest = bed.ingest(plan, programs, instance)?;
+            let ingest = bed.ingest(programs, instance)?;
             let proxy = Proxy::start(ingest.address(), seed(Link::Clients, instance))?;
             bed.links.insert((Link::Clients, instance), proxy);
             bed.ingests
                 .push(Program::new(format!("ingest-{instance}"), ingest));
-            let worker = bed.worker(plan, programs, instance)?;
+            let worker = bed.worker(programs, instance)?;
             bed.workers
                 .push(Program::new(format!("worker-{instance}"), worker));
+        }
+        for (instance, program) in bed.ingests.iter().enumerate() {
+            let mut service = program.service.lock().await;
+            bed.set(&mut service, &plan.setup.ingest);
+            service.set(SPOOL, bed.spool(instance, plan.setup.spool)?);
+        }
+        for program in &bed.workers {
+            bed.set(&mut *program.service.lock().await, &plan.setup.worker);
         }
         for program in bed.programs() {
             program.service.lock().await.spawn()?;
@@ -173,10 +189,10 @@ impl Bed {
         Ok(bed)
     }
 
-    fn prepare(name: &str, programs: &Programs, settings: &[(String, String)]) -> Result<Service> {
+    fn prepare(name: &str, programs: &Programs) -> Result<Service> {
         let path = environment::find(&programs.folder, name)?;
         let mut service = Service::of(name, path)?;
-        for (name, value) in settings.iter().chain(&programs.environment) {
+        for (name, value) in &programs.environment {
             service = service.setting(name, value);
         }
         Ok(service.setting("WARREN_TELEMETRY__FORMAT", "json"))
@@ -187,28 +203,101 @@ impl Bed {
         Ok(format!("amqp://{USER}:{}@{address}/{}", self.secret, self.vhost))
     }
 
-    fn ingest(&self, plan: &Plan, programs: &Programs, instance: Instance) -> Result<Service> {
-        let ingest = Self::prepare("ingest-api", programs, &plan.ingest)?
+    fn ingest(&self, programs: &Programs, instance: Instance) -> Result<Service> {
+        Ok(Self::prepare("ingest-api", programs)?
             .setting("WARREN_AMQP__URL", self.amqp_url(Link::Publish, instance)?)
-            .setting("WARREN_HTTP__DRAIN_DELAY", "100ms");
-        if !plan.spool {
-            return Ok(ingest);
-        }
-        let spool = self.spools.path().join(format!("spool-{instance}"));
-        let spool = spool.to_str().context("the folder's name is not UTF-8")?;
-        Ok(ingest.setting("WARREN_SPOOL__PATH", spool))
+            .setting("WARREN_HTTP__DRAIN_DELAY", "100ms"))
     }
 
-    fn worker(&self, plan: &Plan, programs: &Programs, instance: Instance) -> Result<Service> {
+    fn set(&self, service: &mut Service, settings: &Settings) {
+        for (name, value) in settings {
+            service.set(name, Some(value.clone()));
+        }
+    }
+
+    /// Returns the folder of an intake's spool, if it is to have one.
+    fn spool(&self, instance: Instance, wanted: bool) -> Result<Option<String>> {
+        let folder = self.spools.path().join(format!("spool-{instance}"));
+        let folder = folder.to_str().context("the folder's name is not UTF-8")?;
+        Ok(wanted.then(|| folder.to_owned()))
+    }
+
+    /// Sets the programs up anew, one after the other: each ends in good order, and the next one waits until it is ready.
+    ///
+    /// # Errors
+    /// One of them does not end, or does not become ready.
+    pub async fn set_up(&self, setup: &Setup) -> Result<()> {
+        for (instance, program) in self.ingests.iter().enumerate() {
+            // Nobody would drain it, should the next one have none.
+            self.until_unspooled(program).await?;
+            let mut service = program.service.lock().await;
+            program.interrupted();
+            service.stop(PATIENCE).await?;
+            self.set(&mut service, &setup.ingest);
+            service.set(SPOOL, self.spool(instance, setup.spool)?);
+            service.spawn()?;
+            service.wait_for("/readyz", 200, PATIENCE).await?;
+        }
+        for program in &self.workers {
+            let mut service = program.service.lock().await;
+            program.interrupted();
+            service.stop(PATIENCE).await?;
+            self.set(&mut service, &setup.worker);
+            service.spawn()?;
+            service.wait_for("/readyz", 200, PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    async fn until_unspooled(&self, program: &Program) -> Result<()> {
+        let (begun, address) = (Instant::now(), program.service.lock().await.address());
+        loop {
+            let left = Metrics::scrape(address).await?.sum(SPOOLED);
+            if left == 0 {
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "I7: {left} messages are left in the spool of {} after {PATIENCE:?}",
+                program.name
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Requires that the spools hold nothing, not even what RabbitMQ would not take. The programs have ended.
+    ///
+    /// # Errors
+    /// One of them does, or cannot be read.
+    pub async fn spools_are_empty(&self) -> Result<()> {
+        for instance in 0..INSTANCES {
+            let file = self
+                .spools
+                .path()
+                .join(format!("spool-{instance}"))
+                .join("spool.db");
+            if !file.exists() {
+                continue;
+            }
+            let dead = dead_letters_in(&file).await?;
+            ensure!(
+                dead == 0,
+                "I1: {dead} dead letters are in the spool of ingest-{instance}"
+            );
+        }
+        Ok(())
+    }
+
+    fn worker(&self, programs: &Programs, instance: Instance) -> Result<Service> {
         let store = self.link(Link::Store, instance)?.address();
-        Ok(Self::prepare("store-worker", programs, &plan.worker)?
+        Ok(Self::prepare("store-worker", programs)?
             .setting("WARREN_AMQP__URL", self.amqp_url(Link::Consume, instance)?)
             .setting("WARREN_POSTGRES__URL", self.database.url_at(store, &self.secret)))
     }
 
     async fn migrate(&self, programs: &Programs) -> Result<()> {
         let store = self.link(Link::Store, 0)?.address();
-        let mut migrate = Self::prepare("store-worker", programs, &[])?
+        let mut migrate = Self::prepare("store-worker", programs)?
             .argument("migrate")
             .setting("WARREN_POSTGRES__URL", self.database.url_at(store, &self.secret));
         migrate.spawn()?;
@@ -278,7 +367,38 @@ impl Bed {
         }
     }
 
-    /// Waits until everything accepted is stored and the queue of the store is empty.
+    /// Takes back every fault that there can be, and starts what does not run; returns what could not be done.
+    pub async fn calm(&self) -> Vec<String> {
+        self.heal_links();
+        let mut problems = Vec::new();
+        let mut note = |what: &str, done: Result<()>| {
+            problems.extend(done.err().map(|error| format!("cannot calm {what}: {error:#}")));
+        };
+        note("RabbitMQ", self.calm_broker().await);
+        note("PostgreSQL", self.database.calm().await);
+        for program in self.programs() {
+            note(&program.name, Self::calm_program(program).await);
+        }
+        problems
+    }
+
+    async fn calm_broker(&self) -> Result<()> {
+        self.broker.calm().await?;
+        self.broker.unlimit_queue(&self.vhost).await.ok();
+        self.broker.permit(USER, &self.vhost).await
+    }
+
+    async fn calm_program(program: &Program) -> Result<()> {
+        let mut service = program.service.lock().await;
+        let Some(pid) = service.pid() else {
+            program.interrupted();
+            return service.spawn();
+        };
+        let raw = Pid::from_raw(i32::try_from(pid)?).context("no process has the id 0")?;
+        kill_process(raw, Signal::CONT).context("cannot send SIGCONT")
+    }
+
+    /// Waits until everything accepted is stored, and nothing waits in a queue or a spool.
     ///
     /// # Errors
     /// It does not come to that; the message has the difference.
@@ -287,17 +407,23 @@ impl Bed {
         let mut moved = (begun, None);
         while begun.elapsed() < within && moved.0.elapsed() < STANDSTILL {
             let counted = async {
-                anyhow::Ok((
-                    self.topology.waiting("store").await?,
-                    self.database.count().await?,
-                ))
+                let mut waiting = u64::from(self.topology.waiting("store").await?);
+                waiting += u64::from(self.topology.waiting("dead").await?);
+                let mut spooled = 0;
+                for program in &self.ingests {
+                    let address = program.service.lock().await.address();
+                    spooled += Metrics::scrape(address).await?.sum(SPOOLED);
+                }
+                anyhow::Ok((waiting, spooled, self.database.count().await?))
             };
             match counted.await {
-                Ok((0, stored)) if stored >= at_least => return Ok(begun.elapsed()),
-                Ok((waiting, stored)) => {
-                    last = format!("{waiting} packets wait, {stored} rows of {at_least}");
-                    if moved.1 != Some((waiting, stored)) {
-                        moved = (Instant::now(), Some((waiting, stored)));
+                Ok((0, 0, stored)) if stored >= at_least => return Ok(begun.elapsed()),
+                Ok((waiting, spooled, stored)) => {
+                    last = format!(
+                        "{waiting} packets wait, {spooled} messages are in spools, {stored} rows of {at_least}"
+                    );
+                    if moved.1 != Some((waiting, spooled, stored)) {
+                        moved = (Instant::now(), Some((waiting, spooled, stored)));
                     }
                 }
                 Err(error) => last = format!("{error:#}"),

@@ -249,7 +249,11 @@ impl Broker {
     /// # Errors
     /// The broker does not answer.
     pub async fn calm(&self) -> Result<()> {
-        self.act(|node| node.thaw()).await?;
+        self.act(|node| match node.pid() {
+            Some(_) => node.thaw(),
+            None => node.start_again(),
+        })
+        .await?;
         self.order("rabbit:start()").await?;
         self.memory_alarm(false).await?;
         self.disk_alarm(false).await

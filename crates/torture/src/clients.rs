@@ -1,13 +1,14 @@
 //! The clients: they send at a fixed rate whatever is answered, and repeat what is unknown until it is answered.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ const MOST_REQUESTS: usize = 400;
 const SIZES: [(u64, u64); 4] = [(1, 8), (10, 27), (100, 35), (1_000, 30)];
 
 /// The time between two canaries of one intake.
-const CANARY_PAUSE: Duration = Duration::from_millis(50);
+pub const CANARY_PAUSE: Duration = Duration::from_millis(50);
 
 /// One request in so many is sent again although it was answered with 202.
 const AGAIN: u8 = 100;
@@ -41,8 +42,11 @@ pub struct Clients {
     next_message: AtomicU64,
     next_request: AtomicU64,
     next_poison: AtomicU64,
+    due: AtomicU64,
     held_back: AtomicU64,
     canaries: Mutex<Vec<Canary>>,
+    /// When those were sent that have no answer yet, by their number.
+    singing: watch::Sender<BTreeMap<u64, Instant>>,
     /// Canaries without an answer, to be sent again at the end.
     open: Mutex<Vec<Batch>>,
 }
@@ -72,8 +76,10 @@ impl Clients {
             next_message: AtomicU64::new(0),
             next_request: AtomicU64::new(0),
             next_poison: AtomicU64::new(0),
+            due: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
             canaries: Mutex::default(),
+            singing: watch::Sender::default(),
             open: Mutex::default(),
         }
     }
@@ -81,6 +87,11 @@ impl Clients {
     /// Returns the book.
     pub const fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// Returns how many requests were due.
+    pub fn due(&self) -> u64 {
+        self.due.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests were not sent, because too many were under way.
@@ -147,6 +158,7 @@ impl Clients {
                 }
                 () = stop.cancelled() => break,
             }
+            self.due.fetch_add(1, Ordering::Relaxed);
             let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
                 self.held_back.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -262,6 +274,9 @@ impl Clients {
             }
         };
         let sent = Instant::now();
+        self.singing.send_modify(|singing| {
+            singing.insert(batch.numbers[0], sent);
+        });
         let answer = self.send(instance, &batch).await;
         let canary = Canary {
             instance,
@@ -275,6 +290,22 @@ impl Clients {
             lock(&self.open).push(batch);
         }
         lock(&self.canaries).push(canary);
+        self.singing.send_modify(|singing| {
+            singing.remove(&canary.number);
+        });
+    }
+
+    /// Waits until every canary that was sent before a moment is answered or given up.
+    ///
+    /// # Errors
+    /// One of them is neither, long after it should have been given up.
+    pub async fn canaries_before(&self, moment: Instant) -> Result<()> {
+        let none = |singing: &BTreeMap<u64, Instant>| singing.values().all(|sent| *sent >= moment);
+        let mut singing = self.singing.subscribe();
+        timeout(DEADLINE * 2, singing.wait_for(none))
+            .await
+            .context("a canary is neither answered nor given up")??;
+        Ok(())
     }
 
     /// Sends the canaries again that found no answer, until they do.

@@ -137,6 +137,24 @@ impl Database {
         spawn_blocking(move || act(&mut server.lock().unwrap_or_else(PoisonError::into_inner))).await?
     }
 
+    /// Takes back everything that may have been done to it.
+    ///
+    /// # Errors
+    /// The server does not start, or does not answer.
+    pub async fn calm(&self) -> Result<()> {
+        self.act(|server| match server.pid() {
+            Some(_) => server.thaw(),
+            None => server.start_again(),
+        })
+        .await?;
+        self.read_only(false).await?;
+        self.execute(&format!(
+            "alter role {ROLE} connection limit -1; grant insert on messages to {ROLE}; \
+             drop trigger if exists sleep_long on messages"
+        ))
+        .await
+    }
+
     /// Opens a connection as the administrator.
     ///
     /// # Errors

@@ -83,6 +83,7 @@ pub async fn embedded(order: Embedded, programs: &Programs, out: &Path) -> Resul
             .push(format!("watchdog: the run did not end within {limit:?}")),
     }
     report.tally = ledger.tally();
+    report.due = clients.due();
     report.held_back = clients.held_back();
     if report.tally.broken == 0 {
         report
@@ -188,5 +189,6 @@ async fn verify(program: &Program, ledger: &Ledger, folder: &DataFolder, report:
     }
     let rows = folder.read().await?;
     report.findings = ledger.verdict(&rows, &[], &Default::default(), &[]);
+    report.compared = true;
     Ok(())
 }

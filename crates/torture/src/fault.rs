@@ -89,6 +89,47 @@ impl Trouble {
     }
 }
 
+/// Returns the name of every kind of fault.
+pub fn kinds() -> impl Iterator<Item = String> {
+    let links = Link::ALL.into_iter().flat_map(|link| {
+        Trouble::ALL
+            .into_iter()
+            .map(move |trouble| format!("link-{}-{}", link.name(), trouble.name()))
+    });
+    KINDS.into_iter().map(str::to_owned).chain(links)
+}
+
+/// Every kind but those of the links.
+const KINDS: [&str; 27] = [
+    "kill-ingest",
+    "kill-worker",
+    "term-ingest",
+    "term-worker",
+    "freeze-ingest",
+    "freeze-worker",
+    "freeze-rabbit",
+    "freeze-postgres",
+    "kill-rabbit",
+    "stop-rabbit",
+    "memory-alarm",
+    "disk-alarm",
+    "close-connections",
+    "delete-bindings",
+    "revoke-broker",
+    "full-queue",
+    "kill-postgres",
+    "stop-postgres",
+    "no-connections",
+    "lock-table",
+    "slow-inserts",
+    "read-only",
+    "revoke-insert",
+    "end-sessions",
+    "poison-packets",
+    "poison-rows",
+    "repeated-packets",
+];
+
 /// One of the two intakes, or one of the two workers.
 pub type Instance = usize;
 

@@ -3,8 +3,6 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use amqprs::channel::{BasicPublishArguments, Channel};
-use amqprs::{BasicProperties, DELIVERY_MODE_PERSISTENT};
 use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
 use rustix::process::Signal;
@@ -13,14 +11,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use warren_e2e::rabbit;
 
 use crate::bed::{Bed, Program};
 use crate::clients::Clients;
 use crate::database::Database;
 use crate::fault::{Fault, Instance, Link, Trouble};
+use crate::ledger::Ledger;
 use crate::plan::{INSTANCES, Injection};
 use crate::proxy::{Direction, Fault as LinkFault};
+use crate::publisher::{Confirm, Publisher};
 
 /// How long a stopping program may take: its drain, and some for a machine that is busy.
 const STOP: Duration = Duration::from_secs(30);
@@ -28,11 +27,17 @@ const STOP: Duration = Duration::from_secs(30);
 /// How long the effect of a fault may stay away after the fault is there.
 const EFFECT: Duration = Duration::from_secs(8);
 
+/// How long an alarm may stay in force after its cause is gone.
+const CLEARED: Duration = Duration::from_secs(30);
+
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How many packets fill the store queue, when it is to be full.
 const FULL: u32 = 20;
+
+/// The routing key of records that are no messages.
+pub const POISON_KEY: &str = "poison.packet";
 
 /// The store queue.
 const QUEUE: &str = "warren.store";
@@ -57,11 +62,11 @@ pub struct Done {
     pub bite: Result<String, String>,
 }
 
-/// Does one injection from beginning to end.
+/// Does one injection from beginning to end. Intakes with a `spool` refuse nobody, whatever their broker does.
 ///
 /// # Errors
 /// The harness itself could not do it or take it back; that it had no effect is no error here.
-pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Result<Done> {
+pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection, spool: bool) -> Result<Done> {
     let length = Duration::from_millis(injection.length);
     let context = || format!("while doing {injection}");
     // What the plan leaves open depends on it all the same.
@@ -87,7 +92,7 @@ pub async fn inject(bed: &Bed, clients: &Clients, injection: &Injection) -> Resu
         | Fault::CloseConnections
         | Fault::DeleteBindings
         | Fault::RevokeBroker
-        | Fault::FullQueue => broker(bed, clients, &injection.fault, length).await,
+        | Fault::FullQueue => broker(bed, clients, &injection.fault, length, spool).await,
         Fault::FreezePostgres
         | Fault::KillPostgres
         | Fault::StopPostgres
@@ -154,7 +159,15 @@ async fn terminate(program: &Program, length: Duration) -> Result<Done> {
     program.interrupted();
     let pid = program.signal(Signal::TERM).await?;
     let mut service = program.service.lock().await;
-    let status = service.wait(STOP).await.context("I7: SIGTERM")?;
+    let status = match service.wait(STOP).await {
+        Ok(status) => status,
+        Err(error) => {
+            // What does not end would be in the way of everything that follows.
+            service.kill().await?;
+            service.spawn()?;
+            return Err(error.context("I7: SIGTERM"));
+        }
+    };
     let took = begun.elapsed();
     sleep(length).await;
     service.spawn()?;
@@ -233,7 +246,7 @@ async fn seen<T>(within: Duration, mut look: impl AsyncFnMut() -> Result<Option<
     }
 }
 
-async fn broker(bed: &Bed, clients: &Clients, fault: &Fault, length: Duration) -> Result<Done> {
+async fn broker(bed: &Bed, clients: &Clients, fault: &Fault, length: Duration, spool: bool) -> Result<Done> {
     let (broker, vhost) = (&bed.broker, bed.vhost.as_str());
     let begun = Instant::now();
     let bite = match fault {
@@ -282,10 +295,9 @@ async fn broker(bed: &Bed, clients: &Clients, fault: &Fault, length: Duration) -
             let alarms = broker.alarms().await;
             set(false).await?;
             // The monitor looks again only after a while.
-            seen(
-                EFFECT,
-                async || Ok((broker.alarms().await? == "[]").then_some(())),
-            )
+            seen(CLEARED, async || {
+                Ok((broker.alarms().await? == "[]").then_some(()))
+            })
             .await?;
             alarms.and_then(|alarms| {
                 ensure!(alarms.contains("resource_limit"), "no alarm: {alarms}");
@@ -316,14 +328,15 @@ async fn broker(bed: &Bed, clients: &Clients, fault: &Fault, length: Duration) -
             broker.permit(crate::broker::USER, vhost).await?;
             bite
         }
-        Fault::FullQueue => full_queue(bed, clients, length).await?,
+        Fault::FullQueue => full_queue(bed, clients, length, spool).await?,
         other => bail!("{other} is not one of the broker"),
     };
     Ok(Done::now(begun, bite))
 }
 
-/// Without workers the queue fills, and refuses what is published.
-async fn full_queue(bed: &Bed, clients: &Clients, length: Duration) -> Result<Result<String>> {
+/// Without workers the queue fills, and refuses what is published: clients are answered 503. Where a spool takes what the
+/// queue refuses, a publisher of the harness is the witness.
+async fn full_queue(bed: &Bed, clients: &Clients, length: Duration, spool: bool) -> Result<Result<String>> {
     for worker in bed.workers() {
         worker.interrupted();
         worker.signal(Signal::KILL).await?;
@@ -338,18 +351,35 @@ async fn full_queue(bed: &Bed, clients: &Clients, length: Duration) -> Result<Re
             .filter(|canary| canary.status == Some(503))
             .count()
     };
-    // An intake with a spool refuses nobody; then the queue itself is the witness.
-    let bite = seen(EFFECT, async || {
-        let (refused, waiting) = (refused(), bed.topology.waiting("store").await?);
-        let full = refused > 0 || waiting >= FULL;
-        Ok(full.then(|| format!("{refused} canaries were answered 503, {waiting} packets wait")))
-    })
-    .await;
+    let bite = if spool {
+        refused_by_queue(bed, clients).await
+    } else {
+        seen(EFFECT, async || {
+            let refused = refused();
+            Ok((refused > 0).then(|| format!("{refused} canaries were answered 503")))
+        })
+        .await
+    };
     bed.broker.unlimit_queue(&bed.vhost).await?;
     for worker in bed.workers() {
         worker.service.lock().await.spawn()?;
     }
     Ok(bite)
+}
+
+/// Publishes messages that were sent already until the broker refuses one.
+async fn refused_by_queue(bed: &Bed, clients: &Clients) -> Result<String> {
+    let publisher = Publisher::open(bed.topology.url()).await?;
+    let bite = seen(EFFECT, async || {
+        let Some((exchange, key, body)) = repeated(clients.ledger(), clients.dealt())? else {
+            return Ok(None);
+        };
+        let confirm = publisher.publish(exchange, &key, body.into_bytes()).await?;
+        Ok((confirm == Confirm::Nack).then(|| "the queue refused what the harness published".to_owned()))
+    })
+    .await;
+    publisher.close().await;
+    bite
 }
 
 fn some(count: u64, what: &str) -> Result<String> {
@@ -494,21 +524,9 @@ async fn logged(database: &Database, line: &str, before: usize) -> Result<String
     .await
 }
 
-async fn publish(channel: &Channel, exchange: &str, key: &str, body: Vec<u8>) -> Result<()> {
-    let properties = BasicProperties::default()
-        .with_delivery_mode(DELIVERY_MODE_PERSISTENT)
-        .with_message_type("warren.v1")
-        .finish();
-    let arguments = BasicPublishArguments::new(exchange, key);
-    channel
-        .basic_publish(properties, body, arguments)
-        .await
-        .context("cannot publish")
-}
-
 async fn poison_packets(bed: &Bed, count: u64, mut rng: Rng) -> Result<Done> {
     let begun = Instant::now();
-    let (connection, channel) = rabbit::open(bed.topology.url()).await?;
+    let publisher = Publisher::open(bed.topology.url()).await?;
     for _ in 0..count {
         // Not of the plan: a body is what tells one planted record from those of earlier faults.
         let mark = fastrand::u64(..);
@@ -517,59 +535,71 @@ async fn poison_packets(bed: &Bed, count: u64, mut rng: Rng) -> Result<Done> {
             1 => [b"\xff\xfe poison ".as_slice(), format!("{mark:016x}").as_bytes()].concat(),
             _ => format!("{{\"poison\":\"{mark:016x}\"}}").into_bytes(),
         };
+        let (_, exchange) = EXCHANGES[rng.usize(..EXCHANGES.len())];
+        // Before it is there: it may be a dead letter at once.
         bed.planted
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(body.clone());
-        let (_, exchange) = EXCHANGES[rng.usize(..EXCHANGES.len())];
-        publish(&channel, exchange, "poison.packet", body).await?;
+            .insert(body.clone(), exchange);
+        publisher.publish_surely(exchange, POISON_KEY, body).await?;
     }
-    // The broker answers the close after it has handled what came before it on the channel.
-    rabbit::close(connection, channel).await;
-    Ok(Done::at_once(begun, format!("{count} published")))
+    publisher.close().await;
+    Ok(Done::at_once(begun, format!("{count} confirmed")))
 }
 
 async fn repeat_packets(bed: &Bed, clients: &Clients, count: u64, mut rng: Rng) -> Result<Done> {
     let begun = Instant::now();
-    let ledger = clients.ledger();
-    let (connection, channel) = rabbit::open(bed.topology.url()).await?;
+    let publisher = Publisher::open(bed.topology.url()).await?;
     let mut published = 0;
     for _ in 0..count {
         let wished = rng.u64(..clients.dealt().max(1));
-        let Some(number) = ledger.sent_before(wished) else {
+        let Some((exchange, key, line)) = repeated(clients.ledger(), wished)? else {
             continue;
         };
-        let record = ledger.messages().record(number);
-        let now = OffsetDateTime::now_utc().format(&Rfc3339)?;
-        let mut line = json!({
-            "id": record.id,
-            "severity": record.severity,
-            "source": record.source,
-            "body": record.body,
-            "attributes": record.attributes,
-            "received_at": now,
-        });
-        if let Some(moment) = &record.occurred_at {
-            line["occurred_at"] = moment.text.clone().into();
-        }
-        let exchange = EXCHANGES
-            .iter()
-            .find(|(number, _)| *number == record.severity_number)
-            .map_or(EXCHANGES[1].1, |(_, name)| name);
         // Now and then the same message twice in one packet, and each packet twice.
-        let body = format!("{line}\n").repeat(1 + usize::from(published % 3 == 0));
+        let body = line.repeat(1 + usize::from(published % 3 == 0));
         for _ in 0..2 {
-            publish(
-                &channel,
-                exchange,
-                record.stored_source(),
-                body.clone().into_bytes(),
-            )
-            .await?;
+            publisher
+                .publish_surely(exchange, &key, body.clone().into_bytes())
+                .await?;
         }
         published += 1;
     }
-    rabbit::close(connection, channel).await;
-    let bite = some(published, "packets were published twice");
+    publisher.close().await;
+    let bite = some(published, "packets were confirmed twice");
     Ok(Done::now(begun, bite))
+}
+
+/// Writes a message near `wished` that was sent as the intake would publish it: the exchange, the key and the line.
+fn repeated(ledger: &Ledger, wished: u64) -> Result<Option<(&'static str, String, String)>> {
+    let Some(number) = ledger.sent_before(wished) else {
+        return Ok(None);
+    };
+    let record = ledger.messages().record(number);
+    let now = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    let mut line = json!({
+        "id": record.id,
+        "severity": record.severity,
+        "source": record.source,
+        "body": record.body,
+        "attributes": record.attributes,
+        "received_at": now,
+    });
+    if let Some(moment) = &record.occurred_at {
+        line["occurred_at"] = moment.text.clone().into();
+    }
+    let exchange = exchange_of(record.severity_number);
+    Ok(Some((
+        exchange,
+        record.stored_source().to_owned(),
+        format!("{line}\n"),
+    )))
+}
+
+/// Returns the exchange of a severity.
+pub fn exchange_of(severity: i16) -> &'static str {
+    EXCHANGES
+        .iter()
+        .find(|(number, _)| *number == severity)
+        .map_or(EXCHANGES[1].1, |(_, name)| name)
 }

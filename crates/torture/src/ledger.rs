@@ -221,7 +221,7 @@ impl Ledger {
         &self,
         rows: &[StoredRow],
         dead: &[DeadLetter],
-        planted: &BTreeSet<Vec<u8>>,
+        planted: &BTreeMap<Vec<u8>, &'static str>,
         events: &[(Instant, String)],
     ) -> Findings {
         let state = self.state();
@@ -278,7 +278,7 @@ impl Ledger {
         &self,
         state: &State,
         dead: &[DeadLetter],
-        planted: &BTreeSet<Vec<u8>>,
+        planted: &BTreeMap<Vec<u8>, &'static str>,
         findings: &mut Findings,
     ) -> BTreeSet<u64> {
         let mut packets: BTreeSet<&[u8]> = BTreeSet::new();
@@ -290,7 +290,7 @@ impl Ledger {
                     .dead_unplanned
                     .push(format!("without a reason: {}", String::from_utf8_lossy(start)));
             }
-            if let Some(body) = planted.get(&letter.body) {
+            if let Some((body, _)) = planted.get_key_value(&letter.body) {
                 packets.insert(body);
                 continue;
             }
@@ -313,7 +313,7 @@ impl Ledger {
         let accepted = state.poison.iter().filter(|entry| entry.accepted > 0).count();
         findings.dead_planted = (planted.len() + accepted) as u64;
         findings.dead_found = (packets.len() + rows.len()) as u64;
-        for body in planted.iter().filter(|body| !packets.contains(body.as_slice())) {
+        for body in planted.keys().filter(|body| !packets.contains(body.as_slice())) {
             findings
                 .dead_missing
                 .push(format!("a planted record: {}", String::from_utf8_lossy(body)));
@@ -506,7 +506,7 @@ mod tests {
     }
 
     fn verdict(ledger: &Ledger, rows: &[StoredRow], dead: &[DeadLetter]) -> Findings {
-        ledger.verdict(rows, dead, &BTreeSet::new(), &[])
+        ledger.verdict(rows, dead, &BTreeMap::new(), &[])
     }
 
     #[test]
@@ -583,7 +583,7 @@ mod tests {
             ..letter(ledger.messages().id(poison))
         };
         assert_eq!(verdict(&ledger, &rows, &[silent]).dead_unplanned.len(), 1);
-        let planted = BTreeSet::from([b"noise".to_vec()]);
+        let planted = BTreeMap::from([(b"noise".to_vec(), "warren.info")]);
         let found = ledger.verdict(&rows, &[letter(ledger.messages().id(poison))], &planted, &[]);
         assert_eq!(
             (found.dead_missing.len(), found.dead_planted),

@@ -12,6 +12,7 @@
 //! directly, and never through the product.
 
 pub mod bed;
+pub mod books;
 pub mod broker;
 pub mod clients;
 pub mod database;
@@ -22,6 +23,7 @@ pub mod ledger;
 pub mod messages;
 pub mod plan;
 pub mod proxy;
+pub mod publisher;
 pub mod report;
 pub mod resources;
 pub mod run;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, Link, Trouble};
 
 /// The layout of the file; another one is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How many of each program there are.
 pub const INSTANCES: usize = 2;
@@ -48,20 +48,29 @@ pub struct Plan {
     pub rate: u64,
     /// How long the load runs before the first fault, milliseconds.
     pub warm_up: u64,
+    /// How the programs are set up in the beginning.
+    pub setup: Setup,
+    /// What happens, one after the other.
+    pub episodes: Vec<Episode>,
+}
+
+/// How the programs are set up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
     /// Of `ingest-api`.
     pub ingest: Settings,
     /// Of `store-worker`.
     pub worker: Settings,
     /// Whether the intakes have a spool, each its own: then they accept while RabbitMQ is away.
-    #[serde(default)]
     pub spool: bool,
-    /// What happens, one after the other.
-    pub episodes: Vec<Episode>,
 }
 
 /// Some faults that overlap, and the quiet time after the last has healed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
+    /// The programs are set up anew before it, one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Setup>,
     /// The faults, at most three at once.
     pub injections: Vec<Injection>,
     /// How long nothing happens afterwards, at least, milliseconds.
@@ -104,7 +113,9 @@ impl Plan {
             Profile::Long => 22 * 60_000,
         });
         let deck = Deck::deal(&mut rng, wish)?;
-        let (ingest, worker) = settings(&mut rng);
+        let mut setup = settings(&mut rng);
+        // Without one there is more to see: that a broker that is away is answered with 503, and how soon.
+        setup.spool = wish.seed % 3 == 2;
         let mut episodes = Vec::new();
         let mut time = 0;
         let mut surely = if wish.only.is_empty() {
@@ -125,31 +136,20 @@ impl Plan {
             profile: wish.profile,
             rate: rng.u64(500..900),
             warm_up: 4_000,
-            ingest,
-            worker,
-            // Without one there is more to see: that a broker that is away is answered with 503, and how soon.
-            spool: wish.seed % 3 == 2,
+            setup,
             episodes,
         })
     }
 
     /// Makes a plan of what is given, with a warm-up.
-    pub fn of_episodes(
-        seed: u64,
-        rate: u64,
-        ingest: Vec<(String, String)>,
-        worker: Vec<(String, String)>,
-        episodes: Vec<Episode>,
-    ) -> Self {
+    pub fn of_episodes(seed: u64, rate: u64, setup: Setup, episodes: Vec<Episode>) -> Self {
         Self {
             version: VERSION,
             seed,
             profile: Profile::Gate,
             rate,
             warm_up: 2_000,
-            ingest,
-            worker,
-            spool: false,
+            setup,
             episodes,
         }
     }
@@ -355,6 +355,7 @@ impl Deck {
             }
         }
         Episode {
+            setup: None,
             injections,
             quiet: rng.u64(1_500..2_500),
         }
@@ -452,7 +453,7 @@ fn length(fault: &Fault, rng: &mut Rng) -> u64 {
 }
 
 /// Draws limits and times: short ones, because a run has no minutes to wait for a default to pass.
-fn settings(rng: &mut Rng) -> (Settings, Settings) {
+fn settings(rng: &mut Rng) -> Setup {
     let set = |name: &str, value: String| (format!("WARREN_{name}"), value);
     let ingest = vec![
         set("AMQP__HEARTBEAT", format!("{}s", rng.u64(2..=5))),
@@ -474,7 +475,11 @@ fn settings(rng: &mut Rng) -> (Settings, Settings) {
         ),
         set("POSTGRES__WRITE_CONNECTIONS", rng.u64(1..=2).to_string()),
     ];
-    (ingest, worker)
+    Setup {
+        ingest,
+        worker,
+        spool: false,
+    }
 }
 
 /// Returns the faults that a seed meets whatever chance brings: what found most in systems like this one, and of those
@@ -597,7 +602,7 @@ mod tests {
     fn of_three_seeds_one_has_a_spool() {
         for seed in 0..9 {
             let plans = (seed..seed + 3).map(|seed| Plan::of(&wish(seed)).unwrap());
-            assert_eq!(plans.filter(|plan| plan.spool).count(), 1);
+            assert_eq!(plans.filter(|plan| plan.setup.spool).count(), 1);
         }
     }
 

@@ -22,6 +22,13 @@ pub const HANG_SEEN: Duration = Duration::from_secs(6);
 /// How long a broker that is cut off may go unnoticed.
 pub const CUT_SEEN: Duration = Duration::from_millis(500);
 
+/// How long an answer may take while nothing is wrong; who waits longer hangs.
+pub const QUIET_ANSWER: Duration = Duration::from_secs(2);
+
+/// One of so many requests that are due may be held back, because too many are under way; more, and the load was another
+/// one than the plan's.
+const HELD_BACK: u64 = 4;
+
 /// The longest that a recovery is waited for; what takes that long has not happened, whoever measures.
 pub const RECOVERY: Duration = Duration::from_secs(30);
 
@@ -51,11 +58,17 @@ pub struct Report {
     pub seconds: f64,
     /// By kind: how many were planned and how many were seen to have had an effect.
     pub injections: BTreeMap<String, Bitten>,
+    /// Every kind of fault that the plan could have held and does not.
+    pub not_met: Vec<String>,
     /// The comparison of what was sent, answered and stored.
     pub findings: Findings,
+    /// Whether that comparison was made; without it there is no verdict.
+    pub compared: bool,
     /// What the clients were answered.
     pub tally: Tally,
-    /// Requests that were due and not sent, because too many were under way.
+    /// Requests that were due.
+    pub due: u64,
+    /// Those of them that were not sent, because too many were under way.
     pub held_back: u64,
     /// From the end of an episode to the first new 202 of each intake, the slowest one, milliseconds.
     pub first_202: Times,
@@ -71,6 +84,10 @@ pub struct Report {
     pub drained: u64,
     /// The most that each program held.
     pub held: BTreeMap<String, Held>,
+    /// What the programs' own books were compared with, one sentence each.
+    pub books: Vec<String>,
+    /// Where canaries waited long for their answer although nothing was wrong.
+    pub hung: Vec<String>,
     /// Everything that does not hold, beside what the findings say.
     pub problems: Vec<String>,
     /// The goals that were missed where goals are only shown.
@@ -163,6 +180,10 @@ impl Report {
             (&self.hang_seen, "503 of a broker that hangs", HANG_SEEN),
             (&self.cut_seen, "503 of a broker that is cut off", CUT_SEEN),
         ];
+        match goals {
+            Goals::Judged => self.problems.extend(self.hung.iter().cloned()),
+            Goals::Shown => self.missed.extend(self.hung.iter().cloned()),
+        }
         for (times, what, goal) in times {
             let over = times.over(what, goal);
             match (times.never(what), goals) {
@@ -175,6 +196,25 @@ impl Report {
             self.problems.push(format!(
                 "{} messages were never answered for good",
                 self.findings.unknown
+            ));
+        }
+        // A run in which nothing happened shows nothing.
+        if self.bitten() == 0 {
+            self.problems
+                .push("no evidence: no injection had an effect".to_owned());
+        }
+        if self.tally.accepted == 0 {
+            self.problems
+                .push("no evidence: no message was answered with 202".to_owned());
+        }
+        if !self.compared {
+            self.problems
+                .push("no verdict: what was sent was not compared with what is stored".to_owned());
+        }
+        if self.held_back * HELD_BACK > self.due {
+            self.problems.push(format!(
+                "the load was not the plan's: {} of {} requests were held back, more than one of {HELD_BACK}",
+                self.held_back, self.due
             ));
         }
         self.passed = self.problems.is_empty() && self.findings.broken().is_empty();
@@ -212,15 +252,23 @@ impl fmt::Display for Report {
         for (name, bitten) in &self.injections {
             write!(f, " {name} {}/{}", bitten.bitten, bitten.planned)?;
         }
-        writeln!(f, "\n{}", self.findings)?;
+        writeln!(f)?;
+        if !self.not_met.is_empty() {
+            writeln!(f, "not met: {}", self.not_met.join(" "))?;
+        }
+        if self.compared {
+            writeln!(f, "{}", self.findings)?;
+        } else {
+            writeln!(f, "not compared: acked {}", self.tally.accepted)?;
+        }
         write!(f, "answers:")?;
         for (status, count) in &self.tally.answers {
             write!(f, " {status} {count}")?;
         }
         writeln!(
             f,
-            " | broken {} | held back {}",
-            self.tally.broken, self.held_back
+            " | broken {} | held back {} of {}",
+            self.tally.broken, self.held_back, self.due
         )?;
         writeln!(f, "first new 202 after heal: {}", self.first_202)?;
         writeln!(f, "first new row after heal: {}", self.first_row)?;
@@ -228,6 +276,9 @@ impl fmt::Display for Report {
         writeln!(f, "hung broker seen as 503: {}", self.hang_seen)?;
         writeln!(f, "cut broker seen as 503: {}", self.cut_seen)?;
         writeln!(f, "drained in {} ms", self.drained)?;
+        for checked in &self.books {
+            writeln!(f, "books: {checked}")?;
+        }
         write!(f, "most held:")?;
         for (program, held) in &self.held {
             write!(
@@ -262,20 +313,56 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_report_without_a_problem_passes_and_names_its_numbers() {
+    /// Returns a report of a run in which something happened.
+    fn good() -> Report {
         let mut report = Report {
-            seed: 7,
+            compared: true,
             ..Report::default()
         };
+        report.tally.accepted = 5;
+        let bitten = Bitten {
+            bitten: 2,
+            planned: 2,
+        };
+        report.injections.insert("kill-ingest".to_owned(), bitten);
+        report
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_happened_or_nothing_was_compared_shows_nothing() {
+        let faultless = Report {
+            injections: BTreeMap::new(),
+            ..good()
+        };
+        let silent = Report {
+            tally: Tally::default(),
+            ..good()
+        };
+        let open = Report {
+            compared: false,
+            ..good()
+        };
+        let light = Report {
+            due: 100,
+            held_back: 26,
+            ..good()
+        };
+        for (mut report, word) in [
+            (faultless, "no injection had an effect"),
+            (silent, "no message was answered with 202"),
+            (open, "not compared"),
+            (light, "26 of 100 requests were held back"),
+        ] {
+            report.judge(Goals::Shown);
+            let text = report.to_string();
+            assert!(!report.passed && text.contains(word), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_report_without_a_problem_passes_and_names_its_numbers() {
+        let mut report = Report { seed: 7, ..good() };
         report.findings.sent = 5;
-        report.injections.insert(
-            "kill-ingest".to_owned(),
-            Bitten {
-                bitten: 2,
-                planned: 2,
-            },
-        );
         report.judge(Goals::Judged);
         let text = report.to_string();
         assert!(report.passed && text.contains("sent 5 | acked 0"), "{text}");
@@ -287,9 +374,9 @@ mod tests {
 
     #[test]
     fn a_lost_message_a_fault_without_a_bite_and_a_slow_recovery_fail_it() {
-        let mut lost = Report::default();
+        let mut lost = good();
         lost.findings.lost.push("message 3".to_owned());
-        let mut toothless = Report::default();
+        let mut toothless = good();
         toothless.injections.insert(
             "lock-table".to_owned(),
             Bitten {
@@ -297,9 +384,9 @@ mod tests {
                 planned: 1,
             },
         );
-        let mut slow = Report::default();
+        let mut slow = good();
         slow.first_row.add(Duration::from_secs(4));
-        let mut fat = Report::default();
+        let mut fat = good();
         let memory = crate::resources::MOST_MEMORY + 1;
         fat.held.insert(
             "worker-0".to_owned(),
@@ -325,7 +412,7 @@ mod tests {
 
     #[test]
     fn where_goals_are_only_shown_a_slow_recovery_passes_and_none_at_all_fails() {
-        let mut slow = Report::default();
+        let mut slow = good();
         slow.first_row.add(Duration::from_secs(4));
         let mut never = slow.clone();
         never.first_row.add(RECOVERY);

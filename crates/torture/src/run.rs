@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_e2e::StoredRow;
-use warren_e2e::metrics::Metrics;
 use warren_test_servers::PrivatePostgres;
 
 use crate::bed::{Bed, Programs};
+use crate::books::{Audit, Books, STRETCH};
 use crate::broker::Broker;
-use crate::clients::Clients;
-use crate::fault::{Fault, Link, Trouble};
+use crate::clients::{CANARY_PAUSE, Canary, Clients};
+use crate::fault::{Fault, Link, Trouble, kinds};
 use crate::inject::{Done, inject};
 use crate::ledger::{DeadLetter, Findings, Ledger};
 use crate::messages::Messages;
 use crate::plan::{Episode, INSTANCES, Plan};
-use crate::report::{Goals, RECOVERY, Report};
+use crate::report::{Goals, QUIET_ANSWER, RECOVERY, Report};
 use crate::resources::{Held, state};
 
 /// How long after a recovery nothing may be refused any more.
@@ -35,6 +35,15 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 /// What a run may take beside its plan: starts, drain, verification.
 const BESIDE: Duration = Duration::from_secs(150);
+
+/// One canary in so many that are due must have been sent in a quiet time, or it shows nothing.
+const SUNG: u32 = 4;
+
+/// A cut that lasts so long must be seen, whatever the machine does beside.
+const SEEN_CUT: Duration = Duration::from_secs(2);
+
+/// A hang that lasts so long must be seen: the longest deadline of a publication, and some.
+const SEEN_HANG: Duration = Duration::from_secs(7);
 
 /// The servers that runs share, one after the other.
 #[derive(Clone, Debug)]
@@ -101,22 +110,39 @@ pub async fn run(
     let clients = Arc::new(Clients::new(Arc::clone(&ledger), addresses));
     // A watchdog: what does not end is a failure, with everything that is known by then.
     let limit = Duration::from_millis(plan.length()).mul_f64(1.5) + BESIDE;
+    let watched = Mutex::new(Watched::default());
     let mut torture = Torture {
         plan,
+        programs,
         bed: &bed,
         clients: &clients,
         report: &mut report,
+        spool: plan.setup.spool,
+        windows: Vec::new(),
         events: Vec::new(),
     };
-    match timeout(limit, torture.run()).await {
+    let tortured = async {
+        tokio::select! {
+            tortured = timeout(limit, torture.run()) => tortured,
+            never = watch(&bed, &watched) => match never {},
+        }
+    };
+    match tortured.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => report.problems.push(format!("{error:#}")),
         Err(_) => report
             .problems
             .push(format!("watchdog: the run did not end within {limit:?}")),
     }
+    let watched = watched.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.held = watched.held;
+    report.problems.extend(watched.problems);
     report.tally = ledger.tally();
+    report.due = clients.due();
     report.held_back = clients.held_back();
+    report.not_met = kinds()
+        .filter(|kind| !report.injections.contains_key(kind))
+        .collect();
     let logs = bed.write_logs(&out.join("logs")).await?;
     for (program, log) in &logs {
         if log.contains("panicked at") {
@@ -136,11 +162,24 @@ pub async fn run(
 
 struct Torture<'a> {
     plan: &'a Plan,
+    programs: &'a Programs,
     bed: &'a Bed,
     clients: &'a Arc<Clients>,
     report: &'a mut Report,
+    /// Whether the intakes have a spool now.
+    spool: bool,
+    /// When nothing was wrong.
+    windows: Vec<Window>,
     /// What happened when, for those who ask where a message was lost.
     events: Vec<(Instant, String)>,
+}
+
+/// A time in which every canary has to be accepted, and soon.
+#[derive(Debug)]
+struct Window {
+    from: Instant,
+    to: Instant,
+    name: String,
 }
 
 impl Torture<'_> {
@@ -157,36 +196,93 @@ impl Torture<'_> {
             let (clients, silence) = (Arc::clone(self.clients), silence.clone());
             tokio::spawn(async move { clients.sing(&silence).await })
         };
-        let (watched, bed) = (Mutex::new(Watched::default()), self.bed);
-        let torment = async {
-            sleep(Duration::from_millis(plan.warm_up)).await;
-            self.quiet(
-                "the warm-up",
-                Instant::now() - Duration::from_millis(plan.warm_up / 2),
-            );
-            for (number, episode) in plan.episodes.iter().enumerate() {
-                self.episode(number, episode).await?;
-            }
-            anyhow::Ok(())
-        };
-        let tormented = tokio::select! {
-            tormented = torment => tormented,
-            never = watch(bed, &watched) => match never {},
-        };
-        let watched = watched.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.report.held = watched.held;
-        self.report.problems.extend(watched.problems);
-        bed.heal_links();
+        // Whatever goes wrong from here on, what was answered is compared with what is stored.
+        let tormented = self.torment().await;
+        let whole = tormented.is_ok();
+        self.note("", tormented);
+        let problems = self.bed.calm().await;
+        self.report.problems.extend(problems);
         stop.cancel();
         silence.cancel();
-        tormented?;
         canaries.await?;
-        load.await?.context("I7: the load did not settle")?;
-        self.clients
-            .settle_canaries(PATIENCE)
-            .await
-            .context("I7: the canaries did not settle")?;
+        self.note("I7: the load did not settle", load.await?);
+        let settled = self.clients.settle_canaries(PATIENCE).await;
+        self.note("I7: the canaries did not settle", settled);
+        self.drain().await;
+        if whole {
+            let closed = self.close_books().await;
+            self.note("I9: the books could not be closed", closed);
+        }
+        self.judge_windows();
         self.verify().await
+    }
+
+    /// Notes what went wrong.
+    fn note(&mut self, what: &str, done: Result<()>) {
+        if let Err(error) = done {
+            let problem = match what {
+                "" => format!("{error:#}"),
+                what => format!("{what}: {error:#}"),
+            };
+            eprintln!("           {problem}");
+            self.report.problems.push(problem);
+        }
+    }
+
+    async fn torment(&mut self) -> Result<()> {
+        let half = Duration::from_millis(self.plan.warm_up / 2);
+        sleep(half).await;
+        self.quiet("the warm-up".to_owned(), Instant::now(), half).await?;
+        for (number, episode) in self.plan.episodes.iter().enumerate() {
+            if let Some(setup) = &episode.setup {
+                eprintln!("           the programs are set up anew");
+                self.bed.set_up(setup).await?;
+                self.spool = setup.spool;
+            }
+            self.episode(number, episode).await?;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self) {
+        match self.bed.drain(self.clients.ledger().to_store(), DRAIN).await {
+            Ok(took) => self.report.drained = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            Err(error) => self.report.problems.push(format!("{error:#}")),
+        }
+    }
+
+    /// I9: while nothing is wrong, every program counts exactly what passes it. Nothing is under way before or after, so
+    /// that clients, programs and table tell of the same messages; `warren audit` watches as an operator would let it.
+    async fn close_books(&mut self) -> Result<()> {
+        let (bed, clients, seed, rate) = (self.bed, Arc::clone(self.clients), self.plan.seed, self.plan.rate);
+        let before = Books::read(bed, clients.ledger()).await?;
+        let audit = Audit::start(bed, &self.programs.folder).await?;
+        let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
+        let _ended = (stop.clone().drop_guard(), silence.clone().drop_guard());
+        let load = {
+            let (clients, stop) = (Arc::clone(&clients), stop.clone());
+            // Other choices than those of the first load.
+            tokio::spawn(async move { clients.run(!seed, rate, &stop, PATIENCE).await })
+        };
+        let canaries = {
+            let (clients, silence) = (Arc::clone(&clients), silence.clone());
+            tokio::spawn(async move { clients.sing(&silence).await })
+        };
+        let quiet = self
+            .quiet("the time without a fault".to_owned(), Instant::now(), STRETCH)
+            .await;
+        stop.cancel();
+        silence.cancel();
+        canaries.await?;
+        load.await??;
+        quiet?;
+        clients.settle_canaries(PATIENCE).await?;
+        bed.drain(clients.ledger().to_store(), DRAIN).await?;
+        let audited = audit.verdict().await?;
+        let after = Books::read(bed, clients.ledger()).await?;
+        let checked = after.since(&before).agree()?;
+        self.report.books = vec![checked, audited];
+        Ok(())
     }
 
     async fn episode(&mut self, number: usize, episode: &Episode) -> Result<()> {
@@ -197,15 +293,24 @@ impl Torture<'_> {
                 "{:>6.1} s  episode {number}: {injection}",
                 self.clients.ledger().opened().elapsed().as_secs_f64()
             );
-            let (bed, clients) = (self.bed, Arc::clone(self.clients));
+            let (bed, clients, spool) = (self.bed, Arc::clone(self.clients), self.spool);
             running.push(async move {
                 sleep(Duration::from_millis(injection.after)).await;
-                (injection, inject(bed, &clients, injection).await)
+                (injection, inject(bed, &clients, injection, spool).await)
             });
         }
         let mut healed = begun;
+        let mut failed = None;
         for (injection, done) in futures_util::future::join_all(running).await {
-            let done = done?;
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    let bitten = self.report.injections.entry(injection.fault.name()).or_default();
+                    bitten.planned += 1;
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
             self.events.push((done.begun, injection.to_string()));
             healed = healed.max(done.healed);
             let bitten = self.report.injections.entry(injection.fault.name()).or_default();
@@ -224,23 +329,54 @@ impl Torture<'_> {
             self.seen_as_503(&injection.fault, &done, &silent);
         }
         self.events.push((healed, format!("the end of episode {number}")));
+        if let Some(error) = failed {
+            return Err(error);
+        }
         self.recover(healed).await?;
         // What was under way when everything healed may still fail; what is sent a second later may not.
         let settled = Instant::now() + SETTLED;
-        sleep(Duration::from_millis(episode.quiet)).await;
-        self.quiet(&format!("the quiet after episode {number}"), settled);
-        Ok(())
+        let quiet = Duration::from_millis(episode.quiet).saturating_sub(SETTLED);
+        self.quiet(format!("the quiet after episode {number}"), settled, quiet)
+            .await
     }
 
-    /// Names the canaries since a moment that were not accepted although nothing was wrong.
-    fn quiet(&mut self, when: &str, since: Instant) {
-        let refused = (0..INSTANCES)
-            .flat_map(|instance| self.clients.canaries_since(instance, since))
-            .filter(|canary| canary.status != Some(202))
-            .count();
-        if refused > 0 {
-            let problem = format!("I7: {refused} canaries were not accepted in {when}");
-            self.report.problems.push(problem);
+    /// Lets canaries sing while nothing is wrong, and goes on when each that was sent meanwhile is answered or given up:
+    /// the next fault shall spoil no answer.
+    async fn quiet(&mut self, name: String, from: Instant, length: Duration) -> Result<()> {
+        let to = from + length;
+        sleep_until(to.into()).await;
+        self.windows.push(Window { from, to, name });
+        self.clients.canaries_before(to).await
+    }
+
+    /// I7: names the quiet times in which canaries were refused, hung, or were too few to show anything.
+    fn judge_windows(&mut self) {
+        for Window { from, to, name } in &self.windows {
+            for instance in 0..INSTANCES {
+                let canaries = self.clients.canaries_since(instance, *from);
+                let canaries: Vec<_> = canaries.iter().filter(|canary| canary.sent < *to).collect();
+                let due = (*to - *from).as_millis() / CANARY_PAUSE.as_millis();
+                let count =
+                    |what: &dyn Fn(&Canary) -> bool| canaries.iter().filter(|canary| what(canary)).count();
+                let refused = count(&|canary| canary.status != Some(202));
+                let hung = count(&|canary| canary.answered - canary.sent > QUIET_ANSWER);
+                if refused > 0 {
+                    self.report.problems.push(format!(
+                        "I7: {refused} canaries of ingest-{instance} were not accepted in {name}"
+                    ));
+                }
+                if hung > 0 {
+                    self.report.hung.push(format!(
+                        "I7: {hung} canaries of ingest-{instance} waited longer than {QUIET_ANSWER:?} in {name}"
+                    ));
+                }
+                if canaries.len() as u128 * u128::from(SUNG) < due {
+                    self.report.problems.push(format!(
+                        "no evidence: {} canaries of ingest-{instance} were sent in {name}, and {due} were due",
+                        canaries.len()
+                    ));
+                }
+            }
         }
     }
 
@@ -257,7 +393,7 @@ impl Torture<'_> {
             _ => return,
         };
         // With a spool there is nothing to see.
-        if self.plan.spool {
+        if self.spool {
             return;
         }
         // Shorter than the deadline of a publication it need not be seen at all.
@@ -277,7 +413,21 @@ impl Torture<'_> {
                 .filter(|canary| canary.status == Some(503))
                 .map(|canary| canary.answered)
                 .min();
-            let after = first.map_or(done.healed - done.begun, |first| first - done.begun);
+            let lasted = done.healed - done.begun;
+            if first.is_none() && lasted >= if hangs { SEEN_HANG } else { SEEN_CUT } {
+                self.report.problems.push(format!(
+                    "I7: {fault} was never seen as 503 at ingest-{instance} in {lasted:.1?}"
+                ));
+            }
+            // What a client sees begins with the first request that meets the fault.
+            let met = self
+                .clients
+                .canaries_since(instance, done.begun)
+                .into_iter()
+                .map(|canary| canary.sent)
+                .min()
+                .unwrap_or(done.begun);
+            let after = first.map_or(lasted, |first| first.saturating_duration_since(met));
             if hangs {
                 self.report.hang_seen.add(after);
             } else {
@@ -358,19 +508,21 @@ impl Torture<'_> {
 
     async fn verify(&mut self) -> Result<()> {
         let (bed, ledger) = (self.bed, self.clients.ledger());
-        match bed.drain(ledger.to_store(), DRAIN).await {
-            Ok(took) => self.report.drained = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            Err(error) => self.report.problems.push(format!("{error:#}")),
+        match Books::read(bed, ledger).await {
+            Ok(books) => self.report.problems.extend(books.disagree(bed)),
+            Err(error) => self.note("I9: the books could not be read", Err(error)),
         }
-        let books = self.books().await?;
         self.report.problems.extend(bed.stop().await);
         // Only now does the count say everything: what a consumer held is back in the queue.
-        let left = bed.topology.waiting("store").await?;
-        if left > 0 {
-            self.report
+        match bed.topology.waiting("store").await {
+            Ok(0) => {}
+            Ok(left) => self
+                .report
                 .problems
-                .push(format!("I7: {left} packets are left in the queue of the store"));
+                .push(format!("I7: {left} packets are left in the queue of the store")),
+            Err(error) => self.note("the queue of the store cannot be asked", Err(error)),
         }
+        self.note("", bed.spools_are_empty().await);
         let mut rows: Vec<StoredRow> = Vec::new();
         bed.database.database().each_row(|row| rows.push(row)).await?;
         let mut dead = bed.database.dead_letters().await?;
@@ -378,62 +530,9 @@ impl Torture<'_> {
         let planted = bed.planted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.events.sort_by_key(|(when, _)| *when);
         let findings: Findings = ledger.verdict(&rows, &dead, &planted, &self.events);
-        self.report
-            .problems
-            .extend(books.disagree(bed, &ledger.tally(), rows.len() as u64));
         self.report.findings = findings;
+        self.report.compared = true;
         Ok(())
-    }
-
-    async fn books(&self) -> Result<Books> {
-        let mut books = Books::default();
-        for (instance, program) in self.bed.ingests().iter().enumerate() {
-            let metrics = Metrics::scrape(program.service.lock().await.address()).await?;
-            if let Some(accepted) = books.accepted.get_mut(instance) {
-                *accepted = metrics.sum("warren_intake_accepted_messages_total");
-            }
-        }
-        for program in self.bed.workers() {
-            let metrics = Metrics::scrape(program.service.lock().await.address()).await?;
-            books.inserted += metrics.sum("warren_store_inserted_messages_total");
-            books.duplicate += metrics.sum("warren_store_duplicate_messages_total");
-        }
-        Ok(books)
-    }
-}
-
-/// What the programs have counted since they started.
-#[derive(Debug, Default)]
-struct Books {
-    accepted: [u64; INSTANCES],
-    inserted: u64,
-    duplicate: u64,
-}
-
-impl Books {
-    /// I9: names where the programs' own books contradict the clients' and the table, for those that ran throughout.
-    fn disagree(&self, bed: &Bed, tally: &crate::ledger::Tally, rows: u64) -> Vec<String> {
-        let mut found = Vec::new();
-        for (instance, program) in bed.ingests().iter().enumerate() {
-            let (own, seen) = (self.accepted[instance], tally.accepted_by[instance]);
-            // It may have accepted what no client heard of, never the other way round.
-            if program.is_unbroken() && own < seen {
-                found.push(format!(
-                    "I9: {} counted {own} accepted messages, and clients saw {seen}",
-                    program.name
-                ));
-            }
-        }
-        let (inserted, all) = (self.inserted, self.inserted + self.duplicate);
-        // A commit whose answer was lost is counted as a duplicate when it is repeated.
-        let possible = inserted <= rows && rows <= all;
-        if bed.workers().iter().all(crate::bed::Program::is_unbroken) && !possible {
-            found.push(format!(
-                "I9: the workers counted {inserted} inserted and {} duplicate messages, and {rows} rows are there",
-                self.duplicate
-            ));
-        }
-        found
     }
 }
 

@@ -17,7 +17,7 @@ use warren_test_servers::find_strace;
 
 use crate::bed::Programs;
 use crate::fault::{Fault, Link, Trouble};
-use crate::plan::{Episode, Injection, Plan};
+use crate::plan::{Episode, Injection, Plan, Settings, Setup};
 use crate::report::{Goals, Report};
 use crate::run::{Servers, run};
 use crate::syscalls::{REQUESTS, every_answer_is_synced, trace};
@@ -170,28 +170,32 @@ const fn at(after: u64, length: u64, fault: Fault) -> Injection {
 }
 
 /// Makes a plan of some episodes.
-fn plan(episodes: impl Iterator<Item = Vec<Injection>>) -> Plan {
-    let settings = |settings: &[(&str, &str)]| {
+fn plan(episodes: impl Iterator<Item = Vec<Injection>>, spool: bool) -> Plan {
+    let settings = |settings: &[(&str, &str)]| -> Settings {
         let named = settings
             .iter()
             .map(|(name, value)| (format!("WARREN_{name}"), (*value).to_owned()));
         named.collect()
     };
     let episodes = episodes.map(|injections| Episode {
+        setup: None,
         injections,
         quiet: 1_500,
     });
     Plan::of_episodes(
         SEED,
         RATE,
-        settings(&[("AMQP__HEARTBEAT", "3s"), ("AMQP__PUBLISH_TIMEOUT", "3s")]),
-        settings(&[
-            ("AMQP__HEARTBEAT", "3s"),
-            ("WORKER__BATCH_WAIT", "20ms"),
-            ("WORKER__RETRY_MAX", "500ms"),
-            ("POSTGRES__LOCK_TIMEOUT", "500ms"),
-            ("POSTGRES__STATEMENT_TIMEOUT", "1500ms"),
-        ]),
+        Setup {
+            ingest: settings(&[("AMQP__HEARTBEAT", "3s"), ("AMQP__PUBLISH_TIMEOUT", "3s")]),
+            worker: settings(&[
+                ("AMQP__HEARTBEAT", "3s"),
+                ("WORKER__BATCH_WAIT", "20ms"),
+                ("WORKER__RETRY_MAX", "500ms"),
+                ("POSTGRES__LOCK_TIMEOUT", "500ms"),
+                ("POSTGRES__STATEMENT_TIMEOUT", "1500ms"),
+            ]),
+            spool,
+        },
         episodes.collect(),
     )
 }
@@ -278,8 +282,7 @@ impl Teeth {
         let out = self.out.join(format!("{name}-{}", way.name().replace(' ', "-")));
         let tried = match way {
             Way::Run | Way::SpooledRun => {
-                let mut plan = plan(episodes.into_iter());
-                plan.spool = way == Way::SpooledRun;
+                let plan = plan(episodes.into_iter(), way == Way::SpooledRun);
                 run(&plan, &programs, &self.servers, &out, Goals::Shown)
                     .await
                     .map(|report| (report.passed, broken(&report)))
@@ -374,7 +377,7 @@ mod tests {
                 Some(trial.must_break),
                 "{bug}"
             );
-            let plan = plan(std::iter::once(trial.faults));
+            let plan = plan(std::iter::once(trial.faults), false);
             assert!(plan.length() < 14_000, "{bug}: {}", plan.length());
         }
     }
