@@ -9,7 +9,7 @@ use warren_planted::Bug;
 use warren_torture::bed::Programs;
 use warren_torture::embedded::{Embedded, embedded};
 use warren_torture::plan::{Plan, Profile, Wish};
-use warren_torture::report::Goals;
+use warren_torture::report::{Goals, Total};
 use warren_torture::run::{Servers, run};
 use warren_torture::teeth::{Teeth, build};
 
@@ -159,6 +159,7 @@ async fn run_all(options: &RunOptions) -> Result<bool> {
     };
     let servers = Servers::start().await?;
     let mut passed = true;
+    let mut total = Total::default();
     for plan in &plans {
         let out = options.out.join(format!("seed-{}", plan.seed));
         eprintln!(
@@ -170,8 +171,23 @@ async fn run_all(options: &RunOptions) -> Result<bool> {
         let report = run(plan, &programs, &servers, &out, options.goals).await?;
         println!("{report}");
         passed &= report.passed;
+        total.add(&report);
     }
-    Ok(passed)
+    // Whoever asks for something else than a whole profile knows what it shows.
+    let whole = options.replay.is_none() && options.only.is_empty() && options.duration.is_none();
+    let least = match options.profile {
+        Profile::Gate if options.seed.len() >= 3 => Some(60),
+        Profile::Gate => None,
+        Profile::Long => Some(300),
+    };
+    let short = least
+        .filter(|_| whole)
+        .and_then(|injections| total.short_of(injections, 100_000));
+    println!("in all: {total}");
+    if let Some(short) = &short {
+        println!("{short}");
+    }
+    Ok(passed && short.is_none())
 }
 
 async fn show_teeth(options: &TeethOptions) -> Result<bool> {

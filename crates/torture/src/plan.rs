@@ -18,6 +18,18 @@ pub const INSTANCES: usize = 2;
 /// The most faults at once.
 const MOST_AT_ONCE: usize = 3;
 
+/// How many seeds of the gate follow each other: together they meet what is promised of them.
+const SEEDS: u64 = 3;
+
+/// After so many episodes of a long run the cards are dealt again, and the programs set up anew.
+const EPISODES_A_DEAL: usize = 20;
+
+/// How many messages a packet may hold: one, some, and the programs' own default.
+const PACKETS: [&str; 3] = ["1", "20", "500"];
+
+/// When an intake is killed while a hung broker has it fill its spool: after the longest deadline of a publication.
+const KILLED_WHILE_SPOOLING: u64 = 5_500;
+
 /// What the broker needs from a kill to its next connection, estimated; the time of the plan has it, the run waits for
 /// what it really is.
 const RABBIT_START_MILLIS: u64 = 10_000;
@@ -112,21 +124,28 @@ impl Plan {
             Profile::Gate => 98_000,
             Profile::Long => 22 * 60_000,
         });
-        let deck = Deck::deal(&mut rng, wish)?;
-        let mut setup = settings(&mut rng);
-        // Without one there is more to see: that a broker that is away is answered with 503, and how soon.
-        setup.spool = wish.seed % 3 == 2;
-        let mut episodes = Vec::new();
-        let mut time = 0;
-        let mut surely = if wish.only.is_empty() {
-            surely(wish.seed)
-        } else {
-            Vec::new()
-        };
-        rng.shuffle(&mut surely);
+        let mut deck = Deck::deal(&mut rng, wish)?;
+        let setup = setup(&mut rng, wish.seed, wish.seed);
+        let mut episodes: Vec<Episode> = Vec::new();
+        let (mut time, mut deal) = (0, 0);
+        let mut surely = surely(&mut rng, wish, wish.seed);
+        let mut due = due(&mut rng, wish);
+        let mut spool = setup.spool;
         while time < millis {
-            let first = surely.pop();
-            let episode = deck.episode(&mut rng, first);
+            let mut anew = None;
+            if wish.profile == Profile::Long && episodes.len() == (deal + 1) * EPISODES_A_DEAL {
+                deal += 1;
+                let key = wish.seed + deal as u64;
+                deck = Deck::deal(&mut rng, wish)?;
+                // A spool meets every size in turn.
+                let next = self::setup(&mut rng, key, key + key / SEEDS);
+                spool = next.spool;
+                anew = Some(next);
+                surely = self::surely(&mut rng, wish, key);
+            }
+            let first = surely.pop().or_else(|| due.pop().map(|card| card.fault(&mut rng)));
+            let mut episode = deck.episode(&mut rng, first, &mut due, spool);
+            episode.setup = anew;
             time += episode.length();
             episodes.push(episode);
         }
@@ -294,12 +313,7 @@ impl Deck {
     /// Takes the cards that `only` allows, and of those a random part: a plan of few kinds reaches states that one of
     /// all kinds never stays in.
     fn deal(rng: &mut Rng, wish: &Wish) -> Result<Self> {
-        let links = Link::ALL.iter().flat_map(|link| {
-            Trouble::ALL
-                .iter()
-                .map(|trouble| (1, Card::Link(*link, *trouble)))
-        });
-        let mut cards: Vec<_> = CARDS.into_iter().chain(links).collect();
+        let mut cards: Vec<_> = Card::all().collect();
         // Drawn for every card, chosen or not, so that `--only` leaves the rest of the plan as it is.
         let kept: Vec<_> = cards.iter().map(|_| rng.u8(..3) > 0).collect();
         let chosen = |card: &Card| {
@@ -328,20 +342,30 @@ impl Deck {
         self.0[0].1
     }
 
-    fn episode(&self, rng: &mut Rng, first: Option<Fault>) -> Episode {
+    /// Makes an episode: of the fault that comes first, of what is due and fits, and of what is drawn.
+    fn episode(&self, rng: &mut Rng, first: Option<Fault>, due: &mut Vec<Card>, spool: bool) -> Episode {
         let wanted = match rng.u8(..10) {
-            0..=4 => 1,
-            5..=7 => 2,
+            0..=3 => 1,
+            4..=7 => 2,
             _ => MOST_AT_ONCE,
         };
         let mut injections: Vec<Injection> = Vec::new();
+        let killed = first == Some(Fault::FreezeRabbit) && spool;
         for attempt in 0..wanted * 3 {
             if injections.len() == wanted {
                 break;
             }
+            let fits_all = |fault: &Fault| injections.iter().all(|other| fits(&other.fault, fault));
             let fault = match &first {
                 Some(first) if attempt == 0 => first.clone(),
-                _ => self.draw(rng).fault(rng),
+                _ => {
+                    // Whatever is drawn of it, what it touches is the same.
+                    let mut faults = due.iter().map(|card| card.fault(&mut rng.clone()));
+                    match faults.rposition(|fault| fits_all(&fault)) {
+                        Some(place) => due.remove(place).fault(rng),
+                        None => self.draw(rng).fault(rng),
+                    }
+                }
             };
             // Drawn also when the fault does not fit, so that every attempt takes as much of the stream.
             let length = length(&fault, rng);
@@ -350,9 +374,19 @@ impl Deck {
             } else {
                 rng.u64(..1_500)
             };
-            if injections.iter().all(|other| fits(&other.fault, &fault)) {
+            if fits_all(&fault) {
                 injections.push(Injection { after, length, fault });
             }
+        }
+        let kill = Fault::KillIngest {
+            instance: rng.usize(..INSTANCES),
+        };
+        if killed && injections.len() < MOST_AT_ONCE && injections.iter().all(|other| fits(&other.fault, &kill)) {
+            injections.push(Injection {
+                after: KILLED_WHILE_SPOOLING,
+                length: 0,
+                fault: kill,
+            });
         }
         Episode {
             setup: None,
@@ -369,6 +403,16 @@ fn fits(a: &Fault, b: &Fault) -> bool {
 }
 
 impl Card {
+    /// Returns every card, and how likely it is.
+    fn all() -> impl Iterator<Item = (u32, Self)> {
+        let links = Link::ALL.iter().flat_map(|link| {
+            Trouble::ALL
+                .iter()
+                .map(|trouble| (1, Self::Link(*link, *trouble)))
+        });
+        CARDS.into_iter().chain(links)
+    }
+
     fn fault(self, rng: &mut Rng) -> Fault {
         let instance = rng.usize(..INSTANCES);
         match self {
@@ -453,12 +497,16 @@ fn length(fault: &Fault, rng: &mut Rng) -> u64 {
 }
 
 /// Draws limits and times: short ones, because a run has no minutes to wait for a default to pass.
-fn settings(rng: &mut Rng) -> Setup {
+/// Seeds that follow each other have every size of packets between them, and one of three a spool.
+fn setup(rng: &mut Rng, key: u64, packets: u64) -> Setup {
     let set = |name: &str, value: String| (format!("WARREN_{name}"), value);
     let ingest = vec![
         set("AMQP__HEARTBEAT", format!("{}s", rng.u64(2..=5))),
         set("AMQP__PUBLISH_TIMEOUT", format!("{}ms", rng.u64(2_500..=5_000))),
-        set("AMQP__PACKET_MAX_MESSAGES", pick(rng, &["1", "20", "500"])),
+        set(
+            "AMQP__PACKET_MAX_MESSAGES",
+            PACKETS[(packets % SEEDS) as usize].to_owned(),
+        ),
         set("AMQP__MAX_UNCONFIRMED_ROUNDS", rng.u64(1..=4).to_string()),
         set("AMQP__MAX_UNCONFIRMED_PACKETS", pick(rng, &["16", "128"])),
     ];
@@ -478,14 +526,25 @@ fn settings(rng: &mut Rng) -> Setup {
     Setup {
         ingest,
         worker,
-        spool: false,
+        // Without one there is more to see: that a broker that is away is answered with 503, and how soon.
+        spool: key % SEEDS == 2,
     }
 }
 
 /// Returns the faults that a seed meets whatever chance brings: what found most in systems like this one, and of those
 /// that take long one a seed, so that seeds that follow each other meet them all.
-fn surely(seed: u64) -> Vec<Fault> {
-    let instance = (seed / 3 % 2) as usize;
+fn surely(rng: &mut Rng, wish: &Wish, key: u64) -> Vec<Fault> {
+    let mut faults = if wish.only.is_empty() {
+        always(key)
+    } else {
+        Vec::new()
+    };
+    rng.shuffle(&mut faults);
+    faults
+}
+
+fn always(key: u64) -> Vec<Fault> {
+    let instance = (key / SEEDS % 2) as usize;
     let publish = |trouble, amount| Fault::Link {
         link: Link::Publish,
         instance,
@@ -493,7 +552,7 @@ fn surely(seed: u64) -> Vec<Fault> {
         amount,
     };
     let mut faults = vec![
-        publish(Trouble::CutAfterDown, 40 + seed % 200),
+        publish(Trouble::CutAfterDown, 40 + key % 200),
         publish(Trouble::Cut, 0),
         Fault::MemoryAlarm,
         Fault::KillPostgres,
@@ -501,12 +560,39 @@ fn surely(seed: u64) -> Vec<Fault> {
         Fault::KillIngest { instance },
         Fault::DeleteBindings,
     ];
-    faults.push(match seed % 3 {
-        0 => Fault::KillRabbit,
-        1 => Fault::FreezeRabbit,
-        _ => Fault::StopRabbit,
+    // With a spool and without: one refuses what the other keeps.
+    faults.extend(match key % SEEDS {
+        0 => vec![Fault::KillRabbit],
+        1 => vec![Fault::FreezeRabbit, Fault::StopRabbit],
+        _ => vec![Fault::KillRabbit, Fault::FreezeRabbit],
     });
     faults
+}
+
+/// Returns the cards that a plan plays before chance decides: of the gate those that fall to this seed, so that seeds that
+/// follow each other meet nearly every kind; of a long run all. The last comes first, and links come last.
+fn due(rng: &mut Rng, wish: &Wish) -> Vec<Card> {
+    if !wish.only.is_empty() {
+        return Vec::new();
+    }
+    let always: Vec<_> = (0..SEEDS)
+        .flat_map(always)
+        .map(|fault| fault.name())
+        .collect();
+    let mut cards: Vec<_> = Card::all()
+        .map(|(_, card)| card)
+        .filter(|card| !always.contains(&card.fault(&mut Rng::with_seed(0)).name()))
+        .collect();
+    if wish.profile == Profile::Gate {
+        let mut place = 0;
+        cards.retain(|_| {
+            place += 1;
+            place % SEEDS == wish.seed % SEEDS
+        });
+    }
+    rng.shuffle(&mut cards);
+    cards.sort_by_key(|card| !matches!(card, Card::Link(..)));
+    cards
 }
 
 fn pick(rng: &mut Rng, values: &[&str]) -> String {
@@ -587,6 +673,73 @@ mod tests {
     }
 
     #[test]
+    fn three_seeds_of_the_gate_meet_most_kinds_every_fault_of_the_database_and_every_size_of_packets() {
+        for seed in 0..50 {
+            let plans: Vec<_> = (seed..seed + 3)
+                .map(|seed| Plan::of(&wish(seed)).unwrap())
+                .collect();
+            let met = kinds_of(&plans);
+            assert!(met.len() >= 45, "{} kinds from seed {seed}", met.len());
+            for (_, card) in Card::all().filter(|(_, card)| !matches!(card, Card::Link(..))) {
+                let name = card.fault(&mut Rng::with_seed(0)).name();
+                assert!(met.contains(&name), "{name} is not met from seed {seed}");
+            }
+            for size in PACKETS {
+                let of_size = plans.iter().filter(|plan| packets(&plan.setup) == size);
+                assert_eq!(of_size.count(), 1, "{size} from seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_spool_meets_a_broker_that_is_killed_and_one_that_hangs() {
+        for seed in (0..50).filter(|seed| seed % SEEDS == 2) {
+            let plan = Plan::of(&wish(seed)).unwrap();
+            assert!(plan.setup.spool);
+            let met = kinds_of(&[plan]);
+            assert!(met.contains("kill-rabbit") && met.contains("freeze-rabbit"), "{met:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_run_meets_every_kind_and_sets_the_programs_up_anew() {
+        for seed in 0..10 {
+            let plan = Plan::of(&Wish {
+                profile: Profile::Long,
+                ..wish(seed)
+            });
+            let plan = plan.unwrap();
+            let setups: Vec<_> = plan
+                .episodes
+                .iter()
+                .filter_map(|episode| episode.setup.as_ref())
+                .chain([&plan.setup])
+                .collect();
+            for size in PACKETS {
+                assert!(setups.iter().any(|setup| packets(setup) == size), "{size}");
+            }
+            assert!(setups.iter().any(|setup| setup.spool) && setups.iter().any(|setup| !setup.spool));
+            assert_eq!(kinds_of(&[plan]).len(), Card::all().count());
+        }
+    }
+
+    fn packets(setup: &Setup) -> &str {
+        let packets = |(name, _): &&(String, String)| name.ends_with("PACKET_MAX_MESSAGES");
+        setup
+            .ingest
+            .iter()
+            .find(packets)
+            .map_or("", |(_, value)| value.as_str())
+    }
+
+    fn kinds_of(plans: &[Plan]) -> BTreeSet<String> {
+        plans
+            .iter()
+            .flat_map(|plan| plan.injections().map(|i| i.fault.name()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
     fn a_long_run_holds_three_hundred_injections() {
         for seed in 0..20 {
             let plan = Plan::of(&Wish {
@@ -608,19 +761,11 @@ mod tests {
 
     #[test]
     fn many_seeds_meet_every_kind_and_one_seed_does_not() {
-        let kinds = |plans: &[Plan]| -> BTreeSet<String> {
-            plans
-                .iter()
-                .flat_map(|plan| plan.injections().map(|i| i.fault.name()).collect::<Vec<_>>())
-                .collect()
-        };
         let plans: Vec<_> = (0..100).map(|seed| Plan::of(&wish(seed)).unwrap()).collect();
-        assert_eq!(
-            kinds(&plans).len(),
-            CARDS.len() + Link::ALL.len() * Trouble::ALL.len()
-        );
-        assert!(kinds(&plans[..1]).len() < CARDS.len());
-        let three = kinds(&plans[..3]);
+        // The list of names is the list of cards.
+        assert_eq!(kinds_of(&plans), crate::fault::kinds().collect());
+        assert!(kinds_of(&plans[..1]).len() < CARDS.len());
+        let three = kinds_of(&plans[..3]);
         for scarce in ["kill-rabbit", "freeze-rabbit", "stop-rabbit", "link-publish-cut"] {
             assert!(
                 three.contains(scarce),

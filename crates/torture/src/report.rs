@@ -96,6 +96,67 @@ pub struct Report {
     pub logs: String,
 }
 
+/// What several runs have shown together.
+#[derive(Clone, Debug, Default)]
+pub struct Total {
+    runs: u64,
+    passed: u64,
+    bitten: u64,
+    planned: u64,
+    accepted: u64,
+    stored: u64,
+    lost: usize,
+    twice: usize,
+    altered: usize,
+    phantom: usize,
+}
+
+impl Total {
+    /// Adds a run.
+    pub fn add(&mut self, report: &Report) {
+        let findings = &report.findings;
+        self.runs += 1;
+        self.passed += u64::from(report.passed);
+        self.bitten += report.bitten();
+        self.planned += report.planned();
+        self.accepted += report.tally.accepted;
+        self.stored += findings.stored;
+        self.lost += findings.lost.len();
+        self.twice += findings.twice.len();
+        self.altered += findings.altered.len();
+        self.phantom += findings.phantom.len() + findings.refused_and_stored.len();
+    }
+
+    /// Says what is missing to so many injections that had an effect and so many accepted messages.
+    pub fn short_of(&self, injections: u64, accepted: u64) -> Option<String> {
+        (self.bitten < injections || self.accepted < accepted).then(|| {
+            format!(
+                "no evidence: {} injections with an effect and {} accepted messages; {injections} and {accepted} are needed",
+                self.bitten, self.accepted
+            )
+        })
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "passed {}/{} | injections {}/{} | acked {} | stored {} | LOST {} | TWICE {} | ALTERED {} | PHANTOM {}",
+            self.passed,
+            self.runs,
+            self.bitten,
+            self.planned,
+            self.accepted,
+            self.stored,
+            self.lost,
+            self.twice,
+            self.altered,
+            self.phantom
+        )
+    }
+}
+
 /// How often a fault was planned, and how often it had an effect.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Bitten {
@@ -220,6 +281,11 @@ impl Report {
         self.passed = self.problems.is_empty() && self.findings.broken().is_empty();
     }
 
+    /// Counts the injections of the plan.
+    pub fn planned(&self) -> u64 {
+        self.injections.values().map(|bitten| bitten.planned).sum()
+    }
+
     /// Counts the injections that had an effect.
     pub fn bitten(&self) -> u64 {
         self.injections.values().map(|bitten| bitten.bitten).sum()
@@ -247,8 +313,7 @@ impl fmt::Display for Report {
             self.versions.join(", "),
             self.seconds
         )?;
-        let planned: u64 = self.injections.values().map(|bitten| bitten.planned).sum();
-        write!(f, "injections {}/{planned}:", self.bitten())?;
+        write!(f, "injections {}/{}:", self.bitten(), self.planned())?;
         for (name, bitten) in &self.injections {
             write!(f, " {name} {}/{}", bitten.bitten, bitten.planned)?;
         }
@@ -426,6 +491,18 @@ mod tests {
             !never.passed && never.to_string().contains("not within 30s"),
             "{never}"
         );
+    }
+
+    #[test]
+    fn several_runs_together_say_what_they_are_short_of() {
+        let mut total = Total::default();
+        total.add(&good());
+        total.add(&good());
+        assert!(total.short_of(4, 10).is_none());
+        assert!(total.short_of(5, 10).is_some());
+        let short = total.short_of(4, 11).unwrap();
+        assert!(short.contains("10 accepted messages"), "{short}");
+        assert!(total.to_string().contains("injections 4/4 | acked 10"), "{total}");
     }
 
     #[test]
