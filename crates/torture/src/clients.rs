@@ -32,6 +32,9 @@ pub const CANARY_PAUSE: Duration = Duration::from_millis(50);
 /// One request in so many is sent again although it was answered with 202.
 const AGAIN: u8 = 100;
 
+/// One request in so many has an `Idempotency-Key`, and its messages no ids.
+const KEYED: u8 = 20;
+
 /// Everybody who sends.
 #[derive(Debug)]
 pub struct Clients {
@@ -42,6 +45,7 @@ pub struct Clients {
     next_message: AtomicU64,
     next_request: AtomicU64,
     next_poison: AtomicU64,
+    next_keyed: AtomicU64,
     due: AtomicU64,
     held_back: AtomicU64,
     canaries: Mutex<Vec<Canary>>,
@@ -76,6 +80,7 @@ impl Clients {
             next_message: AtomicU64::new(0),
             next_request: AtomicU64::new(0),
             next_poison: AtomicU64::new(0),
+            next_keyed: AtomicU64::new(0),
             due: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
             canaries: Mutex::default(),
@@ -107,6 +112,12 @@ impl Clients {
     fn batch(&self, size: u64) -> Batch {
         let begin = self.next_message.fetch_add(size, Ordering::Relaxed);
         self.ledger.messages().batch(self.request(), begin..begin + size)
+    }
+
+    fn keyed_batch(&self, size: u64) -> Batch {
+        let begin = self.next_keyed.fetch_add(size, Ordering::Relaxed);
+        let own = begin..begin + size;
+        self.ledger.messages().keyed_batch(self.request(), own)
     }
 
     fn request(&self) -> u64 {
@@ -166,7 +177,12 @@ impl Clients {
             let (clients, rng, stop) = (Arc::clone(&self), rng.fork(), stop.clone());
             requests.spawn(async move {
                 let _permit = permit;
-                clients.settle(&clients.batch(size), rng, &stop, patience).await
+                let mut rng = rng;
+                let batch = match rng.u8(..KEYED) {
+                    0 => clients.keyed_batch(size),
+                    _ => clients.batch(size),
+                };
+                clients.settle(&batch, rng, &stop, patience).await
             });
         }
         while let Some(ended) = requests.join_next().await {

@@ -245,12 +245,16 @@ impl Database {
             return Ok(Vec::new());
         }
         let rows = client
-            .query("select content, reason from dead_letters", &[])
+            .query(
+                "select content, reason, exchange, routing_key from dead_letters",
+                &[],
+            )
             .await?;
         let letters = rows.iter().map(|row| {
             Ok(DeadLetter {
                 body: row.try_get(0)?,
                 reason: row.try_get(1)?,
+                origin: Some((row.try_get(2)?, row.try_get(3)?)),
             })
         });
         letters.collect()

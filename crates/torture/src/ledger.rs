@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 use warren_e2e::StoredRow;
 use warren_e2e::http::Answer;
 use warren_e2e::ledger::difference;
 
+use crate::inject::{POISON_KEY, exchange_of};
 use crate::messages::{Batch, Messages};
 
 /// How many cases of each kind a report names.
@@ -36,6 +39,7 @@ struct Entry {
 struct State {
     entries: Vec<Entry>,
     poison: Vec<Entry>,
+    keyed: Vec<Entry>,
     /// What no client should ever be answered.
     surprises: Vec<String>,
     tally: Tally,
@@ -79,7 +83,15 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
     /// Why it is one.
     pub reason: String,
+    /// The exchange and the key it came by, where it is kept; none in the queue, where a letter may come twice.
+    pub origin: Option<(String, String)>,
 }
+
+/// Why a record that is no message is a dead letter.
+const UNDECODABLE: &str = "undecodable";
+
+/// Why a row that the database refuses is one.
+const REFUSED: &str = "refused_by_store";
 
 fn now_micros() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
@@ -230,16 +242,25 @@ impl Ledger {
             stored: rows.len() as u64,
             ..Findings::default()
         };
-        let found = self.bury(&state, dead, planted, &mut findings);
-        let mut seen: BTreeMap<Uuid, u32> = BTreeMap::new();
         let times = self.opened_at - 1_000_000..=now_micros() + 1_000_000;
+        let found = self.bury(&state, dead, planted, &times, &mut findings);
+        let mut seen: BTreeMap<Uuid, u32> = BTreeMap::new();
+        // Two rows of one message under a key have two ids.
+        let mut seen_keyed: BTreeMap<u64, u32> = BTreeMap::new();
         for row in rows {
             let count = seen.entry(row.id).or_default();
             *count += 1;
             if *count == 2 {
                 findings.twice.push(format!("id {}", row.id));
             }
-            let number = self.messages.number(row.id);
+            let number = self.messages.number_of(row);
+            if let Some(number) = number.filter(|number| Messages::is_keyed(*number)) {
+                let count = seen_keyed.entry(number).or_default();
+                *count += 1;
+                if *count == 2 {
+                    findings.twice.push(format!("message {number} under a key"));
+                }
+            }
             let Some((number, entry)) =
                 number.and_then(|number| Some((number, state.get(number).filter(|entry| entry.sent > 0)?)))
             else {
@@ -266,7 +287,12 @@ impl Ledger {
             findings.refused += u64::from(entry.refused);
             findings.unknown += u64::from(entry.sent > 0 && entry.accepted == 0 && !entry.refused);
             let id = self.messages.id(number);
-            if entry.accepted > 0 && !seen.contains_key(&id) && !found.contains(&number) {
+            let stored = if Messages::is_keyed(number) {
+                seen_keyed.contains_key(&number)
+            } else {
+                seen.contains_key(&id)
+            };
+            if entry.accepted > 0 && !stored && !found.contains(&number) {
                 findings.lost.push(self.last_seen(number, entry, events));
             }
         }
@@ -279,10 +305,12 @@ impl Ledger {
         state: &State,
         dead: &[DeadLetter],
         planted: &BTreeMap<Vec<u8>, &'static str>,
+        times: &RangeInclusive<i64>,
         findings: &mut Findings,
     ) -> BTreeSet<u64> {
         let mut packets: BTreeSet<&[u8]> = BTreeSet::new();
         let mut rows = BTreeSet::new();
+        let mut kept: BTreeMap<&[u8], u32> = BTreeMap::new();
         for letter in dead {
             if letter.reason.is_empty() {
                 let start = &letter.body[..letter.body.len().min(120)];
@@ -290,14 +318,39 @@ impl Ledger {
                     .dead_unplanned
                     .push(format!("without a reason: {}", String::from_utf8_lossy(start)));
             }
-            if let Some((body, _)) = planted.get_key_value(&letter.body) {
+            if letter.origin.is_some() {
+                let count = kept.entry(&letter.body).or_default();
+                *count += 1;
+                if *count == 2 {
+                    let start = &letter.body[..letter.body.len().min(120)];
+                    findings
+                        .twice
+                        .push(format!("a dead letter: {}", String::from_utf8_lossy(start)));
+                }
+            }
+            let mut wrong = |what: String| findings.altered.push(format!("a dead letter: {what}"));
+            if let Some((body, exchange)) = planted.get_key_value(&letter.body) {
                 packets.insert(body);
+                if let Some(what) = letter.differs_from(exchange, POISON_KEY, UNDECODABLE) {
+                    wrong(what);
+                }
                 continue;
             }
             let number = id_of(&letter.body).and_then(|id| self.messages.number(id));
             match number {
                 Some(number) if Messages::is_poison(number) => {
                     rows.insert(number);
+                    let record = self.messages.record(number);
+                    let exchange = exchange_of(record.severity_number);
+                    let what = letter
+                        .differs_from(exchange, record.stored_source(), REFUSED)
+                        .or_else(|| match row_of(&letter.body) {
+                            Some(row) => difference(&record, &row, times),
+                            None => Some("it is no message any more".to_owned()),
+                        });
+                    if let Some(what) = what {
+                        wrong(format!("message {number}: {what}"));
+                    }
                 }
                 _ => findings.dead_unplanned.push(format!(
                     "{} ({:?}): {}",
@@ -338,6 +391,8 @@ impl State {
     fn entry(&mut self, number: u64) -> &mut Entry {
         let (list, place) = if Messages::is_poison(number) {
             (&mut self.poison, number - Messages::poison(0))
+        } else if Messages::is_keyed(number) {
+            (&mut self.keyed, number - Messages::keyed(0))
         } else {
             (&mut self.entries, number)
         };
@@ -351,6 +406,8 @@ impl State {
     fn get(&self, number: u64) -> Option<&Entry> {
         if Messages::is_poison(number) {
             self.poison.get((number - Messages::poison(0)) as usize)
+        } else if Messages::is_keyed(number) {
+            self.keyed.get((number - Messages::keyed(0)) as usize)
         } else {
             self.entries.get(number as usize)
         }
@@ -359,14 +416,59 @@ impl State {
     fn all(&self) -> impl Iterator<Item = (u64, &Entry)> {
         let entries = self.entries.iter().enumerate();
         let poison = self.poison.iter().enumerate();
+        let keyed = self.keyed.iter().enumerate();
         entries
             .map(|(place, entry)| (place as u64, entry))
             .chain(poison.map(|(place, entry)| (Messages::poison(place as u64), entry)))
+            .chain(keyed.map(|(place, entry)| (Messages::keyed(place as u64), entry)))
     }
 
     fn surprise(&mut self, what: String) {
         self.surprises.push(what);
     }
+}
+
+impl DeadLetter {
+    /// Names where a letter that is kept says something else about its origin, or why it is one.
+    fn differs_from(&self, exchange: &str, key: &str, reason: &str) -> Option<String> {
+        let (own_exchange, own_key) = self.origin.as_ref()?;
+        let same = (own_exchange.as_str(), own_key.as_str(), self.reason.as_str()) == (exchange, key, reason);
+        (!same).then(|| {
+            format!(
+                "exchange, key and reason are {own_exchange} {own_key} {}, and should be {exchange} {key} {reason}",
+                self.reason
+            )
+        })
+    }
+}
+
+/// Reads the message in a record as the row that it would be.
+fn row_of(body: &[u8]) -> Option<StoredRow> {
+    let line: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let micros = |name: &str| {
+        let moment = OffsetDateTime::parse(line[name].as_str()?, &Rfc3339).ok()?;
+        i64::try_from(moment.unix_timestamp_nanos() / 1_000).ok()
+    };
+    let severities = [
+        ("debug", 5),
+        ("info", 9),
+        ("warning", 13),
+        ("error", 17),
+        ("critical", 21),
+    ];
+    let severity = line["severity"].as_str()?;
+    Some(StoredRow {
+        id: line["id"].as_str()?.parse().ok()?,
+        severity: severities.iter().find(|(name, _)| *name == severity)?.1,
+        source: line["source"].as_str()?.to_owned(),
+        body: line["body"].as_str()?.to_owned(),
+        attributes: line
+            .get("attributes")
+            .cloned()
+            .unwrap_or_else(|| serde_json::json!({})),
+        occurred_at: micros("occurred_at")?,
+        received_at: micros("received_at")?,
+    })
 }
 
 /// Returns the id of the first message in a record.
@@ -456,6 +558,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::messages::POISON_SOURCE;
 
     fn answer(status: u16, body: &serde_json::Value) -> Result<Answer> {
         Ok(Answer {
@@ -565,12 +668,59 @@ mod tests {
         let batch = ledger.messages().batch(9, poison..poison + 1);
         ledger.sent(&batch);
         ledger.answered(&batch, 0, &answer(202, &json!({"accepted": 1, "rejected": 0})));
+        let record = ledger.messages().record(poison);
+        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+        let names = ["debug", "info", "warning", "error", "critical"];
+        let severity = names[(record.severity_number as usize - 5) / 4];
         let letter = |id: Uuid| DeadLetter {
-            body: json!({ "id": id }).to_string().into_bytes(),
-            reason: "refused".to_owned(),
+            body: json!({
+                "id": id,
+                "severity": severity,
+                "source": record.stored_source(),
+                "body": record.stored_body(),
+                "attributes": record.stored_attributes(),
+                "occurred_at": record.occurred_at.as_ref().map_or(now.as_str(), |moment| &moment.text),
+                "received_at": now,
+            })
+            .to_string()
+            .into_bytes(),
+            reason: REFUSED.to_owned(),
+            origin: Some((
+                exchange_of(record.severity_number).to_owned(),
+                record.stored_source().to_owned(),
+            )),
         };
         let rows = rows(&ledger, 5);
-        let found = verdict(&ledger, &rows, &[letter(ledger.messages().id(poison))]);
+        let good = letter(ledger.messages().id(poison));
+        let found = verdict(&ledger, &rows, std::slice::from_ref(&good));
+        assert!(found.broken().is_empty(), "{found:?}");
+        let text = String::from_utf8(good.body.clone()).unwrap();
+        for bad in [
+            DeadLetter {
+                reason: UNDECODABLE.to_owned(),
+                ..good.clone()
+            },
+            DeadLetter {
+                origin: Some(("warren.dead".to_owned(), record.stored_source().to_owned())),
+                ..good.clone()
+            },
+            DeadLetter {
+                body: text.replace(POISON_SOURCE, "poison.cow").into_bytes(),
+                ..good.clone()
+            },
+        ] {
+            assert_eq!(verdict(&ledger, &rows, &[bad]).altered.len(), 1);
+        }
+        assert_eq!(
+            verdict(&ledger, &rows, &[good.clone(), good.clone()]).twice.len(),
+            1
+        );
+        // In the queue it may wait twice: whoever keeps it knows it again.
+        let waits = DeadLetter {
+            origin: None,
+            ..good.clone()
+        };
+        let found = verdict(&ledger, &rows, &[good, waits.clone(), waits]);
         assert!(found.broken().is_empty(), "{found:?}");
         assert_eq!(verdict(&ledger, &rows, &[]).lost.len(), 1);
         let innocent = [
@@ -590,6 +740,30 @@ mod tests {
             (1, 2),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_message_under_a_key_may_have_any_id_and_not_two() {
+        let ledger = Ledger::new(Messages::new(5));
+        let batch = ledger.messages().keyed_batch(4, 0..2);
+        ledger.sent(&batch);
+        let bad = ledger.messages().bad(&batch);
+        let told = answer(202, &json!({"accepted": 2 - bad, "rejected": bad}));
+        assert_eq!(ledger.answered(&batch, 0, &told), Verdict::Done);
+        let any_id = |number: u64| StoredRow {
+            id: Uuid::from_u128(number.into()),
+            ..row(&ledger, number)
+        };
+        let rows: Vec<_> = batch.numbers.iter().map(|number| any_id(*number)).collect();
+        assert!(verdict(&ledger, &rows, &[]).broken().is_empty());
+        let lost = verdict(&ledger, &rows[1..], &[]);
+        assert_eq!(lost.lost.len(), 1, "{lost:?}");
+        let again = StoredRow {
+            id: Uuid::from_u128(77),
+            ..rows[0].clone()
+        };
+        let twice = verdict(&ledger, &[&rows[..], &[again]].concat(), &[]);
+        assert_eq!(twice.twice.len(), 1, "{twice:?}");
     }
 
     #[test]

@@ -3,13 +3,20 @@
 use std::ops::Range;
 
 use anyhow::Result;
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use warren_e2e::request::{Form, Plan, Request};
-use warren_e2e::{Generator, Record};
+use warren_e2e::{Generator, Record, StoredRow};
 
 /// From this number on, messages are such that the database refuses them for ever.
 const POISON: u64 = 1 << 30;
+
+/// From this number on, and below those, messages have no id of their own: they travel under an `Idempotency-Key`.
+const KEYED: u64 = 1 << 29;
+
+/// The attribute by which such a message is found again, since its id is the server's.
+const NUMBER: &str = "torture_number";
 
 /// The source of those, by which the database knows them.
 pub const POISON_SOURCE: &str = "poison.row";
@@ -100,9 +107,26 @@ impl Messages {
         POISON + n
     }
 
+    /// Tells whether a message travels under a key, without an id.
+    pub const fn is_keyed(number: u64) -> bool {
+        KEYED <= number && number < POISON
+    }
+
+    /// Returns the number of the n-th message that travels under a key.
+    pub const fn keyed(n: u64) -> u64 {
+        KEYED + n
+    }
+
+    /// Returns the number of the message that a row is, if it can be one of these.
+    pub fn number_of(&self, row: &StoredRow) -> Option<u64> {
+        let told = row.attributes[NUMBER].as_u64();
+        told.filter(|number| Self::is_keyed(*number))
+            .or_else(|| self.number(row.id))
+    }
+
     /// Tells whether a message can travel as plain text.
     fn is_plain(number: u64) -> bool {
-        number.is_multiple_of(PLAIN)
+        number.is_multiple_of(PLAIN) && !Self::is_keyed(number)
     }
 
     /// Returns a message; the same at every call.
@@ -116,6 +140,10 @@ impl Messages {
         }
         if Self::is_plain(number) {
             record = record.into_plain();
+        }
+        if Self::is_keyed(number) {
+            let attributes = record.attributes.get_or_insert_default();
+            attributes.insert(NUMBER.to_owned(), number.into());
         }
         if self.is_bad(number) {
             let mut rng = self.generator.rng(BADNESS_OF, number);
@@ -157,11 +185,62 @@ impl Messages {
         }
     }
 
+    /// Puts messages without ids into a request, each once: equal records of one request are two messages.
+    pub fn keyed_batch(&self, request: u64, own: Range<u64>) -> Batch {
+        let form = match (own.end - own.start, request % 2) {
+            (1, _) => Form::Object,
+            (_, 0) => Form::Array,
+            _ => Form::Ndjson,
+        };
+        Batch {
+            request,
+            form,
+            numbers: own.map(Self::keyed).collect(),
+        }
+    }
+
+    /// Writes a request whose messages are known by its key and what they say.
+    fn keyed_request(&self, batch: &Batch) -> Request {
+        let lines: Vec<_> = batch
+            .numbers
+            .iter()
+            .map(|number| {
+                let record = self.record(*number);
+                let mut line = json!({ "body": record.body, "attributes": record.attributes });
+                if let Some(severity) = record.severity {
+                    line["severity"] = severity.into();
+                }
+                if let Some(source) = record.source {
+                    line["source"] = source.into();
+                }
+                if let Some(moment) = record.occurred_at {
+                    line["occurred_at"] = moment.text.into();
+                }
+                line.to_string()
+            })
+            .collect();
+        let (content_type, body) = match batch.form {
+            Form::Array => ("application/json", format!("[{}]", lines.join(","))),
+            Form::Object => ("application/json", lines.concat()),
+            Form::Ndjson | Form::Plain => ("application/x-ndjson", lines.join("\n")),
+        };
+        Request::post(body)
+            .header("content-type", content_type)
+            .header("idempotency-key", format!("torture/{}", batch.request))
+    }
+
     /// Writes a request.
     ///
     /// # Errors
     /// An encoder's error, which memory does not give.
     pub fn request(&self, batch: &Batch) -> Result<Request> {
+        if batch
+            .numbers
+            .first()
+            .is_some_and(|number| Self::is_keyed(*number))
+        {
+            return Ok(self.keyed_request(batch));
+        }
         let records: Vec<_> = batch.numbers.iter().map(|number| self.record(*number)).collect();
         let plan = Plan {
             number: batch.request,
@@ -213,6 +292,33 @@ mod tests {
                 .count()
         };
         assert!(of("torture.source-0") > 4 * of("torture.source-9").max(1));
+    }
+
+    #[test]
+    fn a_message_under_a_key_has_no_id_and_is_known_by_what_it_says() {
+        let messages = Messages::new(3);
+        let batch = messages.keyed_batch(7, 10..13);
+        let request = messages.request(&batch).unwrap();
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        assert!(!body.contains("\"id\""), "{body}");
+        assert!(
+            request
+                .headers
+                .contains(&("idempotency-key", "torture/7".to_owned()))
+        );
+        for number in batch.numbers {
+            let record = messages.record(number);
+            let row = StoredRow {
+                id: Uuid::nil(),
+                severity: record.severity_number,
+                source: record.stored_source().to_owned(),
+                body: record.stored_body(),
+                attributes: record.stored_attributes(),
+                occurred_at: 0,
+                received_at: 0,
+            };
+            assert_eq!(messages.number_of(&row), Some(number));
+        }
     }
 
     #[test]

@@ -143,7 +143,9 @@ impl Plan {
                 anew = Some(next);
                 surely = self::surely(&mut rng, wish, key);
             }
-            let first = surely.pop().or_else(|| due.pop().map(|card| card.fault(&mut rng)));
+            let first = surely
+                .pop()
+                .or_else(|| due.pop().map(|card| card.fault(&mut rng)));
             let mut episode = deck.episode(&mut rng, first, &mut due, spool);
             episode.setup = anew;
             time += episode.length();
@@ -381,7 +383,10 @@ impl Deck {
         let kill = Fault::KillIngest {
             instance: rng.usize(..INSTANCES),
         };
-        if killed && injections.len() < MOST_AT_ONCE && injections.iter().all(|other| fits(&other.fault, &kill)) {
+        if killed
+            && injections.len() < MOST_AT_ONCE
+            && injections.iter().all(|other| fits(&other.fault, &kill))
+        {
             injections.push(Injection {
                 after: KILLED_WHILE_SPOOLING,
                 length: 0,
@@ -575,10 +580,7 @@ fn due(rng: &mut Rng, wish: &Wish) -> Vec<Card> {
     if !wish.only.is_empty() {
         return Vec::new();
     }
-    let always: Vec<_> = (0..SEEDS)
-        .flat_map(always)
-        .map(|fault| fault.name())
-        .collect();
+    let always: Vec<_> = (0..SEEDS).flat_map(always).map(|fault| fault.name()).collect();
     let mut cards: Vec<_> = Card::all()
         .map(|(_, card)| card)
         .filter(|card| !always.contains(&card.fault(&mut Rng::with_seed(0)).name()))
@@ -697,7 +699,10 @@ mod tests {
             let plan = Plan::of(&wish(seed)).unwrap();
             assert!(plan.setup.spool);
             let met = kinds_of(&[plan]);
-            assert!(met.contains("kill-rabbit") && met.contains("freeze-rabbit"), "{met:?}");
+            assert!(
+                met.contains("kill-rabbit") && met.contains("freeze-rabbit"),
+                "{met:?}"
+            );
         }
     }
 

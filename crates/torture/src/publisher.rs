@@ -10,12 +10,15 @@ use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, DELIVERY_MODE_PERSISTEN
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use tokio::sync::Mutex;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 use warren_e2e::rabbit;
 
 /// How long the broker may take for one packet.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One packet is under way, and the broker says at most two things about it.
+const MOST_TOLD: usize = 2;
 
 /// What the broker did with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub enum Confirm {
 pub struct Publisher {
     connection: Connection,
     channel: Channel,
-    confirms: Mutex<UnboundedReceiver<Confirm>>,
+    confirms: Mutex<Receiver<Confirm>>,
 }
 
 impl fmt::Debug for Publisher {
@@ -48,7 +51,7 @@ impl Publisher {
     /// The broker does not answer.
     pub async fn open(url: &str) -> Result<Self> {
         let (connection, channel) = rabbit::open(url).await?;
-        let (sender, confirms) = unbounded_channel();
+        let (sender, confirms) = self::channel(MOST_TOLD);
         channel.register_callback(Told(sender)).await?;
         channel.confirm_select(ConfirmSelectArguments::default()).await?;
         Ok(Self {
@@ -106,12 +109,12 @@ impl Publisher {
 }
 
 /// Hands on what the broker says.
-struct Told(UnboundedSender<Confirm>);
+struct Told(Sender<Confirm>);
 
 impl Told {
-    fn tell(&self, confirm: Confirm) {
+    async fn tell(&self, confirm: Confirm) {
         // Nobody waits any more when the publisher is gone.
-        self.0.send(confirm).ok();
+        self.0.send(confirm).await.ok();
     }
 }
 
@@ -130,14 +133,14 @@ impl ChannelCallback for Told {
     }
 
     async fn publish_ack(&mut self, _: &Channel, _: Ack) {
-        self.tell(Confirm::Ack);
+        self.tell(Confirm::Ack).await;
     }
 
     async fn publish_nack(&mut self, _: &Channel, _: Nack) {
-        self.tell(Confirm::Nack);
+        self.tell(Confirm::Nack).await;
     }
 
     async fn publish_return(&mut self, _: &Channel, _: Return, _: BasicProperties, _: Vec<u8>) {
-        self.tell(Confirm::Returned);
+        self.tell(Confirm::Returned).await;
     }
 }

@@ -16,7 +16,7 @@ pub const MOST_THREADS: u64 = 128;
 /// What a process holds, or the most that it has held.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Held {
-    /// Resident memory, bytes.
+    /// The most resident memory since its start, bytes.
     pub memory: u64,
     /// Open files and sockets.
     pub files: u64,
@@ -33,7 +33,8 @@ impl Held {
             line.split_whitespace().next()?.parse().ok()
         };
         Some(Self {
-            memory: number("VmRSS:")? << 10,
+            // The system keeps the peak: what is looked at once a second misses it.
+            memory: number("VmHWM:")? << 10,
             threads: number("Threads:")?,
             files: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64,
         })

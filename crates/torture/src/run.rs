@@ -585,7 +585,11 @@ async fn dead_in_queue(bed: &Bed) -> Result<Vec<DeadLetter>> {
                     .map(|reason| format!("{reason}"))
             })
             .unwrap_or_default();
-        letters.push(DeadLetter { body, reason });
+        letters.push(DeadLetter {
+            body,
+            reason,
+            origin: None,
+        });
     }
     warren_e2e::rabbit::close(connection, channel).await;
     Ok(letters)
