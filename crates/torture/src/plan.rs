@@ -121,7 +121,7 @@ impl Plan {
     pub fn of(wish: &Wish) -> Result<Self> {
         let mut rng = Rng::with_seed(wish.seed ^ 0x746f_7274_7572_6500);
         let millis = wish.duration.unwrap_or(match wish.profile {
-            Profile::Gate => 98_000,
+            Profile::Gate => 94_000,
             Profile::Long => 22 * 60_000,
         });
         let mut deck = Deck::deal(&mut rng, wish)?;

@@ -37,6 +37,21 @@ const RATE: u64 = 500;
 /// What an answer breaks that comes before its sync.
 const SYNC: &str = "sync";
 
+/// What was accepted is gone.
+const LOST: &[&str] = &["I1 lost"];
+
+/// What only a bug makes a dead letter is one.
+const DEAD: &[&str] = &["I1 dead letter that was not planted"];
+
+/// The programs take nothing any more, or store nothing, however long one waits; a late answer is none of these.
+const STUCK: &[&str] = &[
+    "I7: first new 202 not within",
+    "I7: first new row not within",
+    "I7: every program ready not within",
+    "I7: the load did not settle",
+    "I7: not drained",
+];
+
 /// How a bug is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Way {
@@ -65,7 +80,8 @@ impl Way {
 struct Trial {
     way: Way,
     faults: Vec<Injection>,
-    must_break: &'static str,
+    /// How the finding begins that shows it, one of these.
+    must_break: &'static [&'static str],
 }
 
 /// What became of one bug, or of the programs without one.
@@ -75,10 +91,12 @@ pub struct Bite {
     pub bug: Option<&'static str>,
     /// How it was looked for.
     pub way: &'static str,
-    /// The invariant that has to break.
-    pub must_break: Option<&'static str>,
-    /// Those that broke.
+    /// How the finding begins that has to be made: one of these.
+    pub must_break: &'static [&'static str],
+    /// The invariants that broke.
     pub broken: BTreeSet<String>,
+    /// The finding that shows the bug.
+    pub found: Option<String>,
     /// Whether it was as it has to be.
     pub good: bool,
     /// How long it took, seconds.
@@ -92,10 +110,9 @@ impl fmt::Display for Bite {
         let broken: Vec<_> = self.broken.iter().map(String::as_str).collect();
         write!(
             f,
-            "{:<28} {:<13} must break {:<8} broke {:<12} {:>4.0} s  {}",
+            "{:<28} {:<13} broke {:<12} {:>4.0} s  {}",
             self.bug.unwrap_or("(none)"),
             self.way,
-            self.must_break.unwrap_or("nothing"),
             if broken.is_empty() {
                 "nothing".to_owned()
             } else {
@@ -103,10 +120,10 @@ impl fmt::Display for Bite {
             },
             self.seconds,
             match (self.good, self.bug) {
-                (true, Some(_)) => "found",
-                (true, None) => "passed",
-                (false, Some(_)) => "NOT FOUND",
-                (false, None) => "FAILED",
+                (true, Some(_)) => format!("found: {}", self.found.as_deref().unwrap_or_default()),
+                (true, None) => "passed".to_owned(),
+                (false, Some(_)) => format!("NOT FOUND, must break {}", self.must_break.join(" or ")),
+                (false, None) => "FAILED".to_owned(),
             }
         )
     }
@@ -127,40 +144,43 @@ fn trial_of(bug: Bug) -> Trial {
     };
     match bug {
         // What was handed to a connection that hands nothing on is never confirmed.
-        Bug::AckBeforeConfirm => run("I1", vec![at(0, 3_000, publish(Trouble::Swallow, 0))]),
-        Bug::MandatoryOff => run("I1", vec![at(0, 2_000, Fault::DeleteBindings)]),
+        Bug::AckBeforeConfirm => run(LOST, vec![at(0, 3_000, publish(Trouble::Swallow, 0))]),
+        Bug::MandatoryOff => run(LOST, vec![at(0, 2_000, Fault::DeleteBindings)]),
         // While nothing can be committed, what is acknowledged is in memory alone, which then is gone.
         Bug::AckBeforeCommit => run(
-            "I1",
+            LOST,
             vec![
                 at(0, 4_000, Fault::LockTable),
                 at(2_000, 500, Fault::KillWorker { instance: 0 }),
                 at(2_000, 500, Fault::KillWorker { instance: 1 }),
             ],
         ),
-        Bug::NoUniqueKey => run("I2", vec![at(0, 100, Fault::RepeatedPackets { count: 30 })]),
+        Bug::NoUniqueKey => run(
+            &["I2 stored twice"],
+            vec![at(0, 100, Fault::RepeatedPackets { count: 30 })],
+        ),
         // The broker has the packet, its confirm is lost, and the next connection is there before anybody gives up.
         Bug::NewIdOnRetry => {
             let cut = |after| at(after, 300, publish(Trouble::CutAfterDown, 100));
-            run("I4", vec![cut(0), cut(1_500), cut(3_000), cut(4_500)])
+            run(&["I4 phantom"], vec![cut(0), cut(1_500), cut(3_000), cut(4_500)])
         }
         // A database that answers at once, and always with an error, makes dead letters that nobody has planted.
-        Bug::RequeueOnDatabaseError => run("I1", vec![at(0, 5_000, Fault::RevokeInsert)]),
+        Bug::RequeueOnDatabaseError => run(DEAD, vec![at(0, 5_000, Fault::RevokeInsert)]),
         // Deliveries that are never acknowledged fill the prefetch, and packets that are never confirmed the window.
-        Bug::MultipleIgnored => run("I7", vec![at(0, 500, Fault::EndSessions)]),
-        Bug::TagOffByOneAfterReopen => run("I7", vec![at(0, 500, Fault::CloseConnections)]),
-        Bug::BatchErrorDropsBatch => run("I1", vec![at(0, 2_000, Fault::StopPostgres)]),
+        Bug::MultipleIgnored => run(STUCK, vec![at(0, 500, Fault::EndSessions)]),
+        Bug::TagOffByOneAfterReopen => run(STUCK, vec![at(0, 500, Fault::CloseConnections)]),
+        Bug::BatchErrorDropsBatch => run(LOST, vec![at(0, 2_000, Fault::StopPostgres)]),
         // While the broker hands nothing on, the spool's reader tries, and what it tries is gone.
         Bug::SpoolDeletedBeforeConfirm => Trial {
             way: Way::SpooledRun,
-            ..run("I1", vec![at(0, 4_000, publish(Trouble::Cut, 0))])
+            ..run(LOST, vec![at(0, 4_000, publish(Trouble::Cut, 0))])
         },
         // The load holds it now and then; the database refuses the row, and nobody has planted that dead letter.
-        Bug::ValidatorLetsNulPass => run("I1", vec![at(0, 500, Fault::EndSessions)]),
+        Bug::ValidatorLetsNulPass => run(DEAD, vec![at(0, 500, Fault::EndSessions)]),
         Bug::FsyncSkipped => Trial {
             way: Way::Calls,
             faults: Vec::new(),
-            must_break: SYNC,
+            must_break: &[SYNC],
         },
     }
 }
@@ -264,7 +284,7 @@ impl Teeth {
 
     async fn one(
         &self,
-        bug: Option<(Bug, &'static str)>,
+        bug: Option<(Bug, &'static [&'static str])>,
         way: Way,
         episodes: Vec<Vec<Injection>>,
     ) -> Result<Bite> {
@@ -285,19 +305,22 @@ impl Teeth {
                 let plan = plan(episodes.into_iter(), way == Way::SpooledRun);
                 run(&plan, &programs, &self.servers, &out, Goals::Shown)
                     .await
-                    .map(|report| (report.passed, broken(&report)))
+                    .map(|report| (report.passed, findings(&report)))
             }
             Way::Calls => calls(&programs, &out)
                 .await
-                .map(|broken| (broken.is_empty(), broken)),
+                .map(|findings| (findings.is_empty(), findings)),
         };
-        let (passed, broken) = tried.with_context(|| format!("with the bug {name}"))?;
+        let (passed, findings) = tried.with_context(|| format!("with the bug {name}"))?;
+        let must_break = bug.map_or(&[][..], |(_, must_break)| must_break);
+        let found = shows(&findings, must_break);
         let bite = Bite {
             bug: bug.map(|(bug, _)| bug.name()),
             way: way.name(),
-            must_break: bug.map(|(_, must_break)| must_break),
-            good: bug.map_or(passed, |(_, must_break)| broken.contains(must_break)),
-            broken,
+            must_break,
+            good: bug.map_or(passed, |_| found.is_some()),
+            broken: findings.iter().filter_map(|finding| invariant(finding)).collect(),
+            found,
             seconds: begun.elapsed().as_secs_f64(),
             out,
         };
@@ -307,7 +330,7 @@ impl Teeth {
 }
 
 /// Looks whether the one process answers before its disk has what it answers for.
-async fn calls(programs: &Programs, out: &Path) -> Result<BTreeSet<String>> {
+async fn calls(programs: &Programs, out: &Path) -> Result<Vec<String>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let strace = find_strace(|line| eprintln!("{line}"))?;
     let warren = environment::find(&programs.folder, "warren")?;
@@ -320,21 +343,25 @@ async fn calls(programs: &Programs, out: &Path) -> Result<BTreeSet<String>> {
                 answers == REQUESTS,
                 "{answers} answers of {REQUESTS} are in the trace"
             );
-            Ok(BTreeSet::new())
+            Ok(Vec::new())
         }
-        Err(missing) => {
-            eprintln!("{missing}");
-            Ok(BTreeSet::from([SYNC.to_owned()]))
-        }
+        Err(missing) => Ok(vec![format!("{SYNC}: {missing}")]),
     }
 }
 
-/// Returns the invariants that a run has broken, by their number.
-fn broken(report: &Report) -> BTreeSet<String> {
-    let findings = report.findings.broken();
-    let named = findings.iter().map(|(what, _)| *what);
-    let named = named.chain(report.problems.iter().map(String::as_str));
-    named.filter_map(invariant).collect()
+/// Returns everything that a run has found.
+fn findings(report: &Report) -> Vec<String> {
+    let broken = report.findings.broken().into_iter();
+    broken
+        .map(|(what, cases)| format!("{what} {}", cases.len()))
+        .chain(report.problems.iter().cloned())
+        .collect()
+}
+
+/// Returns the finding that shows what has to break. The number of an invariant alone shows little: much can be late.
+fn shows(findings: &[String], must_break: &[&str]) -> Option<String> {
+    let shows = |finding: &&String| must_break.iter().any(|begin| finding.starts_with(begin));
+    findings.iter().find(shows).cloned()
 }
 
 /// Returns the number that a finding begins with: `I7: not drained` is of `I7`.
@@ -350,18 +377,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_names_its_invariant() {
+    fn a_finding_names_its_invariant_and_a_late_answer_is_no_program_that_is_stuck() {
         let mut report = Report::default();
         report.findings.lost.push("message 3".to_owned());
         report
             .problems
             .push("I7: not drained after 60s: In all".to_owned());
         report.problems.push("In the end, no bite".to_owned());
-        assert_eq!(
-            broken(&report),
-            BTreeSet::from(["I1".to_owned(), "I7".to_owned()])
-        );
-        assert!(broken(&Report::default()).is_empty());
+        let found = findings(&report);
+        assert_eq!(shows(&found, LOST).as_deref(), Some("I1 lost 1"));
+        assert_eq!(shows(&found, DEAD), None);
+        assert!(shows(&found, STUCK).is_some_and(|found| found.contains("not drained")));
+        let numbers: Vec<_> = found.iter().filter_map(|finding| invariant(finding)).collect();
+        assert_eq!(numbers, ["I1", "I7"]);
+        let late = ["I7: first new row within 4s (p99 of 1), over 3s".to_owned()];
+        assert_eq!(shows(&late, STUCK), None);
+        assert!(findings(&Report::default()).is_empty());
     }
 
     #[test]
@@ -372,9 +403,9 @@ mod tests {
                 continue;
             }
             assert!(!trial.faults.is_empty(), "{bug}");
-            assert_eq!(
-                invariant(trial.must_break).as_deref(),
-                Some(trial.must_break),
+            let named = |begin: &str| invariant(begin).is_some();
+            assert!(
+                !trial.must_break.is_empty() && trial.must_break.iter().all(|begin| named(begin)),
                 "{bug}"
             );
             let plan = plan(std::iter::once(trial.faults), false);
