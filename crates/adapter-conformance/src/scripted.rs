@@ -48,6 +48,11 @@ impl ScriptedPublisher {
         })
     }
 
+    /// Puts `steps` at the end of the script.
+    pub fn then(&self, steps: impl IntoIterator<Item = PublishStep>) {
+        lock(&self.script).extend(steps);
+    }
+
     /// Returns what was taken so far.
     pub fn taken(&self) -> Vec<Message> {
         lock(&self.taken)
@@ -438,6 +443,16 @@ impl ScriptedQueue {
     /// Returns what became of the deliveries so far, in the order it happened.
     pub fn settled(&self) -> Vec<(usize, Settled)> {
         self.settled.borrow().clone()
+    }
+
+    /// Returns what follows [`ScriptedQueue::settled`].
+    pub fn settlements(&self) -> watch::Receiver<Vec<(usize, Settled)>> {
+        self.settled.subscribe()
+    }
+
+    /// Ends the consumer once it has yielded what it was fed.
+    pub fn close(&mut self) {
+        self.deliveries = mpsc::channel(1).0;
     }
 
     /// Waits until `count` deliveries are settled or given back.

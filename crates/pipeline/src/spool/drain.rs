@@ -1,33 +1,36 @@
 //! Hands the broker what was put by.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::gauge;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 use warren_domain::ports::{DeadLetterReason, Delivery, MessageConsumer, PublishError, Refused, SettleError};
 use warren_domain::{SeverityCounts, Timestamp};
 #[cfg(feature = "planted-bugs")]
 use warren_planted::{Bug, planted};
 
-use super::{Shared, Way};
+use super::turn::{Left, Turn};
+use super::{Held, Shared, lock};
 use crate::intake::publish_each;
 use crate::metrics::{DRAINED, SPOOL_OLDEST, SPOOL_WAITING, SeverityCounters};
 use crate::retry::Backoff;
 
 /// How many deliveries are handed over together; their bytes are bounded by the prefetch of the spool.
-const ROUND: usize = 64;
+pub(super) const ROUND: usize = 64;
 /// How long a round gathers after its first delivery.
 const GATHER: Duration = Duration::from_millis(20);
-/// How long nothing may come out of the spool until it counts as empty.
+/// How long nothing comes out of the spool until somebody looks whether anything is left.
 const IDLE: Duration = Duration::from_millis(250);
 /// The waits between two tries of a broker that takes nothing: nobody waits for it meanwhile, and the first message
 /// should be on its way within a second after it is back.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(800);
+/// The longest wait after dead letters that could not be kept: all of their packet is handed over again.
+const LONGEST_GRIEF: Duration = Duration::from_secs(10);
 /// What part of the time a long drain leaves to those who fill the spool meanwhile: 3 parts to 7 of its own.
 const PAUSE_FOR: f64 = 3.0 / 7.0;
 /// The longest such pause.
@@ -39,13 +42,32 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Drain {
     consumer: Box<dyn MessageConsumer>,
     hand_over: HandOver,
+    turn: Turn,
+    shared: Arc<Shared>,
 }
 
 /// Brings deliveries to the broker.
 struct HandOver {
     shared: Arc<Shared>,
     backoff: Backoff,
+    /// Between settlements that fail.
+    grief: Backoff,
     drained: SeverityCounters,
+}
+
+/// Says that the drain is gone, whatever ended it, unless it was asked to end.
+struct Vigil(Arc<Shared>);
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        if !self.0.stop.is_cancelled() {
+            self.0.ways.give_up();
+            error!(
+                "the spool gives out nothing any more; messages go to the broker alone, and what is in the spool waits \
+                 for a restart"
+            );
+        }
+    }
 }
 
 impl Drain {
@@ -53,27 +75,27 @@ impl Drain {
         Self {
             consumer,
             hand_over: HandOver {
-                shared,
+                shared: Arc::clone(&shared),
                 backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
+                grief: Backoff::new(RETRY_MAX, LONGEST_GRIEF),
                 drained: SeverityCounters::new(DRAINED),
             },
+            turn: Turn::new(Arc::clone(&shared)),
+            shared,
         }
     }
 
     /// Drains until it is stopped and nothing is left, or the broker takes nothing.
     pub(super) async fn run(mut self) {
+        let _vigil = Vigil(Arc::clone(&self.shared));
         while let Some(first) = self.first().await {
             let round = self.gather(first).await;
-            let all = round.len() < ROUND;
-            let began = Instant::now();
-            if !self.hand_over.round(round).await {
+            let Some(worked) = self.hand_over.round(round).await else {
                 break;
-            }
-            if all {
-                self.nothing_waits();
-            } else {
-                let pause = began.elapsed().mul_f64(PAUSE_FOR).min(LONGEST_PAUSE);
-                self.hand_over.sleep(pause).await;
+            };
+            if self.turn.go_on().await == Left::Much {
+                let pause = worked.mul_f64(PAUSE_FOR).min(LONGEST_PAUSE);
+                self.shared.sleep(pause).await;
             }
         }
         self.consumer.close().await;
@@ -81,11 +103,18 @@ impl Drain {
 
     /// Waits for a delivery; `None`: nothing is left of a spool that stops, or the spool is closed.
     async fn first(&mut self) -> Option<Delivery> {
+        // Not begun anew at each look: a slow disk would never get to its answer.
+        let mut next = pin!(self.consumer.next());
         loop {
-            match timeout(IDLE, self.consumer.next()).await {
-                Ok(delivery) => return delivery,
-                Err(_) if self.hand_over.shared.stop.is_cancelled() => return None,
-                Err(_) => self.nothing_waits(),
+            if let Ok(delivery) = timeout(IDLE, &mut next).await {
+                return delivery;
+            }
+            if !self.shared.stop.is_cancelled() {
+                self.turn.go_on().await;
+            } else if self.shared.lag.lag().await.is_ok_and(|lag| lag.packets > 0) {
+                debug!("what is left of the spool is still being read");
+            } else {
+                return None;
             }
         }
     }
@@ -102,58 +131,72 @@ impl Drain {
         }
         round
     }
+}
 
-    /// All that was put by is with the broker: what little comes after this goes beside the new messages.
-    fn nothing_waits(&self) {
-        let was = self.hand_over.shared.set_way(Way::Straight);
-        if was == (Way::ThroughSpool { broker: None }) {
-            info!("the spool is drained; messages go straight to the broker");
-        }
-    }
+/// What became of deliveries that were handed over.
+struct Outcome {
+    /// Those that are not confirmed, in their order.
+    left: Vec<Delivery>,
+    /// Why they are not.
+    trouble: Option<String>,
+    /// Dead letters could not be kept, and come again.
+    unkept: bool,
 }
 
 impl HandOver {
-    /// Hands the broker every delivery of a round; `false`: the broker takes nothing, and the spool is to stop.
+    /// Hands the broker every delivery of a round; returns how long the broker took over what it confirmed. `None`: the
+    /// spool is to stop, and what is left stays in it.
     ///
     /// A delivery is settled, and so dropped from the spool, only once the broker has confirmed all its messages.
     /// Until then it is held, which keeps the order, and handed over again.
-    async fn round(&mut self, mut round: Vec<Delivery>) -> bool {
-        let held = |round: &[Delivery]| round.iter().map(|delivery| delivery.messages.len() as u64).sum();
-        let mut failing = false;
-        loop {
-            self.shared.held.store(held(&round), Ordering::Relaxed);
-            if round.is_empty() {
-                return true;
-            }
+    async fn round(&mut self, mut round: Vec<Delivery>) -> Option<Duration> {
+        let (mut failing, mut worked) = (false, Duration::ZERO);
+        while !round.is_empty() {
+            *lock(&self.shared.held) = Held::of(&round);
             // Of a broker that takes nothing, one delivery asks for all.
             let tried = if failing { 1 } else { round.len() };
             let rest = round.split_off(tried);
-            let (left, trouble) = self.publish(round).await;
+            let began = Instant::now();
+            let Outcome {
+                left,
+                trouble,
+                unkept,
+            } = self.publish(round).await;
             round = left;
             round.extend(rest);
             failing = trouble.is_some();
-            match trouble {
+            let wait = match trouble {
                 None => {
+                    worked += began.elapsed();
                     self.backoff.reset();
                     self.shared.broker_takes();
-                    self.shared.set_way(Way::ThroughSpool { broker: None });
+                    self.shared.ways.broker_takes();
+                    None
                 }
                 Some(reason) => {
                     self.shared.broker_is_away(reason);
-                    if self.shared.stop.is_cancelled() {
-                        self.shared.held.store(0, Ordering::Relaxed);
-                        return false;
-                    }
-                    let wait = self.backoff.next_wait();
-                    self.sleep(wait).await;
+                    Some(self.backoff.next_wait())
                 }
+            };
+            let grief = unkept.then(|| self.grief.next_wait());
+            if !unkept {
+                self.grief.reset();
+            }
+            if let Some(wait) = wait.max(grief) {
+                // Nothing gets better before the deadline, and what is given back to a spool that stops would come at once.
+                if self.shared.stop.is_cancelled() {
+                    *lock(&self.shared.held) = Held::default();
+                    return None;
+                }
+                self.shared.sleep(wait).await;
             }
         }
+        *lock(&self.shared.held) = Held::default();
+        Some(worked)
     }
 
-    /// Publishes deliveries, each with the trace it came with, and settles those that are confirmed; returns the
-    /// others in their order, and why.
-    async fn publish(&self, deliveries: Vec<Delivery>) -> (Vec<Delivery>, Option<String>) {
+    /// Publishes deliveries, each with the trace it came with, and settles those that are confirmed.
+    async fn publish(&self, deliveries: Vec<Delivery>) -> Outcome {
         let calls = deliveries.iter().map(|delivery| {
             let (messages, trace) = (delivery.messages.clone(), delivery.traces.first().copied());
             publish_each(&*self.shared.broker, messages, trace)
@@ -165,22 +208,26 @@ impl HandOver {
         } else {
             outcomes
         };
-        let (mut left, mut trouble) = (Vec::new(), None);
-        for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
-            let errors = outcome.err().unwrap_or_default();
+        let mut outcome = Outcome {
+            left: Vec::new(),
+            trouble: None,
+            unkept: false,
+        };
+        for (delivery, published) in deliveries.into_iter().zip(outcomes) {
+            let errors = published.err().unwrap_or_default();
             if let Some(reason) = errors.iter().flatten().find_map(passing) {
-                trouble.get_or_insert(reason);
-                left.push(delivery);
+                outcome.trouble.get_or_insert(reason);
+                outcome.left.push(delivery);
             } else {
-                self.settle(delivery, errors).await;
+                outcome.unkept |= !self.settle(delivery, errors).await;
             }
         }
-        (left, trouble)
+        outcome
     }
 
     /// Drops a delivery from the spool whose every message is confirmed, or will never be taken and becomes a dead
-    /// letter.
-    async fn settle(&self, delivery: Delivery, errors: Vec<Option<PublishError>>) {
+    /// letter; `false`: those could not be kept, and all of it comes again.
+    async fn settle(&self, delivery: Delivery, errors: Vec<Option<PublishError>>) -> bool {
         let refused: Vec<_> = errors.iter().enumerate().filter_map(refusal).collect();
         let confirmed: SeverityCounts = (delivery.messages.iter().enumerate())
             .filter(|(place, _)| errors.get(*place).is_none_or(Option::is_none))
@@ -204,15 +251,28 @@ impl HandOver {
                     reason,
                     "dead letters of the spool cannot be kept; they come again"
                 );
-                self.sleep(RETRY_MAX).await;
+                return false;
             }
         }
+        true
     }
+}
 
+impl Held {
+    fn of(deliveries: &[Delivery]) -> Self {
+        let messages = || deliveries.iter().flat_map(|delivery| &delivery.messages);
+        Self {
+            messages: messages().count() as u64,
+            oldest: messages().map(|message| message.received_at).min(),
+        }
+    }
+}
+
+impl Shared {
     /// Sleeps, unless the spool stops.
     async fn sleep(&self, wait: Duration) {
         tokio::select! {
-            () = self.shared.stop.cancelled() => {}
+            () = self.stop.cancelled() => {}
             () = sleep(wait) => {}
         }
     }
@@ -252,10 +312,11 @@ pub(super) async fn report(shared: Arc<Shared>) {
             // The spool's own health says why.
             continue;
         };
-        let held = shared.held.load(Ordering::Relaxed);
-        waiting.set((lag.messages.unwrap_or(lag.packets) + held) as f64);
+        let held = *lock(&shared.held);
+        waiting.set((lag.messages.unwrap_or(lag.packets) + held.messages) as f64);
         let now = Timestamp::now().unix_micros();
-        let age = lag.oldest.map_or(0, |oldest| (now - oldest.unix_micros()).max(0));
+        let first = [held.oldest, lag.oldest].into_iter().flatten().min();
+        let age = first.map_or(0, |oldest| (now - oldest.unix_micros()).max(0));
         oldest.set(Duration::from_micros(age.unsigned_abs()).as_secs_f64());
     }
 }

@@ -7,6 +7,7 @@
 //!   spool before the client hears yes, and from then on new messages go
 //! - *through the spool*, at once, until the drain has handed the broker all that waited. So nobody waits for a broker
 //!   that is known to be away, and the drain, which tries it again and again, is the one who finds out that it is back.
+//!   New messages go straight again once nothing waits and nobody puts anything by.
 //!
 //! What is unroutable is not spooled: the broker is there, and what it lacks does not mend itself.
 //!
@@ -15,22 +16,24 @@
 
 mod drain;
 mod health;
+mod turn;
+mod way;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::{Gauge, gauge};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use warren_domain::ports::{GroupLag, HealthCheck, MessageConsumer, MessagePublisher, PublishError};
-use warren_domain::{Message, SeverityCounts, TraceContext};
+use warren_domain::{Message, SeverityCounts, Timestamp, TraceContext};
 
 use self::drain::Drain;
+use self::way::{Entering, Way, Ways};
 use crate::intake::publish_each;
-use crate::metrics::{SPOOLED, SPOOLING, SeverityCounters};
+use crate::metrics::{SPOOLED, SeverityCounters};
 
 pub use self::health::SpoolHealth;
 
@@ -60,25 +63,21 @@ struct Shared {
     queue: Arc<dyn MessagePublisher>,
     lag: Arc<dyn GroupLag>,
     health: Arc<dyn HealthCheck>,
-    way: Mutex<Way>,
+    ways: Ways,
     /// An outage was said in the log, and its end was not.
     announced: AtomicBool,
-    /// Messages that the drain has taken out and the broker has not confirmed.
-    held: AtomicU64,
+    /// What the drain has taken out and the broker has not confirmed.
+    held: Mutex<Held>,
     spooled: SeverityCounters,
-    active: Gauge,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Which way new messages go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
-    Straight,
-    ThroughSpool {
-        /// Why the broker takes nothing, as far as is known; `None` while it takes what is drained.
-        broker: Option<String>,
-    },
+/// Messages that are out of the spool and not yet dropped from it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    messages: u64,
+    oldest: Option<Timestamp>,
 }
 
 /// What became of a call: an error as that of [`publish_each`], and how many messages are in the spool.
@@ -90,36 +89,36 @@ impl Spool {
     /// Make it after the metrics recorder is installed, within a tokio runtime: it keeps handles of counters.
     pub async fn start(broker: Arc<dyn MessagePublisher>, ports: SpoolPorts) -> Self {
         let waiting = match ports.lag.lag().await {
-            Ok(lag) if lag.packets == 0 => None,
+            Ok(lag) if lag.packets == 0 => false,
             Ok(lag) => {
                 info!(
                     packets = lag.packets,
                     messages = lag.messages,
                     "the spool of an earlier run holds messages; they are drained first"
                 );
-                Some(None)
+                true
             }
             Err(error) => {
                 warn!(%error, "it cannot be told what the spool holds; messages pass through it until that is known");
-                Some(None)
+                true
             }
+        };
+        let way = match waiting {
+            true => Way::ThroughSpool { broker: None },
+            false => Way::Straight,
         };
         let shared = Arc::new(Shared {
             broker,
             queue: ports.publisher,
             lag: ports.lag,
             health: ports.health,
-            way: Mutex::new(Way::Straight),
+            ways: Ways::new(way),
             announced: AtomicBool::new(false),
-            held: AtomicU64::new(0),
+            held: Mutex::default(),
             spooled: SeverityCounters::new(SPOOLED),
-            active: gauge!(SPOOLING),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });
-        if let Some(broker) = waiting {
-            shared.set_way(Way::ThroughSpool { broker });
-        }
         let drain = Drain::new(Arc::clone(&shared), ports.consumer);
         let tasks = vec![
             tokio::spawn(drain.run()),
@@ -132,8 +131,9 @@ impl Spool {
     /// Publishes, or puts by what the broker cannot take now.
     pub(crate) async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Published {
         let shared = &self.0;
-        match shared.way() {
-            Way::Straight => shared.publish_straight(messages, trace).await,
+        let (way, _entering) = shared.ways.choose().await;
+        match way {
+            Way::Straight | Way::StraightAlone => shared.publish_straight(messages, trace).await,
             Way::ThroughSpool { broker } => shared.publish_through(messages, trace, broker).await,
         }
     }
@@ -160,23 +160,14 @@ impl Spool {
 }
 
 impl Shared {
-    fn way(&self) -> Way {
-        lock(&self.way).clone()
-    }
-
-    /// Sets which way new messages go; returns which one they went.
-    fn set_way(&self, way: Way) -> Way {
-        let mut now = lock(&self.way);
-        self.active.set(if way == Way::Straight { 0.0 } else { 1.0 });
-        std::mem::replace(&mut *now, way)
-    }
-
-    /// Notes that the broker takes nothing, and says so once.
-    fn broker_is_away(&self, reason: String) {
-        if !self.announced.swap(true, Ordering::Relaxed) {
+    /// Notes that the broker takes nothing, and says so once; whoever found that out holds what is returned until its
+    /// messages are put by. `None`: nothing is put by any more.
+    fn broker_is_away(&self, reason: String) -> Option<Entering<'_>> {
+        let entering = self.ways.broker_is_away(reason.clone());
+        if entering.is_some() && !self.announced.swap(true, Ordering::Relaxed) {
             warn!(reason, "the broker takes no messages; they are spooled");
         }
-        self.set_way(Way::ThroughSpool { broker: Some(reason) });
+        entering
     }
 
     /// Notes that the broker has confirmed something.
@@ -208,7 +199,9 @@ impl Shared {
             return (Err(errors), 0);
         };
         drop(copies);
-        self.broker_is_away(reason.clone());
+        let Some(_entering) = self.broker_is_away(reason.clone()) else {
+            return (Err(errors), 0);
+        };
         let spooled = match self.put_by(left, trace).await {
             Ok(()) => {
                 for place in &places {

@@ -1,31 +1,83 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use warren_adapter_conformance::scripted::{
-    PublishStep, ScriptedHealth, ScriptedLag, ScriptedPublisher, ScriptedQueue, Settled, scripted_queue,
+    PublishStep, ScriptedConsumer, ScriptedHealth, ScriptedPublisher, ScriptedQueue, Settled, scripted_queue,
 };
-use warren_domain::ports::{HealthCheck, Lag, MessagePublisher, PublishError, Unpublished};
-use warren_domain::{Draft, Message, MessageId, MessageLimits, Rejection, TraceContext};
+use warren_domain::ports::{
+    Delivery, GroupLag, HealthCheck, Lag, MessageConsumer, MessagePublisher, PublishError, SettleError,
+    Unhealthy, Unpublished,
+};
+use warren_domain::{Draft, Message, MessageId, MessageLimits, Rejection, Timestamp, TraceContext};
 use warren_pipeline::{Intake, Receipt, Spool, SpoolHealth, SpoolPorts};
+
+use crate::recorder::Recorded;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The queue of a spool in memory: what it takes comes out of its consumer.
+/// The queue of a spool in memory: what it takes comes out of its consumer, and waits until then.
 #[derive(Debug)]
 struct Log {
     script: Arc<ScriptedPublisher>,
     queue: Mutex<ScriptedQueue>,
+    waiting: AtomicUsize,
+    asked: watch::Sender<usize>,
+    /// What putting by waits for.
+    door: Semaphore,
 }
 
 #[async_trait]
 impl MessagePublisher for Log {
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
+        let _open = self.door.acquire().await.unwrap();
         self.script.publish(messages.clone(), trace).await?;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         self.queue.lock().await.feed(messages).await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl GroupLag for Log {
+    async fn lag(&self) -> Result<Lag, Unhealthy> {
+        self.asked.send_modify(|asked| *asked += 1);
+        Ok(Lag {
+            packets: self.waiting.load(Ordering::SeqCst) as u64,
+            ..Lag::default()
+        })
+    }
+}
+
+/// The way out of a [`Log`], with no more than so many deliveries out at a time.
+#[derive(Debug)]
+struct Prefetching {
+    deliveries: ScriptedConsumer,
+    log: Arc<Log>,
+    settled: watch::Receiver<Vec<(usize, Settled)>>,
+    given: usize,
+    prefetch: usize,
+}
+
+#[async_trait]
+impl MessageConsumer for Prefetching {
+    async fn next(&mut self) -> Option<Delivery> {
+        let (given, prefetch) = (self.given, self.prefetch);
+        self.settled
+            .wait_for(|settled| given < settled.len() + prefetch)
+            .await
+            .unwrap();
+        let delivery = self.deliveries.next().await?;
+        self.given += 1;
+        self.log.waiting.fetch_sub(1, Ordering::SeqCst);
+        Some(delivery)
+    }
+
+    async fn close(&mut self) {
+        self.deliveries.close().await;
     }
 }
 
@@ -44,14 +96,23 @@ impl Log {
 #[derive(Debug)]
 struct Gated {
     gate: Semaphore,
+    calls: watch::Sender<usize>,
     script: Arc<ScriptedPublisher>,
 }
 
 #[async_trait]
 impl MessagePublisher for Gated {
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
+        self.calls.send_modify(|calls| *calls += 1);
         self.gate.acquire().await.unwrap().forget();
         self.script.publish(messages, trace).await
+    }
+}
+
+impl Bed {
+    async fn until_taken(&self, count: usize) {
+        let queue = self.log.queue.lock().await;
+        timeout(PATIENCE, queue.until_taken(count)).await.unwrap();
     }
 }
 
@@ -68,24 +129,41 @@ async fn bed(
     log: impl IntoIterator<Item = PublishStep>,
     left_over: Vec<Message>,
 ) -> Bed {
-    let (mut queue, consumer) = scripted_queue();
-    let waiting = Arc::new(ScriptedLag::default());
-    waiting.set(Lag {
-        packets: u64::from(!left_over.is_empty()),
-        ..Lag::default()
-    });
-    if !left_over.is_empty() {
-        queue.feed(left_over).await;
+    let left_over = Vec::from_iter((!left_over.is_empty()).then_some(left_over));
+    bed_of(broker, log, left_over, usize::MAX / 2).await
+}
+
+/// The same, with packets that an earlier run left and with no more than `prefetch` of them out at a time.
+async fn bed_of(
+    broker: Arc<dyn MessagePublisher>,
+    log: impl IntoIterator<Item = PublishStep>,
+    left_over: Vec<Vec<Message>>,
+    prefetch: usize,
+) -> Bed {
+    let (mut queue, deliveries) = scripted_queue();
+    let waiting = AtomicUsize::new(left_over.len());
+    for packet in left_over {
+        queue.feed(packet).await;
     }
+    let settled = queue.settlements();
     let log = Arc::new(Log {
         script: ScriptedPublisher::new(log),
         queue: Mutex::new(queue),
+        waiting,
+        asked: watch::Sender::new(0),
+        door: Semaphore::new(Semaphore::MAX_PERMITS / 2),
     });
     let spool_health = ScriptedHealth::healthy("spool");
     let ports = SpoolPorts {
         publisher: log.clone(),
-        consumer: Box::new(consumer),
-        lag: waiting,
+        consumer: Box::new(Prefetching {
+            deliveries,
+            log: log.clone(),
+            settled,
+            given: 0,
+            prefetch,
+        }),
+        lag: log.clone(),
         health: spool_health.clone(),
     };
     let spool = Spool::start(broker.clone(), ports).await;
@@ -95,6 +173,16 @@ async fn bed(
         log,
         spool_health,
     }
+}
+
+/// Returns packets that an earlier run left.
+fn packets(count: usize) -> Vec<Vec<Message>> {
+    let packet = || warren_adapter_conformance::samples::messages(1);
+    std::iter::repeat_with(packet).take(count).collect()
+}
+
+fn ids_of(packets: &[Vec<Message>]) -> Vec<MessageId> {
+    packets.iter().flatten().map(|message| message.id).collect()
 }
 
 fn records(count: usize) -> Vec<Result<Draft, Rejection>> {
@@ -117,6 +205,29 @@ fn taken(broker: &ScriptedPublisher) -> Vec<MessageId> {
 
 fn away() -> PublishStep {
     PublishStep::Fail(PublishError::unavailable("the broker is away"))
+}
+
+fn gated(permits: usize, script: impl IntoIterator<Item = PublishStep>) -> Arc<Gated> {
+    Arc::new(Gated {
+        gate: Semaphore::new(permits),
+        calls: watch::Sender::new(0),
+        script: ScriptedPublisher::new(script),
+    })
+}
+
+impl Gated {
+    async fn until_called(&self, count: usize) {
+        let mut calls = self.calls.subscribe();
+        let called = timeout(PATIENCE, calls.wait_for(|calls| *calls >= count)).await;
+        assert!(matches!(called, Ok(Ok(_))));
+    }
+}
+
+/// Returns what is said of a broker whose connection stands.
+async fn remark(bed: &Bed) -> Option<String> {
+    let health = SpoolHealth::new(ScriptedHealth::healthy("rabbitmq"), bed.spool.clone());
+    assert_eq!(health.check().await, Ok(()));
+    health.remark()
 }
 
 /// Waits until `bed` sends new messages straight to the broker again.
@@ -144,18 +255,12 @@ async fn what_the_broker_cannot_take_is_accepted_into_the_spool_and_handed_over_
 
 #[tokio::test]
 async fn nothing_leaves_the_spool_before_the_broker_has_confirmed_it() {
-    let script = ScriptedPublisher::new([away()]);
-    let gate = Semaphore::new(1);
-    let broker = Arc::new(Gated {
-        gate,
-        script: script.clone(),
-    });
+    let broker = gated(1, [away()]);
+    let script = broker.script.clone();
     let bed = bed(broker.clone(), [], Vec::new()).await;
     let receipt = accept(&bed, 1).await;
     // The drain has the delivery and has handed it over; the broker has not answered.
-    timeout(PATIENCE, bed.log.queue.lock().await.until_taken(1))
-        .await
-        .unwrap();
+    bed.until_taken(1).await;
     sleep(Duration::from_millis(100)).await;
     assert_eq!(bed.log.settled().await, []);
     broker.gate.add_permits(1);
@@ -166,10 +271,7 @@ async fn nothing_leaves_the_spool_before_the_broker_has_confirmed_it() {
 #[tokio::test]
 async fn while_the_spool_holds_messages_nobody_waits_for_the_broker() {
     // The first call fails; all further ones hang for ever.
-    let broker = Arc::new(Gated {
-        gate: Semaphore::new(1),
-        script: ScriptedPublisher::new([away()]),
-    });
+    let broker = gated(1, [away()]);
     let bed = bed(broker, [], Vec::new()).await;
     for _ in 0..10 {
         assert_eq!(accept(&bed, 1).await.spooled, 1);
@@ -178,23 +280,115 @@ async fn while_the_spool_holds_messages_nobody_waits_for_the_broker() {
 }
 
 #[tokio::test]
-async fn new_messages_are_taken_while_the_spool_is_drained() {
-    let script = ScriptedPublisher::new([away()]);
-    let broker = Arc::new(Gated {
-        gate: Semaphore::new(1),
-        script: script.clone(),
-    });
-    let bed = bed(broker.clone(), [], Vec::new()).await;
-    let mut accepted = Vec::new();
-    for _ in 0..20 {
-        accepted.extend(ids(&accept(&bed, 2).await));
-        broker.gate.add_permits(1);
+async fn new_messages_are_taken_while_the_spool_is_drained_and_overtake_nothing_of_it() {
+    let broker = gated(0, []);
+    // Rows so large that no more than four of them are out at a time, and more of them than a round holds.
+    let left_over = packets(150);
+    let bed = bed_of(broker.clone(), [], left_over.clone(), 4).await;
+    let mut expected = ids_of(&left_over);
+    for settled in [0, 8, 48, 100] {
+        broker
+            .gate
+            .add_permits(settled - (broker.script.taken().len().min(settled)));
+        bed.log.until_settled(settled).await;
+        let receipt = accept(&bed, 2).await;
+        assert_eq!(receipt.spooled, 2, "{settled} of 150 packets were drained");
+        expected.extend(ids(&receipt));
     }
+    assert!(
+        remark(&bed)
+            .await
+            .unwrap()
+            .contains("what was spooled is drained")
+    );
     broker.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     until_straight(&bed).await;
-    let mut there = taken(&script);
-    there.truncate(accepted.len());
-    assert_eq!(there, accepted, "in the order in which they came");
+    let mut there = taken(&broker.script);
+    there.truncate(expected.len());
+    assert_eq!(there, expected, "in the order in which they came");
+}
+
+#[tokio::test]
+async fn what_has_piled_up_during_an_outage_is_drained_before_anything_goes_straight() {
+    // The drain has taken one packet, and the broker says no to it until 200 more wait.
+    let broker = gated(1, [away(), away()]);
+    let bed = bed(broker.clone(), [], Vec::new()).await;
+    let mut expected = ids(&accept(&bed, 1).await);
+    broker.until_called(2).await;
+    for _ in 0..200 {
+        expected.extend(ids(&accept(&bed, 1).await));
+    }
+    // A refusal, and what was asked first; the other 200 are not let through yet.
+    broker.gate.add_permits(2);
+    bed.log.until_settled(1).await;
+    let receipt = accept(&bed, 1).await;
+    assert_eq!(receipt.spooled, 1);
+    expected.extend(ids(&receipt));
+    broker.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    until_straight(&bed).await;
+    let mut there = taken(&broker.script);
+    there.truncate(expected.len());
+    assert_eq!(there, expected);
+}
+
+#[tokio::test]
+async fn the_spool_is_drained_to_its_end_under_a_load_that_never_pauses() {
+    let bed = Arc::new(bed_of(ScriptedPublisher::new([]), [], packets(100), 64).await);
+    let clients = (0..8).map(|_| {
+        let bed = Arc::clone(&bed);
+        async move { while accept(&bed, 1).await.spooled > 0 {} }
+    });
+    timeout(PATIENCE, futures_util::future::join_all(clients))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn messages_that_are_being_put_by_count_as_waiting() {
+    let broker = ScriptedPublisher::new([away()]);
+    let bed = bed(broker.clone(), [], Vec::new()).await;
+    bed.log.door.forget_permits(usize::MAX);
+    // The broker is found away, and the disk takes its time.
+    let (first, second) = tokio::join!(accept(&bed, 1), async {
+        // It has been looked several times whether anything waits.
+        let mut asked = bed.log.asked.subscribe();
+        let often = timeout(PATIENCE, asked.wait_for(|asked| *asked >= 3)).await;
+        assert!(matches!(often, Ok(Ok(_))));
+        drop(often);
+        let second = accept(&bed, 1);
+        let opened = async {
+            tokio::task::yield_now().await;
+            bed.log.door.add_permits(10);
+        };
+        tokio::join!(second, opened).0
+    });
+    assert_eq!((first.spooled, second.accepted.len()), (1, 1));
+    let both = async {
+        while taken(&broker).len() < 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, both).await.unwrap();
+    assert_eq!(taken(&broker), [ids(&first), ids(&second)].concat());
+}
+
+#[tokio::test]
+async fn the_age_of_the_oldest_message_counts_what_the_drain_holds() {
+    let recorded = Recorded::default();
+    let _guard = metrics::set_default_local_recorder(&recorded);
+    let mut left_over = packets(1);
+    let hour = 3_600_000_000;
+    left_over[0][0].received_at = Timestamp::from_unix_micros(Timestamp::now().unix_micros() - hour).unwrap();
+    let bed = bed_of(gated(0, []), [], left_over, 64).await;
+    bed.until_taken(1).await;
+    // The queue alone has nothing to tell: all it had is out.
+    let known = async {
+        while recorded.gauge("warren_spool_oldest_seconds") < 3_600.0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, known).await.unwrap();
+    assert_eq!(recorded.gauge("warren_spool_messages"), 1.0);
 }
 
 #[tokio::test]
@@ -250,10 +444,7 @@ async fn a_spool_that_is_full_too_makes_the_answer_name_both() {
 #[tokio::test]
 async fn a_full_spool_that_is_being_drained_refuses_nobody() {
     let full = PublishStep::Fail(PublishError::unavailable("spool.max_bytes of 4 MiB is used up"));
-    let broker = Arc::new(Gated {
-        gate: Semaphore::new(0),
-        script: ScriptedPublisher::new([]),
-    });
+    let broker = gated(0, []);
     let left_over = warren_adapter_conformance::samples::messages(1);
     let bed = bed(broker.clone(), [full], left_over).await;
     let (receipt, ()) = tokio::join!(accept(&bed, 1), async { broker.gate.add_permits(2) });
@@ -264,11 +455,8 @@ async fn a_full_spool_that_is_being_drained_refuses_nobody() {
 
 #[tokio::test]
 async fn what_an_earlier_run_left_is_drained_before_what_comes_now() {
-    let script = ScriptedPublisher::new([]);
-    let broker = Arc::new(Gated {
-        gate: Semaphore::new(0),
-        script: script.clone(),
-    });
+    let broker = gated(0, []);
+    let script = broker.script.clone();
     let left_over = warren_adapter_conformance::samples::messages(3);
     let bed = bed(broker.clone(), [], left_over.clone()).await;
     let receipt = accept(&bed, 1).await;
@@ -322,9 +510,7 @@ async fn a_spool_stops_at_once_while_the_broker_is_away_and_keeps_what_it_has() 
     let broker = ScriptedPublisher::new(vec![away(); 10_000]);
     let bed = bed(broker, [], Vec::new()).await;
     accept(&bed, 2).await;
-    timeout(PATIENCE, bed.log.queue.lock().await.until_taken(1))
-        .await
-        .unwrap();
+    bed.until_taken(1).await;
     timeout(PATIENCE, bed.spool.stop(10 * PATIENCE)).await.unwrap();
     assert_eq!(bed.log.settled().await, [(0, Settled::GivenBack)]);
 }
@@ -362,4 +548,96 @@ async fn it_is_ready_while_the_broker_or_the_spool_takes_messages_and_says_which
     rabbitmq.set(Ok(()));
     assert_eq!(health.check().await, Ok(()));
     assert!(health.remark().unwrap().contains("the disk is full"));
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_all_it_is_handed_is_seen_though_its_connection_stands() {
+    let broker = ScriptedPublisher::new(vec![
+        PublishStep::Fail(PublishError::unavailable(
+            "the queue is full"
+        ));
+        10_000
+    ]);
+    let bed = bed(broker, [], Vec::new()).await;
+    accept(&bed, 1).await;
+    let remark = remark(&bed).await.unwrap();
+    assert!(
+        remark.contains("the queue is full") && remark.contains("messages are spooled"),
+        "{remark}"
+    );
+    bed.spool_health.set(Err("spool.max_bytes is used up"));
+    let health = SpoolHealth::new(ScriptedHealth::healthy("rabbitmq"), bed.spool.clone());
+    let unhealthy = health.check().await.unwrap_err().to_string();
+    assert!(
+        unhealthy.contains("the queue is full") && unhealthy.contains("spool.max_bytes"),
+        "{unhealthy}"
+    );
+}
+
+#[tokio::test]
+async fn a_spool_that_nobody_reads_any_more_is_not_filled_and_says_so() {
+    let broker = ScriptedPublisher::new([away()]);
+    let bed = bed(broker.clone(), [], Vec::new()).await;
+    accept(&bed, 1).await;
+    bed.log.until_settled(1).await;
+    bed.log.queue.lock().await.close();
+    until_straight(&bed).await;
+    let said = async {
+        while !remark(&bed)
+            .await
+            .is_some_and(|remark| remark.contains("waits for a restart"))
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, said).await.unwrap();
+    broker.then([away()]);
+    let receipt = accept(&bed, 1).await;
+    assert_eq!((receipt.spooled, receipt.unpublished.len()), (0, 1));
+    assert_eq!(
+        accept(&bed, 1).await.accepted.len(),
+        1,
+        "the broker is asked each time"
+    );
+    let rabbitmq = ScriptedHealth::healthy("rabbitmq");
+    rabbitmq.set(Err("cannot be reached"));
+    let unhealthy = SpoolHealth::new(rabbitmq, bed.spool.clone())
+        .check()
+        .await
+        .unwrap_err();
+    assert!(
+        unhealthy.to_string().contains("waits for a restart"),
+        "{unhealthy}"
+    );
+}
+
+#[tokio::test]
+async fn a_spool_that_stops_does_not_try_again_what_it_cannot_keep() {
+    let never = || {
+        PublishStep::Fail(PublishError::Refused {
+            reason: "too large".into(),
+        })
+    };
+    let broker = gated(0, []);
+    broker.script.then([never(), never(), never()]);
+    let bed = bed_of(broker.clone(), [], packets(2), 1).await;
+    bed.until_taken(1).await;
+    bed.log
+        .queue
+        .lock()
+        .await
+        .fail_settlements([SettleError::Unavailable {
+            reason: "the disk fails".into(),
+            cause: None,
+        }]);
+    let (stopped, ()) = tokio::join!(timeout(PATIENCE, bed.spool.stop(10 * PATIENCE)), async {
+        tokio::task::yield_now().await;
+        broker.gate.add_permits(10);
+    });
+    stopped.unwrap();
+    let settled = bed.log.settled().await;
+    assert!(
+        matches!(settled[..], [(0, Settled::Failed(_)), (1, Settled::GivenBack)]),
+        "{settled:?}"
+    );
 }
