@@ -1,6 +1,5 @@
 //! Reads a request body: under the budget, within the limits, not for ever.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,8 +9,7 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use http_body_util::BodyExt;
 use metrics::counter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use warren_domain::Severity;
 
 use crate::budget::{NoPermit, Permit};
@@ -38,7 +36,6 @@ pub(crate) struct Limits {
     max_wire: usize,
     chunk_timeout: Duration,
     body_timeout: Duration,
-    request_timeout: Duration,
 }
 
 impl Limits {
@@ -49,27 +46,12 @@ impl Limits {
             max_wire: bytes(config.max_wire),
             chunk_timeout: config.body_chunk_timeout,
             body_timeout: config.body_timeout,
-            request_timeout: config.request_timeout,
         }
     }
 
     /// Says that a body is over the limit that holds after decompression.
     pub(crate) fn over_decoded(&self) -> Problem {
         over("after decompression", "http.max_request", self.max_request)
-    }
-
-    /// Waits for one of the few that may decompress at once.
-    pub(crate) async fn wait_for_decoder(
-        &self,
-        decoders: &Arc<Semaphore>,
-    ) -> Result<OwnedSemaphorePermit, Problem> {
-        match timeout(self.request_timeout, Arc::clone(decoders).acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => {
-                counter!(REFUSED, "reason" => "decode").increment(1);
-                Err(overloaded("too many compressed requests at once"))
-            }
-        }
     }
 
     /// Checks the length of the wire bytes, known or so far.
@@ -102,7 +84,7 @@ fn over(where_: &str, setting: &str, limit: usize) -> Problem {
     )
 }
 
-fn overloaded(detail: &'static str) -> Problem {
+pub(crate) fn overloaded(detail: &'static str) -> Problem {
     Problem::new(
         Kind::Overloaded,
         detail,

@@ -11,7 +11,7 @@ use warren_domain::Severity;
 
 use crate::config::HttpConfig;
 use crate::metrics::{IN_FLIGHT_BYTES, IN_FLIGHT_REQUESTS};
-use crate::pressure::{Gravest, Pressure, level_at, severity_of};
+use crate::pressure::{Gravest, Pressure, lowest_at};
 
 /// Bodies up to this size have a part of the budget for themselves.
 pub(crate) const SMALL: usize = 64 << 10;
@@ -80,18 +80,12 @@ impl Budget {
 
     /// Lets a request in, before its body is read; its share holds no bytes yet.
     ///
+    /// How full the pool of large bodies is, is asked when the share grows into it.
+    ///
     /// # Errors
     /// [`NoPermit`]: at once when its severity is refused now, else after a short wait.
-    pub(crate) async fn admit(budget: Arc<Self>, gravest: Gravest, large: bool) -> Result<Permit, NoPermit> {
-        if let Gravest::Declared(severity) = gravest {
-            let mut lowest = budget.lowest_taken();
-            if large {
-                lowest = lowest.max(severity_of(level_at(taken(&budget.large, budget.largest))));
-            }
-            if severity < lowest {
-                return Err(NoPermit::Reserved(lowest));
-            }
-        }
+    pub(crate) async fn admit(budget: Arc<Self>, gravest: Gravest) -> Result<Permit, NoPermit> {
+        gravest.at_least(budget.lowest_taken(0))?;
         let all = Arc::clone(&budget.requests);
         let request = budget
             .acquire(&all, 1, gravest)
@@ -108,20 +102,25 @@ impl Budget {
         })
     }
 
-    /// Returns the least grave severity that is taken now.
+    /// Returns the least grave severity that is taken now; `own` requests of whoever asks do not count.
     ///
     /// How full it is shows in the requests, and in the bytes of small bodies; large ones never fill their room.
-    fn lowest_taken(&self) -> Severity {
-        let percent = taken(&self.requests, self.max_requests).max(taken(&self.small, self.smallest));
+    fn lowest_taken(&self, own: usize) -> Severity {
+        let percent = taken(&self.requests, self.max_requests, own).max(taken(&self.small, self.smallest, 0));
         self.pressure.lowest_taken(percent, Instant::now())
     }
 
+    /// Lets what is shown of the pressure come down though no request asks.
+    pub(crate) fn settle(&self) {
+        self.lowest_taken(0);
+    }
+
     /// Tells whether others go without because the budget is spent, or what is left of it is reserved.
-    pub(crate) fn is_pressed(&self) -> bool {
+    fn is_pressed(&self, own: usize) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         let now = self.started.elapsed().as_millis() as u64;
         self.waiting.load(Ordering::Relaxed) > 0
-            || self.lowest_taken() > Severity::Debug
+            || self.lowest_taken(own) > Severity::Debug
             || (refused > 0 && now.saturating_sub(refused) < PRESSURE.as_millis() as u64)
     }
 
@@ -195,8 +194,15 @@ impl Permit {
             merge(&mut self.small, got);
         } else {
             let in_large = self.large.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            if in_large == 0 {
+                self.gravest
+                    .at_least(lowest_at(taken(&budget.large, budget.largest, 0)))?;
+            }
             let more = as_permits(bytes.min(budget.largest).saturating_sub(in_large));
-            let got = budget.acquire(&budget.large, more, self.gravest).await?;
+            // Whatever it was let in as: while it waits here, there may be all the room in the world for small ones.
+            let got = budget
+                .acquire(&budget.large, more, self.gravest.in_large())
+                .await?;
             merge(&mut self.large, got);
             // The whole request is in the large pool now.
             self.small = None;
@@ -220,18 +226,28 @@ impl Permit {
 
     /// Tells whether others go without because the budget is spent.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.budget.is_pressed()
+        self.budget.is_pressed(1)
     }
 
-    /// Returns the least grave severity that is taken now.
+    /// Returns the least grave severity that is taken now, as if this request came now.
     pub(crate) fn lowest_taken(&self) -> Severity {
-        self.budget.lowest_taken()
+        self.budget.lowest_taken(1)
     }
 }
 
-/// Returns how much of `all` permits is taken, in percent.
-fn taken(pool: &Semaphore, all: usize) -> u64 {
-    let free = pool.available_permits();
+impl Gravest {
+    /// Refuses what says it holds nothing as grave as `lowest`.
+    fn at_least(self, lowest: Severity) -> Result<(), NoPermit> {
+        match self {
+            Self::Declared(severity) if severity < lowest => Err(NoPermit::Reserved(lowest)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns how much of `all` permits others than `own` have taken, in percent.
+fn taken(pool: &Semaphore, all: usize, own: usize) -> u64 {
+    let free = pool.available_permits() + own;
     (all.saturating_sub(free) as u64 * 100) / (all as u64).max(1)
 }
 
@@ -267,13 +283,11 @@ mod tests {
     }
 
     async fn permit(budget: &Arc<Budget>) -> Permit {
-        Budget::admit(Arc::clone(budget), Gravest::Small, false)
-            .await
-            .unwrap()
+        Budget::admit(Arc::clone(budget), Gravest::Small).await.unwrap()
     }
 
     async fn admit(budget: &Arc<Budget>, severity: Severity) -> Result<Permit, NoPermit> {
-        Budget::admit(Arc::clone(budget), Gravest::Declared(severity), false).await
+        Budget::admit(Arc::clone(budget), Gravest::Declared(severity)).await
     }
 
     #[tokio::test]
@@ -313,18 +327,49 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_felt_as_pressure_for_a_second() {
         let budget = budget(10);
-        assert!(!budget.is_pressed());
+        assert!(!budget.is_pressed(0));
         let mut large = permit(&budget).await;
         large.grow_to(4 << 20).await.unwrap();
         assert_eq!(
             permit(&budget).await.grow_to(100_000).await,
             Err(NoPermit::Exhausted)
         );
-        assert!(budget.is_pressed());
+        assert!(budget.is_pressed(0));
         let deadline = Instant::now() + 5 * PRESSURE;
-        while budget.is_pressed() {
+        while budget.is_pressed(0) {
             assert!(Instant::now() < deadline, "the pressure does not end");
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_grows_into_the_large_room_is_measured_by_it_and_holds_off_debug_alone() {
+        let budget = budget(10_000);
+        let mut first = permit(&budget).await;
+        first.grow_to(3 << 20).await.unwrap();
+        // 75 % of the large room is taken.
+        for (severity, lowest) in [
+            (Severity::Warning, Severity::Error),
+            (Severity::Info, Severity::Error),
+        ] {
+            let mut declared = admit(&budget, severity).await.unwrap();
+            declared.grow_to(SMALL).await.unwrap();
+            assert_eq!(
+                declared.grow_to(SMALL + 1).await,
+                Err(NoPermit::Reserved(lowest)),
+                "{severity}"
+            );
+        }
+        let mut declared = admit(&budget, Severity::Error).await.unwrap();
+        declared.grow_to(SMALL + 1).await.unwrap();
+
+        let mut small = permit(&budget).await;
+        small.grow_to(SMALL).await.unwrap();
+        let growing = small.grow_to(2 << 20);
+        tokio::select! {
+            biased;
+            grown = growing => panic!("there is no room, and yet: {grown:?}"),
+            lowest = async { budget.lowest_taken(0) } => assert_eq!(lowest, Severity::Info),
         }
     }
 

@@ -4,16 +4,18 @@
 //! `gzip,deflate` over a zlib body), and because the decoded bytes are charged to the budget while they appear.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
 use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
-use tokio::sync::Semaphore;
+use metrics::counter;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
-use crate::body::{Limits, no_permit};
+use crate::body::{Limits, no_permit, overloaded};
 use crate::budget::Permit;
+use crate::metrics::REFUSED;
 use crate::problem::{Kind, Problem};
 
 /// How much is decoded at a time; between two steps other tasks run and the budget is charged.
@@ -80,22 +82,38 @@ fn garbage(detail: String) -> Problem {
     )
 }
 
+/// The few that may decompress at once, and until when to wait for one of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoders<'d> {
+    pub(crate) all: &'d Semaphore,
+    pub(crate) deadline: Instant,
+}
+
+impl<'d> Decoders<'d> {
+    async fn wait(self) -> Result<SemaphorePermit<'d>, Problem> {
+        match timeout_at(self.deadline, self.all.acquire()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => {
+                counter!(REFUSED, "reason" => "decode").increment(1);
+                Err(overloaded("too many compressed requests at once"))
+            }
+        }
+    }
+}
+
 /// Decodes `wire`, step by step; the permit grows with what appears.
 pub(crate) async fn decode(
     coding: Coding,
     wire: Bytes,
     limits: &Limits,
-    decoders: &Arc<Semaphore>,
+    decoders: Decoders<'_>,
     permit: &mut Permit,
 ) -> Result<Bytes, Problem> {
     if coding == Coding::Identity || wire.is_empty() {
         return Ok(wire);
     }
     let mut stream = Stream::open(coding, &wire)?;
-    let _slot = match Arc::clone(decoders).try_acquire_owned() {
-        Ok(slot) => slot,
-        Err(_) => limits.wait_for_decoder(decoders).await?,
-    };
+    let _slot = decoders.wait().await?;
     let mut decoded = Vec::new();
     loop {
         let room = STEP.min(limits.max_request + 1 - decoded.len());

@@ -45,11 +45,12 @@ async fn decoded(coding: Coding, wire: Vec<u8>) -> Result<Vec<u8>, Kind> {
         max_request: ByteSize::mib(1),
         ..HttpConfig::default()
     };
-    let mut permit = Budget::admit(Budget::new(&config), Gravest::Small, false)
-        .await
-        .unwrap();
-    let decoders = Arc::new(Semaphore::new(1));
-    decode(coding, wire.into(), &Limits::new(&config), &decoders, &mut permit)
+    let mut permit = Budget::admit(Budget::new(&config), Gravest::Small).await.unwrap();
+    let decoders = Decoders {
+        all: &Semaphore::new(1),
+        deadline: Instant::now() + config.request_timeout,
+    };
+    decode(coding, wire.into(), &Limits::new(&config), decoders, &mut permit)
         .await
         .map(|bytes| bytes.to_vec())
         .map_err(|problem| problem.kind())

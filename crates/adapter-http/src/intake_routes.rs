@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::{Histogram, counter, histogram};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Span, debug};
 use warren_domain::ports::PublishError;
 use warren_domain::{IdempotencyKey, Severity, TraceContext};
@@ -19,13 +19,13 @@ use crate::answer::{Outcome, answer};
 use crate::body::{self, Limits, no_permit, reserved_for};
 use crate::budget::{Budget, Permit, SMALL};
 use crate::config::HttpConfig;
-use crate::decode::{self, Coding, DECODERS};
+use crate::decode::{self, Coding, DECODERS, Decoders};
 use crate::edge::BodyRead;
 use crate::metrics::{REFUSED, REQUEST_BYTES};
 use crate::openapi::{MessagesForm, ProblemForm, document};
 use crate::pressure::Gravest;
 use crate::problem::{Kind, Problem};
-use crate::query::Query;
+use crate::query::{Query, excerpt};
 use crate::records::{Form, Records};
 
 /// Bodies over this size are read on a thread of their own, in bytes: some milliseconds of work.
@@ -83,6 +83,11 @@ impl IntakeRoutes {
     /// has some.
     pub(crate) fn describe(&self, version: &str, groups: bool, dead_letters: bool) -> String {
         document(version, &self.http, &self.config, groups, dead_letters)
+    }
+
+    /// Returns what this intake's requests share, and its numbers.
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.shared.budget)
     }
 
     pub(crate) fn into_shared(self) -> Arc<Shared> {
@@ -177,7 +182,7 @@ pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Re
         if large { Gravest::Large } else { Gravest::Small },
         Gravest::Declared,
     );
-    let mut permit = match Budget::admit(Arc::clone(&shared.budget), gravest, large).await {
+    let mut permit = match Budget::admit(Arc::clone(&shared.budget), gravest).await {
         Ok(permit) => permit,
         Err(reason) => return no_permit(reason).into_response(),
     };
@@ -238,17 +243,26 @@ fn gravest(headers: &HeaderMap, form: Form, query: &Query) -> Result<Option<Seve
         let given = query.fields.iter().find(|(field, _)| *field == "severity");
         return Ok(given.map_or(Some(Severity::Info), |(_, given)| given.parse().ok()));
     }
-    let Some(given) = headers.get(WARREN_SEVERITY) else {
+    let invalid = |fault: String| {
+        Problem::new(
+            Kind::InvalidHeader,
+            format!("Warren-Severity {fault}"),
+            "send it once, with the gravest severity in the request: debug, info, warning, error or critical; \
+             or leave it out",
+        )
+    };
+    let mut values = headers.get_all(WARREN_SEVERITY).into_iter();
+    let Some(given) = values.next() else {
         return Ok(None);
     };
-    let severity = given.to_str().ok().and_then(|given| given.parse().ok());
-    severity.map(Some).ok_or_else(|| {
-        Problem::new(
-            Kind::MalformedRequest,
-            "the header Warren-Severity names no severity",
-            "let it be the gravest severity in the request: debug, info, warning, error or critical",
-        )
-    })
+    if values.next().is_some() {
+        return Err(invalid("is given more than once".to_owned()));
+    }
+    let given = String::from_utf8_lossy(given.as_bytes());
+    given
+        .parse()
+        .map(Some)
+        .map_err(|_| invalid(format!("is {:?}, which names no severity", excerpt(&given))))
 }
 
 /// Makes a span of the caller's trace; a `traceparent` that is none is ignored, as its specification asks.
@@ -277,8 +291,13 @@ impl Shared {
             trace,
             ..
         } = asked;
+        let deadline = Instant::now() + self.request_timeout;
         self.wire_bytes.record(wire.len() as f64);
-        let body = decode::decode(coding, wire, &self.limits, &self.decoders, &mut permit).await?;
+        let decoders = Decoders {
+            all: &self.decoders,
+            deadline,
+        };
+        let body = decode::decode(coding, wire, &self.limits, decoders, &mut permit).await?;
         self.decoded_bytes.record(body.len() as f64);
 
         let (ids, most, keyed) = (query.ids, self.max_messages, key.is_some());
@@ -299,7 +318,7 @@ impl Shared {
         if lowest > Severity::Debug {
             prepared.refuse_below(lowest, &PublishError::unavailable(reserved_for(lowest)));
         }
-        let receipt = self.publish(prepared, trace, permit, keyed).await?;
+        let receipt = self.publish(prepared, trace, permit, keyed, deadline).await?;
         Ok(answer(receipt, ids, keyed))
     }
 
@@ -310,9 +329,10 @@ impl Shared {
         trace: Option<TraceContext>,
         permit: Permit,
         keyed: bool,
+        deadline: Instant,
     ) -> Result<Receipt, Problem> {
         let publishing = self.intake.publish(prepared, trace, permit);
-        timeout(self.request_timeout, publishing).await.map_err(|_| {
+        timeout_at(deadline, publishing).await.map_err(|_| {
             counter!(REFUSED, "reason" => "request_timeout").increment(1);
             debug!("a request was not answered for within http.request_timeout");
             Problem::new(

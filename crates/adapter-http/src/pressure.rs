@@ -1,8 +1,9 @@
 //! Who is refused first when there is too much.
 //!
 //! Room is reserved by severity: the fuller the server, the graver a message has to be. How full it is, is the larger
-//! of two shares: requests of `http.max_in_flight_requests`, and bytes of the pool that the request's body belongs to.
-//! [`RESERVED`] has the shares. A level goes up at once and comes down one step after each [`STEP`], so that a severity
+//! of two shares: requests of `http.max_in_flight_requests`, and bytes of the pool of small bodies. [`RESERVED`] has
+//! the shares. A request that needs large room and says what it holds is measured by the bytes of the large pool, too,
+//! when it comes to need it; how full that is, is nothing to small ones. A level goes up at once and comes down one step after each [`STEP`], so that a severity
 //! is not refused and accepted in turn; and while a request waits in vain that may hold a `critical` message, nothing
 //! less grave that is known to be so gets in before it.
 
@@ -37,6 +38,17 @@ pub(crate) enum Gravest {
 }
 
 impl Gravest {
+    /// Returns what such a request counts as while it waits for large room.
+    ///
+    /// That it is large shows late in a body that is compressed, that comes in chunks, or that holds very many records;
+    /// it was let in as a small one and is none.
+    pub(crate) const fn in_large(self) -> Self {
+        match self {
+            Self::Small => Self::Large,
+            known => known,
+        }
+    }
+
     /// Returns the level that is due while such a request finds no room: whatever is below it is refused.
     const fn level_without_room(self) -> u8 {
         match self {
@@ -150,13 +162,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Returns the least grave severity that is taken at a share of `percent`.
+pub(crate) fn lowest_at(percent: u64) -> Severity {
+    severity_of(level_at(percent))
+}
+
 /// Returns the level that is due at a share of `percent`.
-pub(crate) fn level_at(percent: u64) -> u8 {
+fn level_at(percent: u64) -> u8 {
     RESERVED.iter().filter(|(_, from)| percent >= *from).count() as u8
 }
 
 /// Returns the least grave severity that is taken at a level.
-pub(crate) fn severity_of(level: u8) -> Severity {
+fn severity_of(level: u8) -> Severity {
     Severity::ALL[usize::from(level).min(Severity::ALL.len() - 1)]
 }
 

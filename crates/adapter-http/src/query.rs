@@ -74,7 +74,7 @@ fn invalid(detail: String) -> Problem {
     )
 }
 
-fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     text.chars().take(40).collect()
 }
 

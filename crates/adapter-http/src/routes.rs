@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use warren_pipeline::dead_letters::DeadLetterJobs;
 use warren_pipeline::tally::GroupReport;
 
+use crate::budget::Budget;
 use crate::dead_letters::{self, DEAD_LETTER_ROUTES};
 use crate::docs;
 use crate::edge::EdgeLayer;
@@ -67,7 +68,13 @@ impl Routes {
             .route("/version", get(version).with_state(about))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(self.health))
-            .route("/metrics", get(metrics).with_state(self.metrics));
+            .route(
+                "/metrics",
+                get(metrics).with_state(Shown {
+                    handle: self.metrics,
+                    budget: self.intake.as_ref().map(IntakeRoutes::budget),
+                }),
+            );
         let mut paths = COMMON_ROUTES.to_vec();
         if !self.groups.is_empty() {
             router = router.route(
@@ -167,13 +174,23 @@ pub(crate) async fn version(State(about): State<About>) -> Response {
     )
 }
 
+/// The numbers, and what brings those up to date that only requests change otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    handle: PrometheusHandle,
+    budget: Option<Arc<Budget>>,
+}
+
 /// Shows the numbers in the text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "health", summary = "The numbers, for Prometheus",
     responses((status = 200, description = "Prometheus text format 0.0.4.", body = String)),
 )]
-pub(crate) async fn metrics(State(handle): State<PrometheusHandle>) -> Response {
-    let mut response = handle.render().into_response();
+pub(crate) async fn metrics(State(shown): State<Shown>) -> Response {
+    if let Some(budget) = &shown.budget {
+        budget.settle();
+    }
+    let mut response = shown.handle.render().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

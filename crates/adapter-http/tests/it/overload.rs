@@ -7,8 +7,9 @@ use bytesize::ByteSize;
 use warren_adapter_http::HttpConfig;
 
 use crate::gate::Gate;
+use crate::hostile_requests::bodies::gzip;
 use crate::hostile_requests::post;
-use crate::server::{Numbers, TestServer, config, serve};
+use crate::server::{Numbers, TestServer, config, serve, serve_numbered};
 use crate::wire::{Wire, exchange};
 
 fn tight() -> HttpConfig {
@@ -366,15 +367,135 @@ async fn a_server_that_is_full_refuses_all_and_takes_all_again_once_there_is_roo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_that_names_no_severity_is_said_to() {
+async fn a_header_that_names_no_severity_or_several_is_said_to() {
     let server = TestServer::start().await;
-    let answer = server
-        .send(&post(
-            "/v1/messages",
-            &["warren-severity: loud"],
-            br#"{"body":"x"}"#,
-        ))
-        .await;
-    assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("Warren-Severity"), "{}", answer.text());
+    for (headers, said) in [
+        (&["warren-severity: loud"][..], r#"Warren-Severity is \"loud\""#),
+        (&["warren-severity:"], "names no severity"),
+        (
+            &["warren-severity: debug", "warren-severity: critical"],
+            "Warren-Severity is given more than once",
+        ),
+    ] {
+        let request = post("/v1/messages", headers, br#"{"body":"x"}"#);
+        let answer = server.send(&request).await;
+        assert_eq!(answer.status, 400, "{headers:?}");
+        let text = answer.text();
+        assert!(text.contains("urn:warren:problem:invalid-header"), "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+/// Returns the level that the server shows itself, as a scrape sees it.
+async fn shown_level(address: std::net::SocketAddr) -> String {
+    let page = exchange(address, b"GET /metrics HTTP/1.1\r\nhost: w\r\n\r\n", false)
+        .await
+        .unwrap();
+    let page = page.text();
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("warren_http_refused_severities "));
+    line.expect("the gauge").to_owned()
+}
+
+// On one thread, so that every number of the server is the test's own.
+#[tokio::test]
+async fn a_compressed_body_that_waits_for_large_room_shuts_out_no_small_request_but_debug() {
+    let numbers = Numbers::new();
+    let config = HttpConfig {
+        permit_wait: Duration::from_secs(20),
+        ..tight()
+    };
+    let (gate, mut calls) = Gate::new();
+    let (address, ..) = serve_numbered(config, Arc::clone(&gate) as _, &numbers).await;
+    let first = tokio::spawn(async move { exchange(address, &large(), false).await.unwrap() });
+    assert_eq!(calls.recv().await, Some(15));
+
+    let record = format!("{{\"body\":\"{}\"}}\n", "x".repeat(200_000));
+    let body = gzip(record.repeat(15).as_bytes());
+    assert!(body.len() < 64 << 10);
+    let waiting = post("/v1/messages", &["content-encoding: gzip"], &body);
+    let waiting = tokio::spawn(async move { exchange(address, &waiting, false).await.unwrap() });
+    let started = Instant::now();
+    while shown_level(address).await == "0" {
+        assert!(started.elapsed() < Duration::from_secs(10), "it does not wait");
+    }
+
+    for severity in ["info", "warning", "error", "critical"] {
+        let header = format!("warren-severity: {severity}");
+        let body = format!(r#"{{"severity":"{severity}","body":"x"}}"#);
+        let small = post("/v1/messages", &[&header], body.as_bytes());
+        let small = exchange(address, &small, false);
+        tokio::select! {
+            answer = small => panic!("{severity} is refused: {}", answer.unwrap().text()),
+            call = calls.recv() => assert_eq!(call, Some(1)),
+        }
+    }
+    gate.open.add_permits(100);
+    assert_eq!(first.await.unwrap().status, 202);
+    assert_eq!(waiting.await.unwrap().status, 202);
+    // Nobody asks for room any more, and what is shown comes down all the same.
+    let started = Instant::now();
+    while shown_level(address).await != "0" {
+        assert!(started.elapsed() < Duration::from_secs(10), "the level stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_no_reason_to_refuse_itself() {
+    let config = HttpConfig {
+        max_in_flight_requests: 1,
+        ..config()
+    };
+    let server = TestServer::with(config, []).await;
+    for _ in 0..3 {
+        let answer = server.post(br#"{"severity":"debug","body":"alone"}"#).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+}
+
+// Every body of more than a step holds its decoder while it waits for room.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_decoder_and_for_the_publisher_have_one_deadline() {
+    let config = HttpConfig {
+        request_timeout: Duration::from_secs(2),
+        permit_wait: Duration::from_millis(1_500),
+        ..tight()
+    };
+    let (gate, mut calls) = Gate::new();
+    let (address, ..) = serve(config, Arc::clone(&gate) as _, Vec::new()).await;
+    let _first = tokio::spawn(async move { exchange(address, &large(), false).await });
+    assert_eq!(calls.recv().await, Some(15));
+    let record = format!("{{\"body\":\"{}\"}}\n", "x".repeat(200_000));
+    let heavy = post(
+        "/v1/messages",
+        &["content-encoding: gzip"],
+        &gzip(record.repeat(15).as_bytes()),
+    );
+    let mut decoding = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let heavy = heavy.clone();
+        decoding.spawn(async move { exchange(address, &heavy, false).await.unwrap().status });
+    }
+    let light = post(
+        "/v1/messages",
+        &["content-encoding: gzip", "warren-severity: critical"],
+        &gzip(br#"{"severity":"critical","body":"x"}"#),
+    );
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let started = Instant::now();
+    let answer = exchange(address, &light, false).await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text().contains("http.request_timeout"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(calls.recv().await, Some(1), "it had its decoder");
+    assert!(took < Duration::from_millis(2_600), "it took {took:?}");
+    while let Some(status) = decoding.join_next().await {
+        assert_eq!(status.unwrap(), 503);
+    }
 }

@@ -88,7 +88,7 @@ impl TestServer {
         let publisher = ScriptedPublisher::new(script);
         let behind = Arc::clone(&publisher);
         let letters = ScriptedDeadLetters::new();
-        let (address, health, ..) = serve_with(config, behind, Vec::new(), letters.clone()).await;
+        let (address, health, ..) = serve_with(config, behind, Vec::new(), letters.clone(), metrics()).await;
         Self {
             address,
             publisher,
@@ -122,7 +122,17 @@ pub(crate) async fn serve(
     publisher: Arc<dyn MessagePublisher>,
     checks: Vec<Arc<dyn HealthCheck>>,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
-    serve_with(config, publisher, checks, ScriptedDeadLetters::new()).await
+    serve_with(config, publisher, checks, ScriptedDeadLetters::new(), metrics()).await
+}
+
+/// Serves with a `/metrics` that shows the test's own numbers.
+pub(crate) async fn serve_numbered(
+    config: HttpConfig,
+    publisher: Arc<dyn MessagePublisher>,
+    numbers: &Numbers,
+) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
+    let metrics = numbers.handle.clone();
+    serve_with(config, publisher, Vec::new(), ScriptedDeadLetters::new(), metrics).await
 }
 
 async fn serve_with(
@@ -130,8 +140,8 @@ async fn serve_with(
     publisher: Arc<dyn MessagePublisher>,
     checks: Vec<Arc<dyn HealthCheck>>,
     letters: Arc<ScriptedDeadLetters>,
+    metrics: PrometheusHandle,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
-    let metrics = metrics();
     let health = Health::new(checks);
     let jobs = DeadLetterJobs::new(letters, Arc::clone(&publisher));
     let intake = Intake::new(publisher, MessageLimits::default());

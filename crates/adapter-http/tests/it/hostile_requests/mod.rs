@@ -4,7 +4,7 @@
 //! by its path and send it to a whole program. A server with default limits must answer each as told here, never with
 //! a 5xx and never not at all, and must serve a healthy request on the next connection.
 
-mod bodies;
+pub(crate) mod bodies;
 mod heads;
 mod records;
 
