@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sea_orm::sqlx::pool::PoolConnection;
@@ -52,6 +53,7 @@ pub(crate) struct Database {
     writer: DatabaseConnection,
     readers: DatabaseConnection,
     place: &'static str,
+    abandoned: AtomicBool,
 }
 
 impl Database {
@@ -105,6 +107,7 @@ impl Database {
             wal: wal.into(),
             place,
             path,
+            abandoned: AtomicBool::new(false),
         })
     }
 
@@ -158,8 +161,18 @@ impl Database {
         self.writer.close_by_ref().await.map_err(unshare)
     }
 
-    /// Moves the write-ahead log into the file, and closes it.
+    /// Leaves the writing connection open for the rest of the process, so that nothing writes the file any more: SQLite
+    /// itself would when the last one is closed.
+    pub(crate) fn abandon(&self, writer: PoolConnection<Sqlite>) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        std::mem::forget(writer);
+    }
+
+    /// Moves the write-ahead log into the file, and closes it; leaves one alone that is abandoned.
     pub(crate) async fn close(&self) -> Result<(), sqlx::Error> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.readers.close_by_ref().await.map_err(unshare)?;
         let mut connection = self.writer().await?;
         sqlx::query("pragma wal_checkpoint(truncate)")

@@ -1,6 +1,6 @@
 //! Whether the embedded adapter would do its part now.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +58,21 @@ impl Condition {
             reason,
             cause: Some(error),
         }
+    }
+
+    /// Notes an error of other work than a commit: a disk that fails then has failed, too.
+    pub(crate) fn heed(&self, fault: Fault, error: &sqlx::Error, path: &Path) {
+        let mut state = lock(&self.0);
+        if fault == Fault::DiskBroken && state.broken.is_none() {
+            let reason = explain(fault, path);
+            tracing::error!(error = chain(error), path = %path.display(), "{reason}");
+            state.broken = Some(reason);
+        }
+    }
+
+    /// Tells whether the last commit failed.
+    pub(crate) fn is_troubled(&self) -> bool {
+        lock(&self.0).trouble.is_some()
     }
 
     /// Tells why nothing may be written any more, if so.

@@ -14,6 +14,7 @@ mod groups;
 mod head;
 pub(crate) mod lag;
 mod packet;
+mod pen;
 pub(crate) mod publisher;
 mod rows;
 mod script;

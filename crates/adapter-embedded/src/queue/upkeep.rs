@@ -87,7 +87,7 @@ impl Writer {
             StartAt::New => head.seq,
             StartAt::Oldest => sqlx::query("select ifnull((select min(seq) - 1 from log), ?)")
                 .bind(head.seq)
-                .fetch_one(&mut *self.connection)
+                .fetch_one(self.pen.get()?)
                 .await?
                 .try_get(0)?,
         };
@@ -108,7 +108,7 @@ impl Writer {
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(cursor)
-            .fetch_one(&mut *self.connection)
+            .fetch_one(self.pen.get()?)
             .await?;
         let number = |index: usize| row.try_get::<i64, _>(index).map(i64::unsigned_abs);
         let waiting = Amount {
@@ -138,7 +138,7 @@ impl Writer {
         .bind(at.passed.bytes as i64)
         .bind(at.passed.packets as i64)
         .bind(now)
-        .execute(&mut *self.connection)
+        .execute(self.pen.get()?)
         .await?;
         let group = Arc::new(Group::new(name, selection, at, now));
         self.groups.insert(Arc::clone(&group));
@@ -146,8 +146,16 @@ impl Writer {
     }
 
     /// Drops named groups that nobody attends and what lags too far behind; gives free pages back.
+    ///
+    /// Does nothing once the disk has failed.
     pub(super) async fn tend(&mut self) {
-        if let Err(error) = self.tend_groups().await {
+        if self.parts.condition.broken().is_some() {
+            self.report();
+            return;
+        }
+        self.probe().await;
+        let tended = self.tend_groups().await;
+        if let Err(error) = self.heeded(tended) {
             tracing::warn!(
                 error = chain(&error),
                 "the queue's consumer groups cannot be tended"
@@ -157,7 +165,8 @@ impl Writer {
         if !self.is_full() {
             self.parts.condition.set_room();
         }
-        if let Err(error) = self.shrink().await {
+        let shrunk = self.shrink().await;
+        if let Err(error) = self.heeded(shrunk) {
             tracing::warn!(
                 error = chain(&error),
                 "free pages of the queue cannot be given back"
@@ -200,7 +209,7 @@ impl Writer {
     async fn expire(&mut self, group: &Group) -> Result<(), sqlx::Error> {
         sqlx::query("delete from groups where name = ?")
             .bind(group.name())
-            .execute(&mut *self.connection)
+            .execute(self.pen.get()?)
             .await?;
         self.groups.remove(group.name());
         self.parts.settled.notify_one();
@@ -229,7 +238,7 @@ impl Writer {
             let rows = sqlx::query(AssertSqlSafe(sql.as_str()))
                 .bind(cursor)
                 .bind(to)
-                .fetch_all(&mut *self.connection)
+                .fetch_all(self.pen.get()?)
                 .await?;
             for row in &rows {
                 if (offered - passed).bytes <= keep {
@@ -257,7 +266,7 @@ impl Writer {
     async fn shrink(&mut self) -> Result<(), sqlx::Error> {
         let mut steps = 0;
         while steps < SHRINK_STEPS && (self.is_full() || !keep_free(self.parts.space.queue())) {
-            let more = shrink(&mut self.connection, SHRINK_PAGES).await?;
+            let more = shrink(self.pen.get()?, SHRINK_PAGES).await?;
             self.measure().await?;
             steps += 1;
             if !more {
@@ -265,7 +274,7 @@ impl Writer {
             }
         }
         if steps > 0 {
-            checkpoint(&mut self.connection).await?;
+            checkpoint(self.pen.get()?).await?;
         }
         Ok(())
     }

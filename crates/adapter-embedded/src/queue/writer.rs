@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, Sqlite};
+use sea_orm::sqlx;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use super::dead_letters::LetterWork;
 use super::group::{Group, Position};
 use super::head::Head;
 use super::packet::{Packet, Rows};
+use super::pen::Pen;
 use super::script::Script;
 use super::statements::{append, write_position, write_totals};
 use super::trim::{Step, Trim};
@@ -55,7 +55,7 @@ pub(super) struct Parts {
 
 pub(super) struct Writer {
     pub(super) parts: Parts,
-    pub(super) connection: PoolConnection<Sqlite>,
+    pub(super) pen: Pen,
     pub(super) groups: Groups,
     pub(super) head: watch::Sender<Head>,
     trim: Trim,
@@ -104,8 +104,12 @@ impl Writer {
             .await?;
         let mut writer = Self {
             trim: Trim::open(&mut connection, &head).await?,
+            pen: Pen::new(
+                connection,
+                Arc::clone(&parts.database),
+                Arc::clone(&parts.condition),
+            ),
             parts,
-            connection,
             groups,
             head: watch::Sender::new(head),
             unmeasured: 0,
@@ -145,10 +149,13 @@ impl Writer {
             self.commit(batch).await;
             match apart {
                 Some(Command::Join { joining, reply }) => {
-                    let membership = self.join(joining).await.map_err(Arc::new);
-                    answer(reply, membership);
+                    let membership = self.join(joining).await;
+                    answer(reply, self.heeded(membership).map_err(Arc::new));
                 }
-                Some(Command::Letters { work, reply }) => answer(reply, self.change_letters(&work).await),
+                Some(Command::Letters { work, reply }) => {
+                    let changed = self.change_letters(&work).await;
+                    answer(reply, self.heeded(changed));
+                }
                 Some(Command::Find { name, reply }) => answer(reply, self.groups.get(&name).cloned()),
                 Some(Command::Tend(done)) => {
                     self.tend().await;
@@ -256,13 +263,13 @@ impl Writer {
         positions: &[Standing],
         burials: &[Burial],
     ) -> Result<Written, sqlx::Error> {
-        let trimmed = self.trim.step(&mut self.connection, cursors(positions)).await?;
+        let trimmed = self.trim.step(self.pen.get()?, cursors(positions)).await?;
         let script = script(head, rows, positions, burials, trimmed.as_ref())?;
         if script.is_empty() {
             return Ok(Written::Nothing);
         }
         self.parts.condition.commit_begins();
-        script.commit(&mut self.connection).await?;
+        script.commit(self.pen.get()?).await?;
         Ok(Written::Committed(trimmed))
     }
 
@@ -306,10 +313,7 @@ impl Writer {
 
     /// Keeps or removes dead letters, in a transaction of their own.
     async fn change_letters(&mut self, work: &LetterWork) -> Result<u64, sqlx::Error> {
-        if let Some(reason) = self.parts.condition.broken() {
-            return Err(sqlx::Error::Protocol(reason));
-        }
-        let changed = work.script()?.commit_returning(&mut self.connection).await?;
+        let changed = work.script()?.commit_returning(self.pen.get()?).await?;
         self.measure_or_log().await;
         Ok(changed)
     }
@@ -343,15 +347,49 @@ impl Writer {
 
     /// Measures what the queue takes on the disk.
     pub(super) async fn measure(&mut self) -> Result<(), sqlx::Error> {
-        let footprint = self.parts.database.footprint(&mut self.connection).await?;
+        let footprint = self.parts.database.footprint(self.pen.get()?).await?;
         self.parts.space.set_queue(footprint);
         self.unmeasured = 0;
         Ok(())
     }
 
     pub(super) async fn measure_or_log(&mut self) {
-        if let Err(error) = self.measure().await {
+        let measured = self.measure().await;
+        if let Err(error) = self.heeded(measured) {
             tracing::warn!(error = chain(&error), "the queue's file cannot be measured");
+        }
+    }
+
+    async fn write_down(&mut self, script: Script) -> Result<(), sqlx::Error> {
+        script.commit(self.pen.get()?).await
+    }
+
+    /// Hands an outcome on; when the disk failed, nothing more is written.
+    pub(super) fn heeded<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        if let Err(error) = &outcome {
+            self.pen.heed(error);
+        }
+        outcome
+    }
+
+    /// Commits a little when the last commit failed, so that it shows that the disk takes writes again though nobody
+    /// publishes: whoever asks for the health may be waiting for that before it sends anything.
+    pub(super) async fn probe(&mut self) {
+        if !self.parts.condition.is_troubled() {
+            return;
+        }
+        let mut script = Script::begin();
+        let head = *self.head.borrow();
+        let outcome = match write_totals(&mut script, &head) {
+            Ok(()) => self.write_down(script).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {
+                self.parts.condition.commit_succeeded();
+                self.linger = ACK_LINGER;
+            }
+            Err(error) => self.failed(error, &[], Vec::new(), Vec::new()),
         }
     }
 
@@ -372,10 +410,10 @@ impl Writer {
                 Ok(())
             });
         let outcome = match outcome {
-            Ok(()) => script.commit(&mut self.connection).await,
+            Ok(()) => self.write_down(script).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = outcome {
+        if let Err(error) = self.heeded(outcome) {
             tracing::warn!(
                 error = chain(&error),
                 "acknowledgements were not kept; what they acknowledged will be delivered again"

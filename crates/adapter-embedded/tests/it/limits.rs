@@ -164,6 +164,28 @@ async fn publishing_ends_in_time_when_the_file_is_locked_and_recovers_by_itself(
 }
 
 #[tokio::test]
+async fn a_commit_that_failed_is_forgotten_once_the_file_takes_another_though_nobody_publishes() {
+    let directory = directory();
+    let limits = EmbeddedConfig {
+        publish_timeout: Duration::from_millis(100),
+        ..config(directory.path())
+    };
+    let embedded = Embedded::open(limits, None).await.unwrap();
+    let locker = crate::opening::connect(&directory.path().join("data/queue.db")).await;
+    crate::opening::execute(&locker, "begin immediate").await;
+    embedded.publisher().publish(messages(1), None).await.unwrap_err();
+    // SQLite waits some seconds for the lock.
+    eventually("the commit fails", async || {
+        let said = embedded.health().check().await;
+        said.is_err_and(|fault| fault.0.contains("cannot be written"))
+    })
+    .await;
+    crate::opening::execute(&locker, "rollback").await;
+    eventually("it is healthy", async || embedded.health().check().await.is_ok()).await;
+    embedded.close().await;
+}
+
+#[tokio::test]
 async fn more_callers_than_may_wait_take_turns() {
     let directory = directory();
     let limits = EmbeddedConfig {
