@@ -20,7 +20,7 @@ use crate::fault::{Fault, Link, Trouble};
 use crate::plan::{Episode, Injection, Plan, Settings, Setup};
 use crate::report::{Goals, Report};
 use crate::run::{Servers, run};
-use crate::syscalls::{REQUESTS, every_answer_is_synced, trace};
+use crate::syscalls::{REQUESTS, Traced, every_answer_is_synced, trace};
 
 /// Where the programs with bugs are built, below the folder for builds: nobody takes them for others.
 const FOLDER: &str = "planted";
@@ -334,10 +334,11 @@ async fn calls(programs: &Programs, out: &Path) -> Result<Vec<String>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let strace = find_strace(|line| eprintln!("{line}"))?;
     let warren = environment::find(&programs.folder, "warren")?;
-    let trace = trace(&strace, &warren, &programs.environment).await?;
+    let traced = Traced::warren(warren);
+    let trace = trace(&strace, &traced, &programs.environment).await?;
     std::fs::write(out.join("trace"), &trace)
         .with_context(|| format!("cannot write into {}", out.display()))?;
-    match every_answer_is_synced(&trace) {
+    match every_answer_is_synced(&trace, traced.log) {
         Ok(answers) => {
             ensure!(
                 answers == REQUESTS,
