@@ -36,13 +36,13 @@ pub(crate) struct Tally {
     pub(crate) severities: [OfSeverity; MIX.len()],
     /// Due while too many were under way.
     pub(crate) unsent: u64,
-    /// Cut off without an answer.
+    /// Cut off without an answer, or given up; to its sender that is a refusal, and it counts as one.
     pub(crate) cut: u64,
     /// From the first request to the last that was due.
     pub(crate) elapsed: Duration,
     accepted_waits: Waits,
     refused_waits: Waits,
-    /// When each `critical` request was refused, and when each `debug` request that was accepted was sent, in
+    /// When each `critical` request was refused or cut off, and when each `debug` request that was accepted was sent, in
     /// milliseconds since the start.
     critical_refused: Vec<u64>,
     debug_accepted: Vec<u64>,
@@ -63,6 +63,21 @@ impl Tally {
 
     pub(crate) fn refused(&self) -> u64 {
         self.severities.iter().map(|of| of.refused).sum()
+    }
+
+    /// Returns what part of the requests that were due was sent.
+    pub(crate) fn sent_share(&self) -> f64 {
+        let sent: u64 = self.severities.iter().map(|of| of.sent).sum();
+        sent as f64 / (sent + self.unsent).max(1) as f64
+    }
+
+    /// Notes a request that was not accepted, `wait` after it was due.
+    fn refuse(&mut self, severity: usize, wait: Duration, since_start: Duration) {
+        self.severities[severity].refused += 1;
+        self.refused_waits.add(wait);
+        if severity == MIX.len() - 1 {
+            self.critical_refused.push(since_start.as_millis() as u64);
+        }
     }
 
     pub(crate) fn accepted_wait(&mut self, share: f64) -> Option<f64> {
@@ -177,26 +192,20 @@ impl Shared {
         let Ok(Ok((connection, answer))) = answered else {
             // An overloaded server answers before it has read the body, and closes: the answer may be lost with it.
             tally.cut += 1;
+            tally.refuse(made.severity, due.elapsed(), self.start.elapsed());
             return;
         };
         if answer.keeps_open {
             self.idle.borrow_mut().push(connection);
         }
-        let of = &mut tally.severities[made.severity];
         if answer.status == 202 {
-            of.accepted += 1;
+            tally.severities[made.severity].accepted += 1;
             tally.accepted_waits.add(due.elapsed());
             if made.severity == 0 {
                 tally.debug_accepted.push(sent);
             }
         } else {
-            of.refused += 1;
-            tally.refused_waits.add(due.elapsed());
-            if made.severity == MIX.len() - 1 {
-                tally
-                    .critical_refused
-                    .push(self.start.elapsed().as_millis() as u64);
-            }
+            tally.refuse(made.severity, due.elapsed(), self.start.elapsed());
         }
     }
 }
@@ -204,6 +213,18 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_refused_and_what_is_not_sent_makes_the_load_smaller() {
+        let mut tally = Tally::default();
+        tally.severities[0].sent = 60;
+        tally.unsent = 40;
+        tally.refuse(MIX.len() - 1, Duration::from_secs(30), Duration::from_secs(40));
+        tally.debug_accepted.push(40_050);
+        assert_eq!((tally.refused(), tally.sent_share()), (1, 0.6));
+        assert!(tally.refused_wait(0.99).is_some_and(|wait| wait > 29_000.0));
+        assert_eq!(tally.out_of_order(Duration::from_millis(100)), 1);
+    }
 
     #[test]
     fn a_critical_request_is_out_of_order_when_a_debug_one_got_in_around_it() {

@@ -1,5 +1,6 @@
 //! What came of an overload, beside the goals.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use crate::servers::Servers;
 
 /// Around a refusal of a `critical` request, no `debug` one may be accepted that was sent within this.
 const WINDOW: Duration = Duration::from_millis(100);
+
+/// How much more than the peak must have been sent: nearly all of what was due.
+const LEAST_TIMES: f64 = 0.95 * TIMES;
 
 /// What came of an overload.
 #[derive(Clone, Debug)]
@@ -75,9 +79,19 @@ impl fmt::Display for Report {
         for ((name, _), of) in MIX.iter().zip(&tally.severities) {
             writeln!(f, "| {name} | {} | {} | {} |", of.sent, of.accepted, of.refused)?;
         }
+        let missed = Cell::new(0);
         let goal = |f: &mut fmt::Formatter<'_>, met: bool, text: String| {
+            missed.set(missed.get() + u32::from(!met));
             writeln!(f, "{} {text}", if met { "[met]   " } else { "[missed]" })
         };
+        let times = TIMES * tally.sent_share();
+        goal(
+            f,
+            times >= LEAST_TIMES,
+            format!(
+                "the load: {times:.1} times the peak was sent ({LEAST_TIMES}); with less it is another overload"
+            ),
+        )?;
         let share = 100.0 * accepted / self.peak;
         goal(
             f,
@@ -141,6 +155,9 @@ impl fmt::Display for Report {
                 ),
             )?;
         }
-        Ok(())
+        match missed.get() {
+            0 => writeln!(f, "every goal is met"),
+            missed => writeln!(f, "{missed} GOALS ARE MISSED"),
+        }
     }
 }
