@@ -1,6 +1,9 @@
-//! The pauses between attempts to connect.
+//! The pauses between attempts to connect, and waiting for a moment.
 
+use std::future::pending;
 use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 /// Grows from pause to pause, with full jitter so that many clients of a restarted broker do not come back at once.
 #[derive(Debug)]
@@ -32,6 +35,14 @@ impl Backoff {
             .and_then(|factor| self.min.checked_mul(factor))
             .map_or(self.max, |bound| bound.min(self.max));
         self.min + bound.saturating_sub(self.min).mul_f64(fastrand::f64())
+    }
+}
+
+/// Waits for a moment, or for ever.
+pub(crate) async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
     }
 }
 

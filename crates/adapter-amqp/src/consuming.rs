@@ -11,11 +11,11 @@ use amqprs::channel::{
 use tokio::select;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{ConsumerGroup, Delivery};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
 use crate::lag::{Answering, ready};
@@ -341,13 +341,5 @@ impl Consuming {
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(chain(&error)),
         }
-    }
-}
-
-/// Waits for a moment, or for ever.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -19,15 +17,14 @@ use warren_domain::ports::{
 
 use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
+use crate::dead_link::{CHANNEL, Link, ended, farewell, limited};
 use crate::error::ConfigError;
 use crate::status::Status;
 use crate::tls;
 use crate::topology::Topology;
 use crate::unpacking::Raw;
 use crate::url::Endpoint;
-use crate::wire::{
-    BODY, Frame, Frames, HEADER, HEARTBEAT, Header, MAX_FRAME, Reader, Stream, Writer, long, short,
-};
+use crate::wire::{BODY, Frame, HEADER, HEARTBEAT, Header, Writer};
 
 /// How many messages are on their way at once.
 const PREFETCH: u16 = 100;
@@ -38,16 +35,11 @@ const MOST_BYTES: usize = 8 << 20;
 /// How long letters gather after the first, so that a burst of them is kept with few commits.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// How long writing a frame may take.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long closing waits until the last delivery is settled and RabbitMQ knows.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What nobody sends more than: RabbitMQ's own limit is 128 MiB, and 16 MiB since 4.0.
 const MOST_BODY: u64 = 512 << 20;
-
-const CHANNEL: u16 = 1;
 
 /// Consumes the queue of the dead letters from RabbitMQ.
 ///
@@ -226,14 +218,6 @@ impl Drop for Settling {
     }
 }
 
-/// A connection that delivers.
-struct Link {
-    frames: Frames,
-    writer: Writer,
-    /// How often both sides say that they are alive; zero for never.
-    heartbeat: Duration,
-}
-
 /// A message whose frames are still coming.
 struct Arriving {
     tag: u64,
@@ -260,11 +244,13 @@ impl Reading {
         let closing = self.closing.clone();
         self.status.away("not connected to RabbitMQ yet");
         while !closing.is_cancelled() {
+            let endpoint = &self.endpoints[self.next];
+            let opening = Link::open(endpoint, self.tls.as_ref(), &self.config, &self.queue, PREFETCH);
             let opened = select! {
-                opened = timeout(self.config.connect_timeout, self.open()) => opened,
+                opened = timeout(self.config.connect_timeout, opening) => opened,
                 () = closing.cancelled() => break,
             };
-            let endpoint = self.endpoints[self.next].to_string();
+            let endpoint = endpoint.to_string();
             let reason = match opened {
                 Ok(Ok(link)) => {
                     tracing::info!(endpoint, queue = self.queue, "reads the dead letters");
@@ -308,70 +294,6 @@ impl Reading {
         }
         self.status.away("the consumer was closed");
         self.ended.cancel();
-    }
-
-    /// Connects, logs in, and asks for the queue's messages.
-    async fn open(&self) -> io::Result<Link> {
-        let endpoint = &self.endpoints[self.next];
-        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-        tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match (&self.tls, endpoint.tls) {
-            (Some(tls), true) => {
-                let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
-                Box::new(tls.connect(name, tcp).await?)
-            }
-            _ => Box::new(tcp),
-        };
-        let (reading, writing) = tokio::io::split(stream);
-        let (mut frames, mut writer) = (Frames::new(reading), Writer(writing));
-        writer.bytes(b"AMQP\x00\x00\x09\x01").await?;
-        expect(&mut frames, (10, 10)).await?;
-        let login = format!("\0{}\0{}", endpoint.user, endpoint.password);
-        let start = [
-            long(&client_properties(&format!("{} keep", self.config.client_name))),
-            short("PLAIN"),
-            long(login.as_bytes()),
-            short("en_US"),
-        ];
-        writer.method(0, (10, 11), &start.concat()).await?;
-        let tune = expect(&mut frames, (10, 30)).await?;
-        let mut tune = Reader(&tune);
-        let (Some(_channels), Some(frame), Some(_heartbeat)) = (tune.u16(), tune.u32(), tune.u16()) else {
-            return Err(io::ErrorKind::InvalidData.into());
-        };
-        let heartbeat = u16::try_from(self.config.heartbeat.as_secs()).unwrap_or(u16::MAX);
-        let most = MAX_FRAME as u32;
-        let frame = if frame == 0 { most } else { frame.min(most) };
-        let tuned = [
-            &1_u16.to_be_bytes()[..],
-            &frame.to_be_bytes(),
-            &heartbeat.to_be_bytes(),
-        ]
-        .concat();
-        writer.method(0, (10, 31), &tuned).await?;
-        let host = [short(&endpoint.vhost), short(""), vec![0]].concat();
-        writer.method(0, (10, 40), &host).await?;
-        expect(&mut frames, (10, 41)).await?;
-        writer.method(CHANNEL, (20, 10), &short("")).await?;
-        expect(&mut frames, (20, 11)).await?;
-        let qos = [&0_u32.to_be_bytes()[..], &PREFETCH.to_be_bytes(), &[0]].concat();
-        writer.method(CHANNEL, (60, 10), &qos).await?;
-        expect(&mut frames, (60, 11)).await?;
-        let consume = [
-            vec![0, 0],
-            short(&self.queue),
-            short("warren-keep"),
-            vec![0],
-            long(b""),
-        ]
-        .concat();
-        writer.method(CHANNEL, (60, 20), &consume).await?;
-        expect(&mut frames, (60, 21)).await?;
-        Ok(Link {
-            frames,
-            writer,
-            heartbeat: Duration::from_secs(heartbeat.into()),
-        })
     }
 
     /// Reads until it is asked to close, or the connection is gone.
@@ -522,52 +444,6 @@ fn take(arriving: &mut Option<Arriving>, frame: &Frame) -> io::Result<Option<Arr
     Ok(if complete { arriving.take() } else { None })
 }
 
-/// Says why the broker ends a connection, a channel or a consumer.
-fn ended((class, method, mut reader): (u16, u16, Reader<'_>)) -> io::Error {
-    let said = match (class, method) {
-        (10, 50) | (20, 40) => {
-            let code = reader.u16().unwrap_or(0);
-            let text = reader.short().unwrap_or_default();
-            format!("RabbitMQ: {text} ({code})")
-        }
-        (60, 30) => "RabbitMQ ended the deliveries: the queue was deleted, or has no leader".to_owned(),
-        (class, method) => format!("RabbitMQ says what was not asked: method {class}.{method}"),
-    };
-    io::Error::other(said)
-}
-
-/// Waits for one method and returns its arguments.
-async fn expect(frames: &mut Frames, expected: (u16, u16)) -> io::Result<Vec<u8>> {
-    loop {
-        let frame = frames.next().await.map_err(|error| match error.kind() {
-            // RabbitMQ says nothing to a login that it refuses, unless it is asked to.
-            io::ErrorKind::UnexpectedEof => io::Error::other("RabbitMQ closed the connection"),
-            _ => error,
-        })?;
-        if frame.kind == HEARTBEAT {
-            continue;
-        }
-        match frame.method() {
-            Some((class, method, reader)) if (class, method) == expected => return Ok(reader.0.to_vec()),
-            Some(method) => return Err(ended(method)),
-            None => return Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-}
-
-/// Tells the broker what the connection is called, and that refusals and deleted queues are to be told.
-fn client_properties(name: &str) -> Vec<u8> {
-    let yes = |name: &str| [&short(name)[..], b"t\x01"].concat();
-    let capabilities = [yes("authentication_failure_close"), yes("consumer_cancel_notify")].concat();
-    let text = |name: &str, value: &str| [&short(name)[..], b"S", &long(value.as_bytes())].concat();
-    [
-        text("product", "warren"),
-        text("connection_name", name),
-        [&short("capabilities")[..], b"F", &long(&capabilities)].concat(),
-    ]
-    .concat()
-}
-
 async fn settle(writer: &mut Writer, decision: Decision) -> io::Result<()> {
     const MULTIPLE: u8 = 1;
     const MULTIPLE_AND_REQUEUE: u8 = 0b11;
@@ -577,17 +453,4 @@ async fn settle(writer: &mut Writer, decision: Decision) -> io::Result<()> {
     };
     let arguments = [&tag.to_be_bytes()[..], &[bits]].concat();
     limited(writer.method(CHANNEL, method, &arguments)).await
-}
-
-/// Closes the connection; the broker takes back what was not acknowledged.
-async fn farewell(writer: &mut Writer) -> io::Result<()> {
-    let close = [&200_u16.to_be_bytes()[..], &short("bye"), &[0; 4]].concat();
-    limited(writer.method(0, (10, 50), &close)).await
-}
-
-async fn limited(writing: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    match timeout(WRITE_TIMEOUT, writing).await {
-        Ok(written) => written,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "RabbitMQ reads nothing")),
-    }
 }

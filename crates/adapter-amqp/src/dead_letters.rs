@@ -10,6 +10,10 @@ use warren_domain::ports::DeadLetterReason;
 use crate::declaration::insert;
 use crate::packet;
 
+/// The most lines of one packet that become dead letters of their own; the rest share one. A packet of another
+/// program may hold millions of lines that are no messages.
+pub(crate) const MAX_LETTERS: usize = 1_000;
+
 /// What kind of fault it is, such as `undecodable`.
 pub(crate) const REASON: &str = "x-warren-reason";
 /// What is wrong, for people.

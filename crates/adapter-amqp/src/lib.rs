@@ -10,6 +10,7 @@ mod consumer;
 mod consuming;
 mod dead_consumer;
 mod dead_letters;
+mod dead_link;
 mod declaration;
 mod error;
 mod lag;

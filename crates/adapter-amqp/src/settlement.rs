@@ -13,13 +13,9 @@ use warren_domain::{Message, Rejection};
 use crate::acks::Verdict;
 use crate::call::Call;
 use crate::config::AmqpConfig;
-use crate::dead_letters::{Letter, Origin, undecodable};
+use crate::dead_letters::{Letter, MAX_LETTERS, Origin, undecodable};
 use crate::packing::Address;
 use crate::publisher::Sender;
-
-/// The most lines of one packet that become dead letters of their own; the rest share one. A packet of another
-/// program may hold millions of lines that are no messages.
-const MAX_LETTERS: usize = 1_000;
 
 /// Writes dead letters, over a connection of its own that is opened with the first one.
 ///

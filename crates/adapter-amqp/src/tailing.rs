@@ -11,11 +11,11 @@ use amqprs::channel::{
 };
 use tokio::select;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::{Selection, Severity};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
 use crate::declaration::{Declaration, bind, declare, exchange, own_queue, passing_exchange};
 use crate::error::{LinkError, cause};
@@ -297,14 +297,6 @@ async fn acknowledge(channel: &Channel, tag: u64) -> Result<(), String> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("RabbitMQ reads no acknowledgements".to_owned()),
-    }
-}
-
-/// Waits for a moment, or for ever.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -7,12 +7,11 @@
 use warren_domain::ports::{DeadLetter, DeadLetterId, Death, LetterFacts, LetterText};
 use warren_domain::{Message, Timestamp};
 
-use crate::dead_letters::{ATTEMPT, DETAIL, DIED_AT, EXCHANGE, FIRST_SEEN, QUEUE, REASON, ROUTING_KEY};
+use crate::dead_letters::{
+    ATTEMPT, DETAIL, DIED_AT, EXCHANGE, FIRST_SEEN, MAX_LETTERS, QUEUE, REASON, ROUTING_KEY,
+};
 use crate::packet::{DELIVERY_COUNT, PACKET_TYPE};
 use crate::wire::{Header, Table, Value};
-
-/// The most lines of one message that become letters of their own; the rest share one.
-const MAX_LETTERS: usize = 1_000;
 
 /// A message as the queue of the dead letters delivers it.
 #[derive(Debug)]

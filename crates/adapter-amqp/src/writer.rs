@@ -31,7 +31,7 @@ use warren_domain::ports::{ConsumerGroup, PublishError};
 #[cfg(feature = "planted-bugs")]
 use warren_planted::{Bug, planted, planted_from_second_time};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, until};
 use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, cause};
@@ -541,14 +541,6 @@ impl Writing {
                 }
             }
         }
-    }
-}
-
-/// Waits for a moment, or for ever.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
     }
 }
 

@@ -56,7 +56,7 @@ async fn a_letter_of_ours_comes_with_its_reason_and_is_gone_once_it_is_acknowled
         assert_eq!(letter.content, line.trim_ascii_end());
         settlement.acknowledge().await.unwrap();
         consumer.close().await;
-        Operator::new().await.await_ready(&corner.name("dead"), 0).await;
+        Operator::new().await.assert_empty(&corner.name("dead")).await;
     })
     .await;
 }
@@ -91,7 +91,7 @@ async fn a_header_that_kills_every_other_consumer_does_not_stop_this_one() {
         ];
         assert_eq!(contents, expected);
         consumer.close().await;
-        operator.await_ready(&dead, 0).await;
+        operator.assert_empty(&dead).await;
     })
     .await;
 }
@@ -172,7 +172,7 @@ async fn what_is_not_acknowledged_comes_again() {
         seen.dedup();
         assert_eq!(seen.len(), 250);
         consumer.close().await;
-        operator.await_ready(&dead, 0).await;
+        operator.assert_empty(&dead).await;
     })
     .await;
 }
@@ -243,7 +243,7 @@ async fn a_large_letter_and_every_kind_of_header_are_read() {
         tokio::time::sleep(Duration::from_secs(7)).await;
         held.settlement.acknowledge().await.unwrap();
         consumer.close().await;
-        operator.await_ready(&dead, 0).await;
+        operator.assert_empty(&dead).await;
     })
     .await;
 }

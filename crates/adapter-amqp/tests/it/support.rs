@@ -190,6 +190,13 @@ impl Operator {
         }
         taken
     }
+
+    /// Asks for what is left in a queue, and finds nothing; asked when whoever consumed from it has closed its connection
+    /// and given back what it held. A count of ready packets says nothing of what is held, and is told now and then.
+    pub async fn assert_empty(&self, queue: &str) {
+        let left = self.take_all(queue).await;
+        assert!(left.is_empty(), "{} packets are left in {queue}", left.len());
+    }
 }
 
 pub fn header(properties: &BasicProperties, name: &str) -> Option<String> {
