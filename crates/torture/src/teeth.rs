@@ -170,10 +170,16 @@ fn trial_of(bug: Bug) -> Trial {
         Bug::MultipleIgnored => run(STUCK, vec![at(0, 500, Fault::EndSessions)]),
         Bug::TagOffByOneAfterReopen => run(STUCK, vec![at(0, 500, Fault::CloseConnections)]),
         Bug::BatchErrorDropsBatch => run(LOST, vec![at(0, 2_000, Fault::StopPostgres)]),
-        // While the broker hands nothing on, the spool's reader tries, and what it tries is gone.
+        // While the broker hands nothing on, the spool's reader tries, and what it tries is in memory alone, which is gone.
         Bug::SpoolDeletedBeforeConfirm => Trial {
             way: Way::SpooledRun,
-            ..run(LOST, vec![at(0, 4_000, publish(Trouble::Cut, 0))])
+            ..run(
+                LOST,
+                vec![
+                    at(0, 7_000, publish(Trouble::Swallow, 0)),
+                    at(5_500, 300, Fault::KillIngest { instance: 0 }),
+                ],
+            )
         },
         // The load holds it now and then; the database refuses the row, and nobody has planted that dead letter.
         Bug::ValidatorLetsNulPass => run(DEAD, vec![at(0, 500, Fault::EndSessions)]),
