@@ -17,7 +17,7 @@ use warren_domain::ports::{ConsumerGroup, Delivery};
 
 use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
-use crate::error::{LinkError, cause};
+use crate::error::{LinkError, Lost, cause};
 use crate::lag::{Answering, ready};
 use crate::metrics::{ConsumeMetrics, Unsettled};
 use crate::quarantine::{Quarantine, Silence};
@@ -80,7 +80,7 @@ enum End {
     /// The quarantine is over: connect anew with the whole prefetch.
     Released,
     /// The connection, or the queue, is gone.
-    Lost(String),
+    Lost(Lost),
 }
 
 impl Consuming {
@@ -122,9 +122,10 @@ impl Consuming {
                             link.close().await;
                             continue;
                         }
-                        End::Lost(reason) => {
+                        End::Lost(lost) => {
+                            let reason = &lost.reason;
                             tracing::warn!(reason, queue = self.queue, "lost the connection for consuming");
-                            self.status.away(reason);
+                            self.status.lost(&lost);
                         }
                     }
                 }
@@ -201,7 +202,7 @@ impl Consuming {
     async fn serve(&mut self, link: &mut Link, messages: UnboundedReceiver<ConsumerMessage>) -> End {
         let channel = match link.channel() {
             Ok(channel) => channel.clone(),
-            Err(error) => return End::Lost(chain(&error)),
+            Err(error) => return End::Lost(Lost::cut(chain(&error))),
         };
         let born = Instant::now();
         let (decisions, decided) = mpsc::channel(usize::from(self.prefetch) + 16);
@@ -272,10 +273,10 @@ impl Consuming {
             let told = select! {
                 biased;
                 event = link.events.recv() => match event {
-                    None => return End::Lost("the connection to RabbitMQ was lost".to_owned()),
-                    Some(Event::Closed { code, reason }) => return End::Lost(format!("{reason} ({code})")),
+                    None => return End::Lost(Lost::cut("the connection to RabbitMQ was lost")),
+                    Some(Event::Closed { code, reason }) => return End::Lost(Lost::closed(format!("{reason} ({code})"))),
                     Some(Event::Cancelled) if !cancelled => {
-                        return End::Lost(format!("queue {} was deleted", self.queue));
+                        return End::Lost(Lost::useless(format!("queue {} was deleted", self.queue)));
                     }
                     // The channel publishes nothing, so nothing else concerns it.
                     Some(_) => Ok(()),
@@ -292,19 +293,21 @@ impl Consuming {
                         // else the deliveries ended with the connection, which may be known here first.
                         let told = told.and(settler.tell_rest().await);
                         return match told.and(settler.give_back().await) {
-                            Ok(()) if !cancelled => End::Lost(DELIVERIES_ENDED.to_owned()),
+                            Ok(()) if !cancelled => End::Lost(Lost::useless(DELIVERIES_ENDED)),
                             Ok(()) => End::Drained,
-                            Err(reason) => End::Lost(reason),
+                            Err(reason) => End::Lost(Lost::cut(reason)),
                         };
                     }
                     told
                 }
                 () = until(settler.tell_rest_at) => settler.tell_rest().await,
                 () = until(settler.requeue_later.first().map(|(at, _)| *at)) => settler.requeue_due().await,
-                () = lost.cancelled() => return End::Lost("more was delivered than the prefetch allows".to_owned()),
+                () = lost.cancelled() => {
+                    return End::Lost(Lost::unexpected("more was delivered than the prefetch allows"));
+                }
                 _ = &mut *reader, if reading => {
                     if !cancelled {
-                        return End::Lost(DELIVERIES_ENDED.to_owned());
+                        return End::Lost(Lost::useless(DELIVERIES_ENDED));
                     }
                     reading = false;
                     let mut rest = Vec::new();
@@ -323,7 +326,7 @@ impl Consuming {
                 () = silence.lasts(|| unsettled.out()), if quarantined => return End::Released,
             };
             if let Err(reason) = told {
-                return End::Lost(reason);
+                return End::Lost(Lost::cut(reason));
             }
         }
     }

@@ -18,7 +18,7 @@ use warren_domain::ports::{
 use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
 use crate::dead_link::{CHANNEL, Link, ended, farewell, limited};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Lost};
 use crate::status::Status;
 use crate::tls;
 use crate::topology::Topology;
@@ -271,7 +271,13 @@ impl Reading {
                                 queue = self.queue,
                                 "lost the connection for dead letters"
                             );
-                            self.status.away(reason);
+                            let lost = match error.kind() {
+                                io::ErrorKind::InvalidData => Lost::unexpected(reason),
+                                io::ErrorKind::ConnectionAborted => Lost::closed(reason),
+                                io::ErrorKind::Other => Lost::useless(reason),
+                                _ => Lost::cut(reason),
+                            };
+                            self.status.lost(&lost);
                             None
                         }
                     }

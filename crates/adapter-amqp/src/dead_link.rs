@@ -96,7 +96,8 @@ pub(crate) fn ended((class, method, mut reader): (u16, u16, Reader<'_>)) -> io::
         (10, 50) | (20, 40) => {
             let code = reader.u16().unwrap_or(0);
             let text = reader.short().unwrap_or_default();
-            format!("RabbitMQ: {text} ({code})")
+            let said = format!("RabbitMQ: {text} ({code})");
+            return io::Error::new(io::ErrorKind::ConnectionAborted, said);
         }
         (60, 30) => "RabbitMQ ended the deliveries: the queue was deleted, or has no leader".to_owned(),
         (class, method) => format!("RabbitMQ says what was not asked: method {class}.{method}"),

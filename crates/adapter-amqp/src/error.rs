@@ -57,6 +57,48 @@ pub(crate) enum LinkError {
     Lost(String),
 }
 
+/// Why a connection that stood was given up; every one is answered by another.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    /// The same in one word, for the metrics.
+    pub(crate) kind: &'static str,
+    pub(crate) reason: String,
+}
+
+impl Lost {
+    /// It ended and nobody said why, or nothing was heard any more.
+    pub(crate) fn cut(reason: impl Into<String>) -> Self {
+        Self::new("cut", reason)
+    }
+
+    /// RabbitMQ closed it, or its channel, and said why.
+    pub(crate) fn closed(reason: impl Into<String>) -> Self {
+        Self::new("closed", reason)
+    }
+
+    /// RabbitMQ did not confirm in time.
+    pub(crate) fn unconfirmed(reason: impl Into<String>) -> Self {
+        Self::new("unconfirmed", reason)
+    }
+
+    /// The connection stands, and RabbitMQ delivers or declares nothing more on it.
+    pub(crate) fn useless(reason: impl Into<String>) -> Self {
+        Self::new("useless", reason)
+    }
+
+    /// RabbitMQ said what it should not have said.
+    pub(crate) fn unexpected(reason: impl Into<String>) -> Self {
+        Self::new("unexpected", reason)
+    }
+
+    fn new(kind: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            kind,
+            reason: reason.into(),
+        }
+    }
+}
+
 /// Keeps an error of amqprs as a port's cause.
 pub(crate) fn cause(error: amqprs::error::Error) -> Cause {
     Arc::new(error)

@@ -59,6 +59,12 @@ pub fn describe_metrics() {
         Unit::Count,
         "Attempts to connect to RabbitMQ, by role and outcome (opened, failed)"
     );
+    describe_counter!(
+        "warren_amqp_lost_connections_total",
+        Unit::Count,
+        "Connections to RabbitMQ that stood and were given up, each for another, by role and reason (cut, closed, \
+         unconfirmed, useless, unexpected)"
+    );
     describe_gauge!(
         "warren_amqp_connected",
         Unit::Count,

@@ -8,12 +8,11 @@ use metrics::{Gauge, counter, gauge};
 use tokio::time::Instant;
 use warren_domain::ports::{HealthCheck, PublishError, Unhealthy};
 
+use crate::error::Lost;
+
 /// How long the broker may be away before calls are refused at once: a restart of a connection goes unnoticed, an
 /// outage does not make every client wait for its whole deadline.
 const PATIENCE: Duration = Duration::from_millis(400);
-
-/// How long the first packets after a stall may be unconfirmed before calls are refused at once.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a packet may be unconfirmed before the broker counts as unhealthy.
 const SLOW: Duration = Duration::from_secs(2);
@@ -33,6 +32,8 @@ struct State {
     /// The last connection was given up because nothing was confirmed, and nothing has been since: RabbitMQ takes
     /// connections, but no messages, while it is short of memory or disk, or while the queue does not run.
     stalled: bool,
+    /// When a call was last let in to show whether a broker that stalled takes messages again.
+    tried_at: Option<Instant>,
     /// What is wrong with the exchanges and queues, though the connection stands.
     fault: Option<String>,
 }
@@ -54,6 +55,7 @@ impl Status {
                 link: LinkState::Idle,
                 unconfirmed_since: None,
                 stalled: false,
+                tried_at: None,
                 fault: None,
             }),
             connected,
@@ -79,12 +81,20 @@ impl Status {
         });
     }
 
+    /// Notes that a connection that stood was given up.
+    pub(crate) fn lost(&self, lost: &Lost) {
+        counter!("warren_amqp_lost_connections_total", "role" => self.role, "reason" => lost.kind)
+            .increment(1);
+        self.away(&*lost.reason);
+    }
+
     /// Notes that there is a connection and everything is declared.
     pub(crate) fn connected(&self) {
         self.connected.set(1.0);
         counter!("warren_amqp_connections_total", "role" => self.role, "outcome" => "opened").increment(1);
         self.with(|state| {
             state.link = LinkState::Connected;
+            state.tried_at = None;
             state.fault = None;
         });
     }
@@ -133,19 +143,21 @@ impl Status {
     }
 
     /// Returns why a call is better refused at once, if it is.
+    ///
+    /// After a stall, one call on each connection shows whether RabbitMQ takes messages again, and nobody else need
+    /// wait for that; should it give up before anything of it is on its way, another one is let in.
     pub(crate) fn refusal(&self, now: Instant) -> Option<PublishError> {
         let longer = |since: &Instant, patience| now.duration_since(*since) > patience;
         self.with(|state| match &state.link {
-            LinkState::Away { since, reason } if longer(since, PATIENCE) => {
+            LinkState::Away { since, reason } if state.stalled || longer(since, PATIENCE) => {
                 Some(PublishError::unavailable(reason.clone()))
             }
-            LinkState::Connected
-                if state.stalled
-                    && state
-                        .unconfirmed_since
-                        .as_ref()
-                        .is_some_and(|since| longer(since, CONFIRM_PATIENCE)) =>
-            {
+            LinkState::Connected if state.stalled => {
+                let tried = state.tried_at.is_some_and(|at| !longer(&at, PATIENCE));
+                if state.unconfirmed_since.is_none() && !tried {
+                    state.tried_at = Some(now);
+                    return None;
+                }
                 Some(PublishError::unavailable(
                     "RabbitMQ takes connections, but no messages: a memory or disk alarm, or a queue that does not run?",
                 ))
@@ -230,8 +242,16 @@ mod tests {
         assert!(status.refusal(later).is_none());
         assert!(status.check_at(later).is_err());
         status.stalled();
+        assert!(status.refusal(start).is_some());
+        // Reconnecting proves nothing, and what is published first on a new connection has to be let in.
+        status.away("gave it up");
+        assert!(status.refusal(start).is_some());
+        status.connected();
+        assert!(status.refusal(later).is_none());
         assert!(status.refusal(later).is_some());
-        assert!(status.refusal(start).is_none());
+        assert!(status.refusal(later + PATIENCE * 2).is_none());
+        status.unconfirmed_since(Some(later), false);
+        assert!(status.refusal(later + PATIENCE * 4).is_some());
         status.unconfirmed_since(None, true);
         assert!(status.refusal(later).is_none());
         assert_eq!(status.check_at(later), Ok(()));

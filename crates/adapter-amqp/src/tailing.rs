@@ -18,7 +18,7 @@ use warren_domain::{Selection, Severity};
 use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
 use crate::declaration::{Declaration, bind, declare, exchange, own_queue, passing_exchange};
-use crate::error::{LinkError, cause};
+use crate::error::{LinkError, Lost, cause};
 use crate::packet;
 use crate::status::{Status, chain};
 use crate::tail::{Shared, TailEvent};
@@ -102,12 +102,12 @@ impl Tailing {
                             subscription.link.close().await;
                             break;
                         }
-                        Err(reason) => {
+                        Err(lost) => {
                             if born.elapsed() >= self.connect_timeout {
                                 self.backoff.reset();
                             }
-                            self.status.away(&reason);
-                            self.say(TailEvent::Disconnected { reason });
+                            self.status.lost(&lost);
+                            self.say(TailEvent::Disconnected { reason: lost.reason });
                         }
                     }
                 }
@@ -196,28 +196,28 @@ impl Tailing {
     }
 
     /// Reads until it is asked to close, or the connection is gone.
-    async fn serve(&self, subscription: &mut Subscription) -> Result<(), String> {
+    async fn serve(&self, subscription: &mut Subscription) -> Result<(), Lost> {
         let Subscription {
             link,
             messages,
             dropped,
         } = subscription;
-        let channel = link.channel().map_err(|error| chain(&error))?.clone();
+        let channel = link.channel().map_err(|error| Lost::cut(chain(&error)))?.clone();
         let (mut unacknowledged, mut look_at, mut looking) = (0, None, None);
         loop {
             select! {
                 biased;
                 event = link.events.recv() => match event {
-                    None => return Err("the connection to RabbitMQ was lost".to_owned()),
-                    Some(Event::Closed { code, reason }) => return Err(format!("{reason} ({code})")),
-                    Some(Event::Cancelled) => return Err("the tail's queue was deleted".to_owned()),
+                    None => return Err(Lost::cut("the connection to RabbitMQ was lost")),
+                    Some(Event::Closed { code, reason }) => return Err(Lost::closed(format!("{reason} ({code})"))),
+                    Some(Event::Cancelled) => return Err(Lost::useless("the tail's queue was deleted")),
                     // The channel publishes nothing, so nothing else concerns it.
                     Some(_) => {}
                 },
                 () = self.closing.cancelled() => return Ok(()),
                 outcome = looked(&mut looking) => {
                     looking = None;
-                    if outcome? > 0 {
+                    if outcome.map_err(Lost::cut)? > 0 {
                         self.say(TailEvent::Overrun);
                     }
                 }
@@ -227,14 +227,14 @@ impl Tailing {
                 }
                 message = messages.recv() => {
                     let Some(message) = message else {
-                        return Err("RabbitMQ ended the deliveries".to_owned());
+                        return Err(Lost::useless("RabbitMQ ended the deliveries"));
                     };
                     look_at = look_at.or_else(|| Some(Instant::now() + LOOK_AFTER));
                     if let Some(tag) = self.take(message) {
                         unacknowledged += 1;
                         if unacknowledged >= PREFETCH / 2 || messages.is_empty() {
                             unacknowledged = 0;
-                            acknowledge(&channel, tag).await?;
+                            acknowledge(&channel, tag).await.map_err(Lost::cut)?;
                         }
                     }
                 }

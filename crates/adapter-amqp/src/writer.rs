@@ -34,7 +34,7 @@ use warren_planted::{Bug, planted, planted_from_second_time};
 use crate::backoff::{Backoff, until};
 use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
-use crate::error::{LinkError, cause};
+use crate::error::{LinkError, Lost, cause};
 use crate::metrics::PublishMetrics;
 use crate::packing::{Address, Chunk, Packet, PacketLimits, pack};
 use crate::status::{Status, chain};
@@ -102,7 +102,7 @@ enum End {
     /// Asked to close, and nothing is left to do.
     Drained,
     /// The connection is gone.
-    Lost(String),
+    Lost(Lost),
     /// Nothing was confirmed in time.
     Stalled,
 }
@@ -272,9 +272,9 @@ impl Writing {
         }
         match &end {
             End::Drained => {}
-            End::Lost(reason) => {
-                tracing::warn!(reason, "lost the connection for publishing");
-                self.status.away(reason);
+            End::Lost(lost) => {
+                tracing::warn!(reason = lost.reason, "lost the connection for publishing");
+                self.status.lost(lost);
             }
             End::Stalled => {
                 let queue = match flight.confirms.oldest().map(|packet| &packet.address) {
@@ -287,7 +287,7 @@ impl Writing {
                 );
                 tracing::warn!(reason, "gave up the connection for publishing");
                 self.status.stalled();
-                self.status.away(reason);
+                self.status.lost(&Lost::unconfirmed(reason));
                 self.connector.next_address();
             }
         }
@@ -307,7 +307,7 @@ impl Writing {
             if (closing || flight.next_round_at.is_none())
                 && let Err(error) = self.publish_rounds(link, flight).await
             {
-                return End::Lost(chain(&error));
+                return End::Lost(Lost::cut(chain(&error)));
             }
             let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
             let oldest = oldest.map(|(published, _)| published);
@@ -325,10 +325,10 @@ impl Writing {
                     let mut next = event;
                     loop {
                         let Some(event) = next else {
-                            return End::Lost("the connection to RabbitMQ was lost".to_owned());
+                            return End::Lost(Lost::cut("the connection to RabbitMQ was lost"));
                         };
-                        if let Err(reason) = self.heed(event, flight) {
-                            return End::Lost(reason);
+                        if let Err(lost) = self.heed(event, flight) {
+                            return End::Lost(lost);
                         }
                         match link.events.try_recv() {
                             Ok(event) => next = Some(event),
@@ -353,7 +353,7 @@ impl Writing {
                 declared = running(&mut flight.declaring) => {
                     self.declared(declared, flight);
                     if flight.failed_declarations >= TOPOLOGY_FAILURES {
-                        return End::Lost("the exchanges and queues cannot be declared".to_owned());
+                        return End::Lost(Lost::useless("the exchanges and queues cannot be declared"));
                     }
                 }
                 () = sleep_until(flight.declare_at), if flight.declaring.is_none() => {
@@ -442,6 +442,8 @@ impl Writing {
                 packet.chunks.drain(..).for_each(|chunk| chunk.tell(Ok(())));
             }
             packet.attempts += 1;
+            // What became of it before is nothing to this attempt: a return whose confirm was lost is no verdict.
+            packet.returned = None;
             packet.published = Some((Instant::now(), number));
             self.metrics.published(&packet);
             // Noted before it is published: whatever happens next, it may be on its way.
@@ -465,7 +467,7 @@ impl Writing {
     }
 
     /// Does what an event asks for; an error ends the connection.
-    fn heed(&mut self, event: Event, flight: &mut Flight) -> Result<(), String> {
+    fn heed(&mut self, event: Event, flight: &mut Flight) -> Result<(), Lost> {
         let (tag, multiple, refusal) = match event {
             Event::Ack { tag, multiple } => (tag, multiple, None),
             Event::Nack { tag, multiple } => {
@@ -477,7 +479,8 @@ impl Writing {
             Event::Returned { message_id, reason } => {
                 let mut unconfirmed = flight.confirms.iter_mut();
                 let returned = unconfirmed.find(|packet| Some(&packet.id) == message_id.as_ref());
-                let packet = returned.ok_or("RabbitMQ returned a packet that was not on its way")?;
+                let packet = returned
+                    .ok_or_else(|| Lost::unexpected("RabbitMQ returned a packet that was not on its way"))?;
                 packet.returned = Some(reason);
                 // While declaring fails it is tried again soon enough.
                 if flight.failed_declarations == 0 {
@@ -486,13 +489,13 @@ impl Writing {
                 }
                 return Ok(());
             }
-            Event::Closed { code, reason } => return Err(format!("{reason} ({code})")),
+            Event::Closed { code, reason } => return Err(Lost::closed(format!("{reason} ({code})"))),
             Event::Cancelled => return Ok(()),
         };
         #[cfg(feature = "planted-bugs")]
         let multiple = multiple && !planted(Bug::MultipleIgnored);
         let confirmed = flight.confirms.settle(tag, multiple);
-        for mut packet in confirmed.map_err(|error| error.to_string())? {
+        for mut packet in confirmed.map_err(|error| Lost::unexpected(error.to_string()))? {
             if let Some((published, round)) = packet.published {
                 flight.window.confirmed(round, packet.bytes);
                 self.metrics.confirmed(published.elapsed());

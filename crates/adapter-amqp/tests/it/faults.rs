@@ -100,7 +100,7 @@ async fn more_than_a_socket_holds_does_not_wait_longer_when_the_broker_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_takes_no_messages_is_refused_at_once_after_the_first_deadline() {
+async fn a_broker_that_cannot_be_reached_is_refused_at_once_after_the_first_deadline() {
     Corner::run(|corner| async move {
         let proxy = Proxy::new().await;
         let publisher = AmqpPublisher::start(impatient(corner.at(&proxy.authority()))).unwrap();
@@ -114,6 +114,82 @@ async fn a_broker_that_takes_no_messages_is_refused_at_once_after_the_first_dead
         .await;
         proxy.heal();
         publish_recovers(&publisher).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_messages_lets_few_calls_wait_after_the_first_deadline() {
+    const CALLERS: usize = 40;
+    Corner::run(|corner| async move {
+        let proxy = Proxy::new().await;
+        let publisher = AmqpPublisher::start(impatient(corner.at(&proxy.authority()))).unwrap();
+        let publisher = std::sync::Arc::new(publisher);
+        healthy(&*publisher).await;
+        proxy.take_no_messages();
+        publish_fails_in_time(&publisher).await;
+        eventually("calls are refused at once", async || {
+            publish_fails_in_time(&publisher).await < Duration::from_millis(100)
+        })
+        .await;
+        let (seen, done) = (proxy.held(), tokio_util::sync::CancellationToken::new());
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let (publisher, done) = (std::sync::Arc::clone(&publisher), done.clone());
+                tokio::spawn(async move {
+                    let mut waited = 0;
+                    while !done.is_cancelled() {
+                        let took = publish_fails_in_time(&publisher).await;
+                        waited += usize::from(took > Duration::from_millis(500));
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    waited
+                })
+            })
+            .collect();
+        // Every connection shows anew that messages are not taken.
+        eventually("three connections are given up", async || {
+            proxy.held() >= seen + 3
+        })
+        .await;
+        done.cancel();
+        let mut waited = 0;
+        for caller in callers {
+            waited += caller.await.unwrap();
+        }
+        let connections = proxy.held() - seen + 1;
+        assert!(
+            (1..=connections).contains(&waited),
+            "{waited} calls waited for {connections} connections"
+        );
+        proxy.heal();
+        publish_recovers(&publisher).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_that_was_returned_on_a_lost_connection_is_judged_by_the_next_one() {
+    Corner::run(|corner| async move {
+        let proxy = Proxy::new().await;
+        let publisher = AmqpPublisher::start(corner.at(&proxy.authority())).unwrap();
+        healthy(&publisher).await;
+        let (operator, store) = (Operator::new().await, corner.name("store"));
+        proxy.hold_confirms();
+        operator.delete_queue(&store).await;
+        let sent = messages(1);
+        let call = tokio::spawn({
+            let sent = sent.clone();
+            async move { (publisher.publish(sent, None).await, publisher) }
+        });
+        // The return has gone through before that.
+        eventually("the confirm is held back", async || proxy.held() > 0).await;
+        proxy.cut();
+        proxy.heal();
+        let (outcome, publisher) = timeout(PATIENCE, call).await.unwrap().unwrap();
+        outcome.unwrap();
+        publisher.close().await;
+        operator.await_ready(&store, 1).await;
     })
     .await;
 }

@@ -10,6 +10,7 @@ mod groups;
 mod keeping;
 mod proxy;
 mod raw;
+mod reconnecting;
 mod support;
 mod tail;
 mod tls;

@@ -19,7 +19,18 @@ struct Gates {
     to_client: bool,
     accepts: bool,
     works: bool,
+    takes_messages: bool,
+    confirms: bool,
 }
+
+const OPEN: Gates = Gates {
+    to_broker: true,
+    to_client: true,
+    accepts: true,
+    works: true,
+    takes_messages: true,
+    confirms: true,
+};
 
 pub struct Proxy {
     address: SocketAddr,
@@ -27,6 +38,7 @@ pub struct Proxy {
     cut: watch::Sender<CancellationToken>,
     live: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -38,16 +50,11 @@ impl Proxy {
 
     pub fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
-        let open = Gates {
-            to_broker: true,
-            to_client: true,
-            accepts: true,
-            works: true,
-        };
-        let (gates, gates_seen) = watch::channel(open);
+        let (gates, gates_seen) = watch::channel(OPEN);
         let (cut, cut_seen) = watch::channel(CancellationToken::new());
         let (live, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counters = (Arc::clone(&live), Arc::clone(&opened));
+        let held = Arc::new(AtomicUsize::new(0));
+        let counters = (Arc::clone(&live), Arc::clone(&opened), Arc::clone(&held));
         let accepting = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else {
@@ -58,10 +65,11 @@ impl Proxy {
                 }
                 counters.1.fetch_add(1, Ordering::Relaxed);
                 let (gates, cut) = (gates_seen.clone(), cut_seen.borrow().clone());
-                let live = Arc::clone(&counters.0);
+                let (live, held) = (Arc::clone(&counters.0), Arc::clone(&counters.2));
                 tokio::spawn(async move {
                     live.fetch_add(1, Ordering::Relaxed);
-                    cut.run_until_cancelled(carry(client, gates, cut.clone())).await;
+                    cut.run_until_cancelled(carry(client, gates, cut.clone(), held))
+                        .await;
                     live.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -72,6 +80,7 @@ impl Proxy {
             cut,
             live,
             opened,
+            held,
             _accepting: AbortOnDropHandle::new(accepting),
         }
     }
@@ -103,14 +112,23 @@ impl Proxy {
 
     /// Carries everything again.
     pub fn heal(&self) {
-        self.gates.send_modify(|gates| {
-            *gates = Gates {
-                to_broker: true,
-                to_client: true,
-                accepts: true,
-                works: true,
-            };
-        });
+        self.gates.send_modify(|gates| *gates = OPEN);
+    }
+
+    /// Lets every connection do all but publish: from its first message on, the broker reads nothing of it any more, as
+    /// under an alarm.
+    pub fn take_no_messages(&self) {
+        self.gates.send_modify(|gates| gates.takes_messages = false);
+    }
+
+    /// Holds back the broker's confirms and what follows them on the same connection.
+    pub fn hold_confirms(&self) {
+        self.gates.send_modify(|gates| gates.confirms = false);
+    }
+
+    /// How many connections have had something held back for what it was.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection there is; what is held back is lost.
@@ -132,25 +150,66 @@ impl Proxy {
 /// The class and the number of the method that every connection of ours begins its work with.
 /// <https://www.rabbitmq.com/amqp-0-9-1-reference#exchange.declare>
 const EXCHANGE_DECLARE: [u8; 4] = [0, 40, 0, 10];
+const BASIC_PUBLISH: [u8; 4] = [0, 60, 0, 40];
+const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
+/// What stands before the class of a method: the kind of frame, the channel, the length.
+const FRAME_HEAD: usize = 7;
 
-async fn carry(client: TcpStream, gates: watch::Receiver<Gates>, cut: CancellationToken) {
+/// Returns where the first frame begins that holds this method on the first channel.
+fn frame_of(bytes: &[u8], method: [u8; 4]) -> Option<usize> {
+    bytes
+        .windows(FRAME_HEAD + 4)
+        .position(|frame| frame[..3] == [1, 0, 1] && frame[FRAME_HEAD..] == method)
+}
+
+async fn carry(
+    client: TcpStream,
+    gates: watch::Receiver<Gates>,
+    cut: CancellationToken,
+    held: Arc<AtomicUsize>,
+) {
     let Ok(broker) = TcpStream::connect(address().authority).await else {
         return;
     };
     let ((client_in, client_out), (broker_in, broker_out)) = (client.into_split(), broker.into_split());
     tokio::select! {
-        () = pass(client_in, broker_out, gates.clone(), &cut, |gates| gates.to_broker) => {}
-        () = pass(broker_in, client_out, gates, &cut, |gates| gates.to_client) => {}
+        () = pass(client_in, broker_out, gates.clone(), &cut, &held, TO_BROKER) => {}
+        () = pass(broker_in, client_out, gates, &cut, &held, TO_CLIENT) => {}
     }
 }
+
+/// What holds one direction back: all of it, or from a certain method on.
+#[derive(Clone, Copy)]
+struct Direction {
+    open: fn(&Gates) -> bool,
+    method: [u8; 4],
+    lets_method: fn(&Gates) -> bool,
+}
+
+const TO_BROKER: Direction = Direction {
+    open: |gates| gates.to_broker,
+    method: BASIC_PUBLISH,
+    lets_method: |gates| gates.takes_messages,
+};
+const TO_CLIENT: Direction = Direction {
+    open: |gates| gates.to_client,
+    method: BASIC_ACK,
+    lets_method: |gates| gates.confirms,
+};
 
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut gates: watch::Receiver<Gates>,
     cut: &CancellationToken,
-    open: fn(&Gates) -> bool,
+    held: &AtomicUsize,
+    direction: Direction,
 ) {
+    let Direction {
+        open,
+        method,
+        lets_method,
+    } = direction;
     let mut buffer = vec![0; 16 << 10];
     loop {
         if gates.wait_for(open).await.is_err() {
@@ -165,7 +224,20 @@ async fn pass(
         if declares && !gates.borrow().works {
             return;
         }
-        if !opened || to.write_all(&buffer[..count]).await.is_err() {
+        let mut sent = 0;
+        if !lets_method(&gates.borrow())
+            && let Some(at) = frame_of(&buffer[..count], method)
+        {
+            sent = at;
+            if to.write_all(&buffer[..sent]).await.is_err() {
+                return;
+            }
+            held.fetch_add(1, Ordering::Relaxed);
+            if gates.wait_for(lets_method).await.is_err() || cut.is_cancelled() {
+                return;
+            }
+        }
+        if !opened || to.write_all(&buffer[sent..count]).await.is_err() {
             return;
         }
     }
