@@ -33,6 +33,7 @@ macro_rules! dead_letters_suite {
             the_same_death_again_changes_nothing,
             another_death_of_a_letter_is_no_second_letter,
             deaths_of_one_letter_in_one_call_all_count,
+            a_call_with_many_deaths_of_one_letter_changes_nothing_the_second_time,
             a_time_of_death_never_moves_back,
             a_letter_that_died_again_is_not_removed_by_whoever_saw_the_earlier_death,
             a_letter_that_was_removed_and_came_back_is_another_one,
@@ -215,6 +216,23 @@ pub async fn deaths_of_one_letter_in_one_call_all_count(subject: &dyn DeadLetter
     assert_eq!(all(&*letters).await.len(), 2);
     let kept = one(&*letters, first.facts.id).await;
     assert_eq!((kept.facts.attempts, kept.facts.last_at), (3, moment(4)));
+}
+
+pub async fn a_call_with_many_deaths_of_one_letter_changes_nothing_the_second_time(
+    subject: &dyn DeadLettersUnderTest,
+) {
+    let letters = subject.letters();
+    let deaths: Vec<_> = (0..128).map(|death| letter(b"x", death)).collect();
+    letters.keep(&deaths).await.unwrap();
+    let before = all(&*letters).await;
+    assert_eq!(before[0].facts.attempts, 128);
+    letters.keep(&deaths).await.unwrap();
+    letters.keep(&deaths[..1]).await.unwrap();
+    letters.keep(&deaths[30..]).await.unwrap();
+    assert_eq!(all(&*letters).await, before);
+    letters.keep(&[letter(b"x", 128)]).await.unwrap();
+    letters.keep(&deaths[1..]).await.unwrap();
+    assert_eq!(all(&*letters).await[0].facts.attempts, 129);
 }
 
 pub async fn a_time_of_death_never_moves_back(subject: &dyn DeadLettersUnderTest) {

@@ -1,6 +1,6 @@
 //! Where dead letters are kept, through sea-orm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -194,20 +194,26 @@ impl PostgresDeadLetters {
     }
 }
 
-/// Splits letters into what fits a statement each, in which no letter comes twice.
+/// Splits letters into what fits a statement each, in which no letter comes twice; of equal deaths one is left.
 ///
 /// Sorted by id, so that two who keep the same letters wait for each other instead of dying in a deadlock.
 fn parts(letters: &[DeadLetter]) -> Vec<Vec<&DeadLetter>> {
     // The first deaths of all letters, then the second ones, and so on.
     let mut rounds: Vec<BTreeMap<DeadLetterId, &DeadLetter>> = Vec::new();
+    let (mut known, mut deaths) = (HashSet::new(), HashMap::new());
     for letter in letters {
         let id = letter.facts.id;
-        match rounds.iter_mut().find(|round| !round.contains_key(&id)) {
+        if !known.insert((id, letter.death)) {
+            continue;
+        }
+        let round = deaths.entry(id).or_insert(0_usize);
+        match rounds.get_mut(*round) {
             Some(round) => {
                 round.insert(id, letter);
             }
             None => rounds.push(BTreeMap::from([(id, letter)])),
         }
+        *round += 1;
     }
     let mut parts = Vec::new();
     for round in rounds {
@@ -242,7 +248,12 @@ async fn write(transaction: &DatabaseTransaction, letters: &[&DeadLetter]) -> Re
             Column::LastAt,
             Func::greatest([old(Column::LastAt), new(Column::LastAt)]),
         )
+        .value(
+            "deaths",
+            Expr::cust("(array_prepend(dead_letters.death, dead_letters.deaths))[1:127]"),
+        )
         .action_and_where(old(Column::Death).ne(new(Column::Death)))
+        .action_and_where(Expr::cust("excluded.death <> all(dead_letters.deaths)"))
         .to_owned();
     let rows = letters
         .iter()
@@ -308,13 +319,25 @@ mod tests {
             .collect();
         letters.push(letter(&vec![0; MOST_BYTES], 1));
         letters.push(letter(&vec![1; MOST_BYTES], 1));
+        let distinct = letters.len();
+        letters.extend_from_within(..900);
         let parts = parts(&letters);
-        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), letters.len());
+        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), distinct);
         for part in parts {
             assert!(part.is_sorted_by(|a, b| a.facts.id < b.facts.id));
             assert!((1..=MOST_ROWS).contains(&part.len()));
             let bytes: usize = part.iter().map(|letter| letter.content.len()).sum();
             assert!(part.len() == 1 || bytes <= MOST_BYTES);
         }
+    }
+
+    #[test]
+    fn a_statement_takes_one_death_of_each_letter_and_the_same_death_once() {
+        // A packet of equal lines, delivered a hundred times over.
+        let deaths: Vec<_> = (0..300).map(|n| letter(b"equal", n)).collect();
+        let letters: Vec<_> = (0..100).flat_map(|_| deaths.clone()).collect();
+        let parts = parts(&letters);
+        assert_eq!(parts.len(), 300);
+        assert!(parts.iter().zip(&deaths).all(|(part, death)| part.as_slice() == [death]));
     }
 }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sea_orm::sqlx::{self, ConnectOptions as _, Connection as _};
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use tokio::time::timeout;
 use warren_domain::ports::StoreError;
@@ -25,6 +25,8 @@ pub(crate) struct Limits {
     lock: Duration,
     /// Zero for none.
     statement: Duration,
+    idle_in_transaction: Duration,
+    keepalive: Duration,
 }
 
 impl Limits {
@@ -34,6 +36,8 @@ impl Limits {
             acquire: config.acquire_timeout,
             lock: config.lock_timeout,
             statement: config.statement_timeout,
+            idle_in_transaction: config.idle_in_transaction_session_timeout,
+            keepalive: config.keepalive,
         }
     }
 
@@ -44,17 +48,23 @@ impl Limits {
             acquire: config.acquire_timeout,
             lock: config.migrate_timeout,
             statement: Duration::ZERO,
+            idle_in_transaction: config.idle_in_transaction_session_timeout,
+            keepalive: config.keepalive,
         }
     }
 }
 
 /// Opens a pool and one connection of it, within the connect timeout.
+///
+/// A connection that does not answer when it is given back is closed, and makes room for another: sqlx alone would wait
+/// for an answer as long as the kernel keeps the connection, and a few exchanges that took too long would use up the pool.
 pub(crate) async fn connect(
     connector: &Connector,
     connections: u32,
     limits: Limits,
 ) -> Result<DatabaseConnection, StoreError> {
     let target = &connector.target;
+    let keepalive = u128::from(limits.keepalive.as_secs().max(1));
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(target.port)
         .username(&target.user)
@@ -63,6 +73,13 @@ pub(crate) async fn connect(
         .options([
             ("statement_timeout", limits.statement.as_millis()),
             ("lock_timeout", limits.lock.as_millis()),
+            (
+                "idle_in_transaction_session_timeout",
+                limits.idle_in_transaction.as_millis(),
+            ),
+            ("tcp_keepalives_idle", keepalive),
+            ("tcp_keepalives_interval", keepalive),
+            ("tcp_keepalives_count", 3),
         ])
         .ssl_mode(match connector.tls.mode {
             TlsMode::Disable => PgSslMode::Disable,
@@ -84,7 +101,13 @@ pub(crate) async fn connect(
     }
     let pool = PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(limits.acquire);
+        .acquire_timeout(limits.acquire)
+        .after_release(move |connection, _| {
+            Box::pin(async move {
+                let answers = timeout(limits.acquire / 2, connection.ping()).await;
+                answers.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
+        });
     let place = connector.place();
     match timeout(limits.connect, pool.connect_with(options)).await {
         Ok(Ok(pool)) => Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool)),

@@ -55,7 +55,7 @@ use crate::{copy, maintenance, metrics as measured, row, unnest};
 /// A batch of fewer rows than this goes by unnest, in one round trip.
 const COPY_FROM_ROWS: usize = 200;
 
-/// For how long nothing is copied after a COPY that ran into the statement timeout.
+/// For how long nothing is copied, and no statement grows, after one that ran into the statement timeout.
 const SLOW: Duration = Duration::from_secs(60);
 
 /// For how long a batch that was stored proves that PostgreSQL is well.
@@ -77,7 +77,7 @@ pub struct PostgresStore {
     /// The last batch held messages that were stored already.
     redelivering: AtomicBool,
     /// Until when PostgreSQL counts as too slow for COPY.
-    slow_until: Mutex<Option<Instant>>,
+    pace: Mutex<Pace>,
     known: Mutex<Known>,
 }
 
@@ -106,6 +106,55 @@ struct Known {
     fault: Option<String>,
 }
 
+/// How much one statement gets done within the statement timeout.
+///
+/// A batch that ran into it is repeated, and would run into it for ever if it came the same way again.
+#[derive(Debug)]
+struct Pace {
+    /// How many rows a statement takes that is not a COPY.
+    rows: usize,
+    slow_until: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            rows: unnest::MOST_ROWS,
+            slow_until: None,
+        }
+    }
+}
+
+impl Pace {
+    fn is_slow(&self) -> bool {
+        self.slow_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Tells whether a batch may be copied, in one statement.
+    fn copies(&self) -> bool {
+        !self.is_slow() && self.rows == unnest::MOST_ROWS
+    }
+
+    fn copy_ran_out(&mut self) {
+        self.slow_until = Some(Instant::now() + SLOW);
+    }
+
+    /// Returns how many rows a statement takes now; after a while without a fault twice as many as before.
+    fn rows(&mut self) -> usize {
+        if self.rows < unnest::MOST_ROWS && !self.is_slow() {
+            self.rows = (self.rows * 2).min(unnest::MOST_ROWS);
+            self.slow_until = Some(Instant::now() + SLOW);
+        }
+        self.rows
+    }
+
+    /// Notes that a statement of at most so many rows took too long.
+    fn statement_ran_out(&mut self, rows: usize) {
+        self.rows = self.rows.min((rows / 2).max(1));
+        self.slow_until = Some(Instant::now() + SLOW);
+    }
+}
+
 impl PostgresStore {
     /// Checks the settings and reads certificates; connects when the first batch comes.
     ///
@@ -122,7 +171,7 @@ impl PostgresStore {
             config,
             retention_days,
             redelivering: AtomicBool::new(false),
-            slow_until: Mutex::new(None),
+            pace: Mutex::default(),
             known: Mutex::default(),
         })
     }
@@ -156,7 +205,7 @@ impl PostgresStore {
             Claimed::nothing(rows)
         };
         let many = claimed.rows.len() >= COPY_FROM_ROWS;
-        if many && !self.redelivering.load(Ordering::Relaxed) && !self.is_slow() {
+        if many && !self.redelivering.load(Ordering::Relaxed) && self.paced(|pace| pace.copies()) {
             match copy::store(session, &claimed.rows, keyed).await {
                 Ok(()) => {
                     histogram!(measured::STORE_SECONDS, "path" => "copy").record(begun.elapsed());
@@ -166,10 +215,7 @@ impl PostgresStore {
                 Err(failure) if failure.state() == Some("23505") => {
                     counter!(measured::CONFLICTS).increment(1);
                 }
-                Err(failure) if failure.state() == Some("57014") => {
-                    *self.slow_until.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Instant::now() + SLOW);
-                }
+                Err(failure) if failure.state() == Some("57014") => self.paced(Pace::copy_ran_out),
                 Err(failure) => return Err(failure),
             }
             // The tokens are free again, and may be taken by somebody else meanwhile.
@@ -189,16 +235,22 @@ impl PostgresStore {
         begun: bool,
     ) -> Result<Written, Failure> {
         let started = Instant::now();
-        let inserted = unnest::store(session, &claimed.rows, begun).await?;
+        let most = self.paced(Pace::rows);
+        let stored = unnest::store(session, &claimed.rows, begun, most).await;
+        if let Err(failure) = &stored
+            && failure.state() == Some("57014")
+        {
+            self.paced(|pace| pace.statement_ran_out(claimed.rows.len().min(most)));
+        }
+        let inserted = stored?;
         histogram!(measured::STORE_SECONDS, "path" => "unnest").record(started.elapsed());
         let all_new = inserted.total() == claimed.rows.len() as u64;
         self.redelivering.store(!all_new, Ordering::Relaxed);
         Ok(Written::of(claimed, inserted))
     }
 
-    fn is_slow(&self) -> bool {
-        let slow_until = self.slow_until.lock().unwrap_or_else(PoisonError::into_inner);
-        slow_until.is_some_and(|until| Instant::now() < until)
+    fn paced<T>(&self, look: impl FnOnce(&mut Pace) -> T) -> T {
+        look(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps the connection after a failure that left it whole.

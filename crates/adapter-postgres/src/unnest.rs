@@ -37,9 +37,9 @@ pub(crate) fn planted_store() -> String {
 /// because a statement's parameters lie in memory twice.
 const MOST_BYTES: usize = 16 << 20;
 
-/// How many rows one statement takes. Each statement has the whole statement timeout, so that a database that needs
+/// How many rows one statement takes at most. Each statement has the whole statement timeout, so that a database that needs
 /// milliseconds for a row (a trigger, a disk that is busy) still gets through a large batch.
-const MOST_ROWS: usize = 500;
+pub(crate) const MOST_ROWS: usize = 500;
 
 /// No attributes, in the binary format of `jsonb`.
 const EMPTY: &[u8] = b"\x01{}";
@@ -58,12 +58,13 @@ impl Row<'_> {
 
 /// Stores those of `rows` that are new, and their counts, in one transaction; returns what was new.
 ///
-/// `begun` tells whether the transaction is open already. If not, a batch that fits one statement is its own
+/// `most`: how many rows one statement takes. `begun` tells whether the transaction is open already. If not, a batch that fits one statement is its own
 /// transaction: one round trip, one flush.
 pub(crate) async fn store(
     session: &WriteSession,
     rows: &[&Message],
     begun: bool,
+    most: usize,
 ) -> Result<SeverityCounts, Failure> {
     let mut attributes = BytesMut::new();
     let mut ends = Vec::with_capacity(rows.len());
@@ -81,7 +82,7 @@ pub(crate) async fn store(
             Row { message, attributes }
         })
         .collect();
-    let parts: Vec<_> = Parts(&rows).collect();
+    let parts: Vec<_> = Parts { rows: &rows, most }.collect();
     if let ([part], false) = (&parts[..], begun) {
         return store_part(session, part).await;
     }
@@ -172,22 +173,25 @@ async fn store_part(session: &WriteSession, rows: &[Row<'_>]) -> Result<Severity
 }
 
 /// Splits rows into what fits one statement each, at least one row.
-struct Parts<'r, 'm>(&'r [Row<'m>]);
+struct Parts<'r, 'm> {
+    rows: &'r [Row<'m>],
+    most: usize,
+}
 
 impl<'r, 'm> Iterator for Parts<'r, 'm> {
     type Item = &'r [Row<'m>];
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
+        if self.rows.is_empty() {
             return None;
         }
         let mut bytes = 0;
-        let fits = self.0.iter().take(MOST_ROWS).take_while(|row| {
+        let fits = self.rows.iter().take(self.most).take_while(|row| {
             bytes += row.bytes();
             bytes <= MOST_BYTES
         });
-        let (part, rest) = self.0.split_at(fits.count().max(1));
-        self.0 = rest;
+        let (part, rest) = self.rows.split_at(fits.count().max(1));
+        self.rows = rest;
         Some(part)
     }
 }

@@ -15,7 +15,8 @@ pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub(crate) id: Uuid,
     pub(crate) revision: Uuid,
-    pub(crate) death: Uuid,
+    /// The deaths that are known, 16 bytes each, the last one first.
+    pub(crate) death: Vec<u8>,
     pub(crate) first_at: i64,
     pub(crate) last_at: i64,
     pub(crate) attempts: i64,
@@ -38,9 +39,10 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// Keeps a letter, or another death of one that is kept; its values are those of [`Model::into_values`].
 pub(crate) const KEEP: &str = "insert into dead_letters values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) \
-    on conflict (id) do update set revision = excluded.revision, death = excluded.death, reason = excluded.reason, \
+    on conflict (id) do update set revision = excluded.revision, \
+    death = substr(cast(excluded.death || death as blob), 1, 16 * 128), reason = excluded.reason, \
     detail = excluded.detail, queue = excluded.queue, attempts = attempts + excluded.attempts, \
-    last_at = max(last_at, excluded.last_at) where death <> excluded.death";
+    last_at = max(last_at, excluded.last_at) where instr(death, excluded.death) = 0";
 
 /// The columns of a letter that is listed: all but its bytes.
 pub(crate) const LISTED: [Column; 14] = [
@@ -116,7 +118,7 @@ impl Model {
         Self {
             id: facts.id.as_uuid(),
             revision: revision.as_uuid(),
-            death: letter.death.as_uuid(),
+            death: letter.death.as_uuid().as_bytes().to_vec(),
             first_at: facts.first_at.unix_micros(),
             last_at: facts.last_at.unix_micros(),
             attempts: i64::try_from(facts.attempts).unwrap_or(i64::MAX),

@@ -6,6 +6,7 @@
 mod m0001_messages;
 mod m0002_dead_letters;
 mod m0003_idempotency;
+mod m0004_deaths;
 
 use sea_orm::DynIden;
 use sea_orm::sea_query::{Alias, IntoIden};
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_messages::Migration),
             Box::new(m0002_dead_letters::Migration),
             Box::new(m0003_idempotency::Migration),
+            Box::new(m0004_deaths::Migration),
         ]
     }
 

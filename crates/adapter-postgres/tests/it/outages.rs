@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use warren_adapter_conformance::dead_letters::letter;
 use warren_adapter_conformance::samples::{message, messages};
-use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, migrate};
-use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+use warren_adapter_postgres::{PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, migrate};
+use warren_domain::ports::{
+    DeadLetterFilter, DeadLetters, HealthCheck, MessageStore, StoreError, StoreMaintenance,
+};
 use warren_domain::{Severity, Timestamp};
 
 use crate::proxy::{Network, Proxy};
@@ -232,6 +235,39 @@ async fn a_batch_that_needs_longer_than_a_statement_may_is_stored_in_parts() {
 }
 
 #[tokio::test]
+async fn a_batch_that_always_runs_into_the_statement_timeout_is_repeated_in_smaller_statements() {
+    with_database(|database| async move {
+        database
+            .run(
+                "create function slow() returns trigger language plpgsql as
+                 $$ begin perform pg_sleep(0.01); return new; end $$;
+                 create trigger slow before insert on messages for each row execute function slow()",
+            )
+            .await;
+        let config = PostgresConfig {
+            statement_timeout: Duration::from_secs(1),
+            lock_timeout: Duration::from_millis(300),
+            ..database.config()
+        };
+        let store = PostgresStore::new(config, None).unwrap();
+        let batch = messages(400);
+        // 400 rows need 4 seconds, 200 need 2, 100 a little more than the one there is.
+        let mut timeouts = 0;
+        while let Err(error) = store.store(&batch).await {
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("57014"), "{error}");
+            timeouts += 1;
+            assert!(timeouts < 6, "it goes on with the same size");
+        }
+        assert_eq!(rows(&database).await, 400);
+        // The next batch begins where this one has ended.
+        store.store(&messages(400)).await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reader_gives_up_on_a_server_that_has_gone_silent() {
     with_database(|database| async move {
         let proxy = Proxy::start().await;
@@ -353,6 +389,80 @@ async fn more_batches_than_connections_wait_their_turn() {
                         and application_name = 'warren'";
         assert_eq!(database.number(sessions).await, 2);
         store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_goes_silent_while_keeping_letters_holds_nobody_up_for_long() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let config = PostgresConfig {
+            idle_in_transaction_session_timeout: Duration::from_millis(500),
+            ..database.config()
+        };
+        let through = PostgresConfig {
+            url: proxy.url(&database),
+            ..config.clone()
+        };
+        let silent = PostgresDeadLetters::new(through).unwrap();
+        let other = PostgresDeadLetters::new(config).unwrap();
+        let kept = [letter(b"x", 1)];
+        silent.count(&DeadLetterFilter::default()).await.unwrap();
+        database.run("begin; lock table dead_letters in share mode").await;
+        let keeping = tokio::spawn(async move { silent.keep(&kept).await });
+        let waits = "select count(*) from pg_locks where not granted and relation = 'dead_letters'::regclass";
+        eventually("the letter waits for the table", async || {
+            database.number(waits).await == 1
+        })
+        .await;
+        proxy.set(Network::Silent);
+        database.run("commit").await;
+        // The row is written and not committed, and whoever wrote it says nothing any more.
+        other.keep(&[letter(b"x", 2)]).await.unwrap();
+        assert!(keeping.await.unwrap().is_err());
+        other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_gave_no_answer_are_left_behind_by_the_dead_letters() {
+    with_database(|database| async move {
+        let proxy = Proxy::start().await;
+        let config = PostgresConfig {
+            url: proxy.url(&database),
+            connect_timeout: Duration::from_millis(700),
+            acquire_timeout: Duration::from_millis(700),
+            statement_timeout: Duration::from_secs(2),
+            lock_timeout: Duration::from_millis(1_900),
+            ..database.config()
+        };
+        let letters = PostgresDeadLetters::new(config).unwrap();
+        let (all, again) = (DeadLetterFilter::default(), [letter(b"x", 2)]);
+        letters.keep(&[letter(b"x", 1)]).await.unwrap();
+        database
+            .run("begin; lock table dead_letters in access exclusive mode")
+            .await;
+        let silence = async {
+            let waits =
+                "select count(*) from pg_locks where not granted and relation = 'dead_letters'::regclass";
+            eventually("every connection is in use", async || {
+                database.number(waits).await == 2
+            })
+            .await;
+            proxy.set(Network::Silent);
+            database.run("commit").await;
+        };
+        let (counted, kept, ()) = tokio::join!(letters.count(&all), letters.keep(&again), silence);
+        assert!(counted.is_err() && kept.is_err());
+        proxy.set(Network::Up);
+        eventually("the letters are there again", async || {
+            letters.keep(&[letter(b"x", 3)]).await.is_ok()
+        })
+        .await;
+        assert_eq!(letters.count(&all).await.unwrap().total(), 1);
+        letters.close().await;
     })
     .await;
 }

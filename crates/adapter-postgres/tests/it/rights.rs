@@ -161,3 +161,31 @@ async fn a_column_that_warren_does_not_fill_is_no_fault_of_the_message() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_without_a_connection_to_spare_is_unavailable_until_it_has_one() {
+    with_database(|database| async move {
+        as_stranger(&database, async |role, config| {
+            let name = &database.name;
+            database
+                .run(&format!(
+                    "grant select on warren_migrations to {role};
+                     alter database {name} connection limit 0"
+                ))
+                .await;
+            let store = PostgresStore::new(config, None).unwrap();
+            let error = store.store(&messages(3)).await.unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("53300"), "{error}");
+            database
+                .run(&format!("alter database {name} connection limit -1"))
+                .await;
+            // It comes in, and meets the next thing that is missing.
+            let error = store.store(&messages(3)).await.unwrap_err();
+            assert!(error.to_string().contains("42501"), "{error}");
+            store.close().await;
+        })
+        .await;
+    })
+    .await;
+}

@@ -38,7 +38,8 @@ pub trait DeadLetters: fmt::Debug + Send + Sync + 'static {
     ///
     /// Of letters with the same id there is one row: another [`Death`] of it adds its attempts, moves the last time on
     /// and never back, and brings its reason along; the same death again changes nothing, because brokers deliver
-    /// again. The first bytes stay. Every row that is changed gets a new [`Revision`]. Dropping the future is safe.
+    /// again: at least the last 128 deaths of each letter are known. The first bytes stay. Every row that is changed
+    /// gets a new [`Revision`]. Dropping the future is safe.
     async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError>;
 
     /// Removes each letter that has not changed since it had this revision; returns how many there were.
