@@ -154,19 +154,20 @@ impl Bed {
         ingest.stop(Duration::from_secs(30)).await?;
         self.wait_drained().await?;
         worker.stop(Duration::from_secs(30)).await?;
-        // Only now does the count say everything: a consumer's unacknowledged messages are back in the queue.
+        // Only now: a consumer's unacknowledged messages are back in the queue.
         self.nothing_waits().await?;
         self.database.check(ledger).await
     }
 
-    /// Fails unless the queue of the store and the one of the dead letters are empty, and none was kept.
+    /// Fails unless the queue of the store and the one of the dead letters are empty, and none was kept; asked when the
+    /// workers have ended.
     ///
     /// # Errors
     /// Something is in one of them, or became a dead letter.
     pub async fn nothing_waits(&self) -> Result<()> {
         for queue in ["store", "dead"] {
-            let waiting = self.topology.waiting(queue).await?;
-            ensure!(waiting == 0, "{waiting} packets are left in the queue `{queue}`");
+            let left = self.topology.take_rest(queue).await?;
+            ensure!(left == 0, "{left} packets are left in the queue `{queue}`");
         }
         let kept = "select count(*) from dead_letters";
         let kept: i64 = self.database.connect().await?.query_one(kept, &[]).await?.get(0);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use amqprs::channel::{
-    Channel, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments, QueuePurgeArguments,
+    BasicGetArguments, Channel, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments,
+    QueuePurgeArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use anyhow::{Context as _, Result};
@@ -76,6 +77,27 @@ impl Topology {
             .flatten()
             .map(|(_, count, _)| count)
             .with_context(|| format!("the broker has no queue {name}"))?;
+        close(connection, channel).await;
+        Ok(count)
+    }
+
+    /// Takes out what is left in `<prefix>.<queue>` and returns how many AMQP messages that were, those too that somebody
+    /// held whose connection is closed: where [`Topology::waiting`] reads a number that a queue tells now and then, this
+    /// asks for the messages.
+    ///
+    /// # Errors
+    /// The broker does not answer, or has no such queue.
+    pub async fn take_rest(&self, queue: &str) -> Result<u32> {
+        let (connection, channel) = open(&self.url).await?;
+        let name = format!("{}.{queue}", self.prefix);
+        let get = BasicGetArguments::new(&name).no_ack(true).finish();
+        let mut count = 0;
+        while timeout(DEADLINE, channel.basic_get(get.clone()))
+            .await??
+            .is_some()
+        {
+            count += 1;
+        }
         close(connection, channel).await;
         Ok(count)
     }

@@ -1,5 +1,6 @@
 //! RabbitMQ in, PostgreSQL out; also `migrate`.
 
+mod dead_letter_queue;
 mod redriving;
 mod settings;
 
@@ -23,6 +24,7 @@ use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 
+use dead_letter_queue::DeadLetterQueue;
 use redriving::RedrivingPublisher;
 use settings::Settings;
 
@@ -87,6 +89,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     )?);
     let letters = Arc::new(PostgresDeadLetters::new(settings.postgres.clone())?);
     let dead = Box::new(AmqpDeadLetters::new(settings.amqp.clone())?);
+    let dead_letter_queue = DeadLetterQueue::new(dead.health());
     let keeping = KeepLoop::new(dead, letters.clone(), &settings.worker);
     let redriving = Arc::new(RedrivingPublisher::new(settings.amqp.clone()));
     let jobs = DeadLetterJobs::new(letters.clone(), redriving);
@@ -100,6 +103,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         store.clone() as _,
         Arc::new(store_loop.health()) as _,
         Arc::new(keeping.health()) as _,
+        Arc::new(dead_letter_queue) as _,
     ]);
     let routes = Routes {
         service: "store-worker",
@@ -116,7 +120,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     // The server outlives the store loop: a worker that finishes what it holds is not ready, but alive.
     let finished = CancellationToken::new();
     let server = tokio::spawn(server.serve(routes, finished.clone()));
-    let keeping = tokio::spawn(keeping.run(frame.stop.clone()));
+    let mut keeping = tokio::spawn(keeping.run(frame.stop.clone()));
     let watching = tokio::spawn(watch_dead_letters(letters.clone(), frame.stop.clone()));
     let mut maintenance = tokio::spawn(run_maintenance(
         store.clone(),
@@ -129,30 +133,47 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         stopping.cancelled().await;
         health.start_draining();
     });
-    let maintained = {
-        let mut working = pin!(store_loop.run(frame.stop.clone()));
-        select! {
-            () = &mut working => maintenance.await,
-            // It only ends before it is asked to when it is broken; then the worker stops, in good order.
-            maintained = &mut maintenance => {
-                frame.stop.cancel();
-                working.await;
-                maintained
-            }
+    // Neither ends before it is asked to unless it is broken; then the worker stops, in good order.
+    let (mut maintained, mut kept, mut broken) = (None, None, false);
+    let mut working = pin!(store_loop.run(frame.stop.clone()));
+    let worked = select! {
+        () = &mut working => true,
+        ended = &mut maintenance => {
+            maintained = Some(ended);
+            false
+        }
+        ended = &mut keeping => {
+            kept = Some(ended);
+            false
         }
     };
+    if !worked {
+        broken = !frame.stop.is_cancelled();
+        frame.stop.cancel();
+        working.await;
+    }
     // What is stored is acknowledged only when the broker has heard of it; else it is delivered and looked at again.
     consumers.close();
     if timeout(LAST_ACKNOWLEDGEMENTS, consumers.wait()).await.is_err() {
         warn!("RabbitMQ did not take the last acknowledgements in time; those deliveries come again");
     }
     jobs.close(LAST_ACKNOWLEDGEMENTS).await;
-    maintained?;
-    keeping.await?;
+    match maintained {
+        Some(ended) => ended?,
+        None => maintenance.await?,
+    }
+    match kept {
+        Some(ended) => ended?,
+        None => keeping.await?,
+    }
     watching.await?;
     finished.cancel();
     server.await?;
     store.close().await;
     letters.close().await;
+    anyhow::ensure!(
+        !broken,
+        "a part of the worker has ended by itself; the log says which"
+    );
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amqprs::BasicProperties;
-use amqprs::channel::BasicPublishArguments;
+use amqprs::channel::{BasicPublishArguments, QueueDeleteArguments};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use sea_orm::sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query};
 use serde_json::{Value, json};
@@ -311,6 +311,41 @@ async fn letters_wait_in_the_broker_while_the_database_is_not_ready_for_them() {
         until("the letter is kept", async || letters(&worker).await == 1).await;
         worker.stop(SOON).await.unwrap();
         assert_eq!(bed.topology.waiting("dead").await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_read_the_queue_of_dead_letters_stores_and_says_so() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        let mut worker = bed.worker().unwrap();
+        worker.start_ready().await.unwrap();
+        until_consuming(&worker).await;
+        let remark = async || {
+            let told = get(&worker, "/readyz").await;
+            assert_eq!(told["status"], "ready");
+            let check = &told["checks"]["dead_letter_queue"];
+            assert_eq!(check["status"], "ok");
+            check["detail"].as_str().map(str::to_owned)
+        };
+        until("the queue is read", async || remark().await.is_none()).await;
+        let queue = format!("{}.dead", bed.topology.prefix());
+        let (connection, channel) = rabbit::open(bed.topology.url()).await.unwrap();
+        let deleted = channel.queue_delete(QueueDeleteArguments::new(&queue)).await;
+        deleted.unwrap();
+        rabbit::close(connection, channel).await;
+        until("it is said", async || {
+            remark().await.is_some_and(|remark| remark.contains(&queue))
+        })
+        .await;
+        let good = "{\"id\":\"019aa0c0-0000-7000-8000-000000000001\",\"body\":\"good\"}";
+        put(bed, "error", good).await;
+        until("the message is stored", async || {
+            bed.database.count().await.unwrap() == 1
+        })
+        .await;
+        worker.stop(SOON).await.unwrap();
     })
     .await;
 }

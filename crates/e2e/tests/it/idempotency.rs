@@ -191,7 +191,7 @@ async fn a_keyed_request_to_two_instances_at_once_is_stored_and_counted_once() {
             service.stop(SOON).await.unwrap();
         }
         bed.nothing_waits().await.unwrap();
-        assert_eq!(bed.topology.waiting("group.all").await.unwrap(), 0);
+        assert_eq!(bed.topology.take_rest("group.all").await.unwrap(), 0);
         assert_eq!(last_line(&consumer).unwrap().total(), RECORDS + 10);
         assert_eq!(bed.database.count().await.unwrap(), RECORDS + 10);
         let database = bed.database.connect().await.unwrap();
