@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sea_orm::sqlx;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::{
     ConsumerGroup, Delivery, MessageConsumer, Refused, SettleError, Settlement, StartAt,
@@ -24,6 +24,7 @@ use crate::error::{chain, explain, fault};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+const UNHEARD_BACKOFF: Duration = Duration::from_secs(1);
 
 /// How much of each message a member of a group reads.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,7 @@ pub(crate) struct Consumer {
     reading: Reading,
     joining: Joining,
     membership: Option<Membership>,
+    backoff: Backoff,
     head: watch::Receiver<Head>,
     deliveries: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -89,6 +91,7 @@ impl Consumer {
             reading,
             joining,
             membership: None,
+            backoff: Backoff::default(),
             head: queue.head.clone(),
             deliveries: Arc::new(Semaphore::new(queue.limits.prefetch)),
             bytes: Arc::new(Semaphore::new(queue.limits.prefetch_bytes as usize)),
@@ -100,21 +103,34 @@ impl Consumer {
     /// Waits for the next delivery; `None`: the queue is gone.
     async fn deliver(&mut self) -> Option<Delivery> {
         loop {
+            self.backoff.wait().await;
             let (group, row, delivered, permits) = self.row().await?;
             let claim = Claim::new(&self.queue, &group, &row, delivered, permits);
-            if let Some(delivery) = claim.into_delivery(row, delivered, self.reading).await {
-                return Some(delivery);
+            // Whoever stops waiting for the disk does not hear that it fails; the row, which then comes again at once,
+            // is not to be spun on.
+            self.backoff.begin(UNHEARD_BACKOFF);
+            let delivery = claim.into_delivery(row, delivered, self.reading).await;
+            self.backoff.until = None;
+            match delivery {
+                Ok(Some(delivery)) => return Some(delivery),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "undecodable lines could not be kept");
+                    self.backoff.begin(LONGEST_BACKOFF);
+                }
             }
         }
     }
 
     /// Waits for the next row and for room to have it out. Cancel safe: it is out only when this returns it.
     async fn row(&mut self) -> Option<(Arc<Group>, LogRow, Delivered, [OwnedSemaphorePermit; 2])> {
-        let mut backoff = Backoff::default();
         while self.membership.is_none() {
             match self.join().await? {
                 Ok(membership) => self.membership = Some(membership),
-                Err(error) => backoff.wait(&self.joining.name, &error).await,
+                Err(error) => {
+                    self.backoff.failed(&self.joining.name, &error);
+                    self.backoff.wait().await;
+                }
             }
         }
         let Membership { group, returns } = self.membership.as_mut()?;
@@ -134,12 +150,15 @@ impl Consumer {
                 continue;
             }
             match group.fetch(self.queue.database.read_pool(), &head).await {
-                Ok(true) => backoff = Backoff::default(),
+                Ok(true) => self.backoff = Backoff::default(),
                 Ok(false) => tokio::select! {
                     changed = self.head.changed() => changed.ok()?,
                     changed = returns.changed() => changed.ok()?,
                 },
-                Err(error) => backoff.wait(&self.joining.name, &error).await,
+                Err(error) => {
+                    self.backoff.failed(group.name(), &error);
+                    self.backoff.wait().await;
+                }
             }
         }
     }
@@ -224,23 +243,19 @@ impl Claim {
         row: LogRow,
         delivered: Delivered,
         reading: Reading,
-    ) -> Option<Delivery> {
+    ) -> Result<Option<Delivery>, SettleError> {
         let messages = self.read(row.lines, reading);
         if messages.is_empty() {
-            if let Err(error) = Box::new(self).settle(Vec::new()).await {
-                tracing::warn!(error = chain(&error), "undecodable lines could not be kept");
-                // The row is fetched again at once; a file that cannot be written is not to be spun on.
-                sleep(jittered(LONGEST_BACKOFF)).await;
-            }
-            return None;
+            Box::new(self).settle(Vec::new()).await?;
+            return Ok(None);
         }
-        Some(Delivery {
+        Ok(Some(Delivery {
             messages,
             redelivered: delivered.redelivered,
             attempt: delivered.attempt,
             traces: read_traces(&row.traces),
             settlement: Box::new(self),
-        })
+        }))
     }
 
     fn read(&mut self, lines: Vec<u8>, reading: Reading) -> Vec<Message> {
@@ -354,13 +369,17 @@ fn unavailable(reason: String) -> SettleError {
 }
 
 /// Waits longer after each failure, and says so once.
-#[derive(Default)]
+///
+/// A wait outlives the call in which it began: whoever gives up on [`MessageConsumer::next`] after a moment, and calls
+/// it again, waits as long as everybody else.
+#[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
+    until: Option<Instant>,
 }
 
 impl Backoff {
-    async fn wait(&mut self, group: &str, error: &sqlx::Error) {
+    fn failed(&mut self, group: &str, error: &sqlx::Error) {
         if self.failures == 0 {
             tracing::warn!(
                 group,
@@ -372,11 +391,41 @@ impl Backoff {
             .saturating_mul(1 << self.failures.min(10))
             .min(LONGEST_BACKOFF);
         self.failures += 1;
-        sleep(jittered(longest)).await;
+        self.begin(longest);
+    }
+
+    fn begin(&mut self, longest: Duration) {
+        self.until = Some(Instant::now() + jittered(longest));
+    }
+
+    /// Waits for the end of what was begun.
+    async fn wait(&mut self) {
+        if let Some(until) = self.until {
+            sleep_until(until).await;
+            self.until = None;
+        }
     }
 }
 
 /// Returns between a half and the whole of `longest`.
 fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wait_goes_on_though_nobody_waits_for_it_to_end() {
+        let began = Instant::now();
+        let mut backoff = Backoff::default();
+        backoff.begin(FIRST_BACKOFF);
+        let mut given_up = 0;
+        while timeout(Duration::from_millis(1), backoff.wait()).await.is_err() {
+            given_up += 1;
+        }
+        assert!(began.elapsed() >= FIRST_BACKOFF / 2 && given_up > 0);
+        assert_eq!(backoff.until, None);
+    }
 }
