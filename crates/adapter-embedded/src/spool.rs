@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use warren_domain::ports::{ConsumerGroup, GroupLag, HealthCheck, MessageConsumer, MessagePublisher};
+use warren_domain::ports::{
+    ConsumerGroup, DeadLetters, GroupLag, HealthCheck, MessageConsumer, MessagePublisher,
+};
 
 use crate::config::SpoolConfig;
 use crate::database::Database;
@@ -16,6 +18,7 @@ use crate::error::OpenError;
 use crate::health::{Condition, SpoolHealth};
 use crate::metrics::BYTES;
 use crate::queue::consumer::{Consumer, Reading};
+use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
 use crate::queue::{Queue, STORE_GROUP};
@@ -95,6 +98,11 @@ impl SpoolQueue {
             queue: Arc::clone(&self.queue),
             group: STORE_GROUP.to_owned(),
         })
+    }
+
+    /// Returns what came out of it and will never be taken, and the lines of it that cannot be read.
+    pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(QueueLetters(Arc::clone(&self.queue)))
     }
 
     /// Returns the state of the spool, named `spool`: well while it takes messages.

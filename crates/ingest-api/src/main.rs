@@ -71,7 +71,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         )),
         health,
         groups: Vec::new(),
-        dead_letters: None,
+        // Those of the broker and of the store are the worker's to show.
+        dead_letters: spooling.as_ref().map(Spooling::jobs),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
@@ -84,7 +85,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let left = || deadline.saturating_duration_since(Instant::now());
     drain("publishing", left(), intake.drain()).await;
     if let Some(spooling) = spooling {
-        spooling.stop(left()).await;
+        spooling.stop(deadline).await;
     }
     drain("closing the connection to RabbitMQ", left(), publisher.close()).await;
     Ok(())

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_embedded::{Embedded, OpenError, SpoolConfig, SpoolQueue};
-use warren_domain::ports::{MessagePublisher, PublishError};
+use warren_domain::ports::{DeadLetterId, DeadLetterReason, MessagePublisher, PublishError, Refused};
 use warren_domain::{Message, MessageId, Severity};
 
-use crate::support::{config, directory, eventually, ids, next, take};
+use crate::support::{config, directory, eventually, ids, letters_in, next, take};
 
 fn path(directory: &Path) -> PathBuf {
     directory.join("spool")
@@ -113,6 +113,37 @@ async fn a_full_spool_refuses_by_name_and_takes_messages_again_once_some_are_ack
         spool.health().check().await.is_ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_the_spool_can_be_read_and_removed_while_the_spool_is_at_work() {
+    let directory = directory();
+    let spool = open(directory.path()).await;
+    let dead = message(Severity::Error, "shop.web", "too large");
+    publish(&spool, std::slice::from_ref(&dead)).await;
+    let reason = DeadLetterReason {
+        code: "refused_by_broker",
+        detail: "larger than the broker takes".to_owned(),
+    };
+    let refused = Refused { index: 0, reason };
+    let delivery = next(&mut *spool.consumer()).await;
+    delivery.ack_except(vec![refused]).await.unwrap();
+    assert_eq!(left(&spool).await, 0);
+
+    let letters = spool.dead_letters();
+    let kept = letters_in(&*letters).await;
+    let [(letter, _)] = &kept[..] else {
+        panic!("{kept:?}");
+    };
+    assert_eq!(letter.facts.id, DeadLetterId::of_message(dead.id));
+    assert_eq!(letter.facts.reason.as_str(), "refused_by_broker");
+    publish(&spool, &messages(1)).await;
+    letters
+        .remove(&[(letter.facts.id, letter.revision)])
+        .await
+        .unwrap();
+    assert_eq!(letters_in(&*letters).await.len(), 0);
+    assert_eq!(left(&spool).await, 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterFilter, Delivery, KeptLetter, MOST_LISTED, MessageConsumer, NamedGroup, StartAt,
+    ConsumerGroup, DeadLetterFilter, DeadLetters, Delivery, KeptLetter, MOST_LISTED, MessageConsumer,
+    NamedGroup, StartAt,
 };
 use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Selection, Severity};
 
@@ -66,7 +67,10 @@ pub(crate) async fn drain(embedded: &Embedded) -> usize {
 
 /// Returns every dead letter with its bytes.
 pub(crate) async fn letters(embedded: &Embedded) -> Vec<(KeptLetter, Vec<u8>)> {
-    let letters = embedded.dead_letters();
+    letters_in(&*embedded.dead_letters()).await
+}
+
+pub(crate) async fn letters_in(letters: &dyn DeadLetters) -> Vec<(KeptLetter, Vec<u8>)> {
     let listed = letters
         .list(&DeadLetterFilter::default(), None, MOST_LISTED)
         .await
