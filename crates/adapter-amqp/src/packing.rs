@@ -93,6 +93,11 @@ impl Packet {
         self.chunks.push(chunk);
     }
 
+    /// Makes a packet of each chunk.
+    pub(crate) fn apart(self) -> impl Iterator<Item = Self> {
+        self.chunks.into_iter().map(Self::new)
+    }
+
     /// Returns until when somebody waits for it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.chunks.iter().map(|chunk| chunk.deadline).max()

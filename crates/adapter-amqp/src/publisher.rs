@@ -183,6 +183,7 @@ impl Sender {
             metrics: PublishMetrics::new(role),
             staged: VecDeque::new(),
             again: VecDeque::new(),
+            one_by_one: false,
         };
         gauge!("warren_amqp_packet_max_messages").set(packet.messages as f64);
         let tasks = TaskTracker::new();

@@ -72,6 +72,10 @@ const LONGEST_ELECTION_PAUSE: Duration = Duration::from_millis(500);
 /// How many calls in one round show that more are to be expected, so that it is worth to let them gather.
 const COMPANY: usize = 4;
 
+/// The reply code of AMQP for a packet that the broker will never take: one above its `max_message_size`, say. RabbitMQ
+/// closes the channel and does not say which packet it was.
+const PRECONDITION_FAILED: u16 = 406;
+
 /// The longest routing key or exchange name, in bytes; amqprs panics beyond.
 const SHORT_STRING: usize = 255;
 
@@ -95,6 +99,8 @@ pub(crate) struct Writing {
     pub(crate) staged: VecDeque<Chunk>,
     /// Packets of a lost connection, to be published again.
     pub(crate) again: VecDeque<Packet>,
+    /// One of them was refused, so they go one at a time until it is found.
+    pub(crate) one_by_one: bool,
 }
 
 /// How the work on one connection ended.
@@ -128,6 +134,8 @@ struct Flight {
     declare_backoff: Backoff,
     /// How many of them have failed.
     failed_declarations: u32,
+    /// Why the broker will never take one of the packets that are on their way.
+    refusal: Option<String>,
 }
 
 impl Writing {
@@ -229,6 +237,29 @@ impl Writing {
         }
     }
 
+    /// Deals with the one packet that the broker will never take.
+    fn refuse(&mut self, packet: Packet, reason: String) {
+        if packet.chunks.len() > 1 {
+            // Which of the calls in it are to blame shows when each has a packet of its own.
+            self.one_by_one = true;
+            packet.apart().for_each(|packet| self.keep(packet));
+            return;
+        }
+        let refusal = match packet.messages {
+            1 => PublishError::Refused { reason },
+            messages => PublishError::unavailable(format!(
+                "RabbitMQ refuses a packet of {messages} messages, lower amqp.packet_max_bytes: {reason}"
+            )),
+        };
+        tracing::warn!(
+            bytes = packet.bytes,
+            messages = packet.messages,
+            error = chain(&refusal),
+            "RabbitMQ will never take a packet"
+        );
+        packet.tell(&Err(refusal));
+    }
+
     /// Declares everything and asks for confirms.
     ///
     /// Never given up midway, not even to close: RabbitMQ goes on declaring behind the back of a connection that is
@@ -261,6 +292,7 @@ impl Writing {
             declare_at: Instant::now() + TOPOLOGY_CHECK,
             declare_backoff: Backoff::new(TOPOLOGY_PAUSE, TOPOLOGY_PATIENCE),
             failed_declarations: 0,
+            refusal: None,
         };
         #[cfg(feature = "planted-bugs")]
         if planted_from_second_time(Bug::TagOffByOneAfterReopen) {
@@ -293,7 +325,14 @@ impl Writing {
         }
         let waiting = std::mem::take(&mut self.again);
         let refused = flight.refused.into_iter().map(|(_, packet)| packet);
-        for packet in flight.confirms.into_unconfirmed().chain(refused).chain(waiting) {
+        let mut unconfirmed: Vec<_> = flight.confirms.into_unconfirmed().collect();
+        if let Some(reason) = flight.refusal {
+            match unconfirmed.len() {
+                1 => self.refuse(unconfirmed.remove(0), reason),
+                _ => self.one_by_one = true,
+            }
+        }
+        for packet in unconfirmed.into_iter().chain(refused).chain(waiting) {
             self.keep(packet);
         }
         self.metrics.unconfirmed_packets.set(0.0);
@@ -368,7 +407,14 @@ impl Writing {
         // Whoever else is ready to publish does so first: what comes in the same moment shares packets.
         yield_now().await;
         let mut calls = HashSet::new();
-        while let Some(room) = flight.window.room() {
+        self.one_by_one &= !self.again.is_empty() || flight.confirms.len() > 0;
+        while let Some(mut room) = flight.window.room() {
+            if self.one_by_one {
+                if flight.confirms.len() > 0 {
+                    break;
+                }
+                room.packets = 1;
+            }
             let round = self.next_round(room);
             if round.is_empty() {
                 break;
@@ -489,7 +535,12 @@ impl Writing {
                 }
                 return Ok(());
             }
-            Event::Closed { code, reason } => return Err(Lost::closed(format!("{reason} ({code})"))),
+            Event::Closed { code, reason } => {
+                if code == PRECONDITION_FAILED {
+                    flight.refusal = Some(reason.clone());
+                }
+                return Err(Lost::closed(format!("{reason} ({code})")));
+            }
             Event::Cancelled => return Ok(()),
         };
         #[cfg(feature = "planted-bugs")]

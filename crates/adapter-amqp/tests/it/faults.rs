@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
-use warren_adapter_conformance::samples::messages;
+use warren_adapter_conformance::samples::{message, messages};
 use warren_domain::ports::{
     ConsumerGroup, DeadLetterReason, MessageConsumer, MessagePublisher, PublishError, SettleError,
 };
+use warren_domain::{Body, Message, MessageLimits, Severity};
 
 use crate::proxy::Proxy;
 use crate::support::{Corner, Operator, PATIENCE, eventually, healthy, next, take, unhealthy};
@@ -484,6 +486,41 @@ async fn a_consumer_without_deliveries_survives_every_cut() {
         let sent = messages(1);
         corner.publisher().publish(sent.clone(), None).await.unwrap();
         assert_eq!(take(&mut consumer, 1).await, sent);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_rabbitmq_will_never_take_is_refused_and_its_neighbours_are_stored() {
+    Corner::run(|corner| async move {
+        let publisher = AmqpPublisher::start(AmqpConfig {
+            publish_timeout: PATIENCE,
+            max_pending_bytes: ByteSize::gib(1),
+            ..corner.config.clone()
+        });
+        let publisher = publisher.unwrap();
+        healthy(&publisher).await;
+        // The largest `max_message_size` that RabbitMQ has by itself is 128 MiB.
+        let limits = MessageLimits {
+            body_bytes: 129 << 20,
+            ..MessageLimits::CEILING
+        };
+        let huge = Message {
+            body: Body::new("x".repeat(129 << 20), &limits).unwrap(),
+            ..message(Severity::Error, "default", "")
+        };
+        let neighbours = messages(50);
+        let (refused, stored) = tokio::join!(
+            publisher.publish(vec![huge], None),
+            publisher.publish(neighbours.clone(), None)
+        );
+        stored.unwrap();
+        let refused = refused.unwrap_err().errors;
+        let [(0, PublishError::Refused { reason })] = &refused[..] else {
+            panic!("{refused:?}");
+        };
+        assert!(reason.contains("size"), "{reason}");
+        publisher.publish(messages(1), None).await.unwrap();
     })
     .await;
 }
