@@ -28,19 +28,37 @@ async fn post(service: &Service, body: String) -> Answer {
     client.send(&Request::post(body)).await.unwrap()
 }
 
-async fn spooled(service: &Service) -> u64 {
-    let metrics = Metrics::scrape(service.address()).await.unwrap();
+/// Waits until the numbers of `service` are as `wanted`; a process that does not answer yet is asked again.
+async fn until(service: &Service, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
+    let asking = async {
+        loop {
+            match Metrics::scrape(service.address()).await {
+                Ok(metrics) if wanted(&metrics) => return metrics,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap()
+}
+
+/// How often a start of `service` found something in the spool.
+fn starts_with_a_backlog(service: &Service) -> usize {
+    let log = service.log().unwrap();
+    log.matches("the spool of an earlier run holds messages").count()
+}
+
+fn spooled(metrics: &Metrics) -> u64 {
     metrics.sum("warren_spool_spooled_messages_total")
 }
 
-/// Waits until `service` has spooled something since its start.
-async fn until_spooled(service: &Service) {
-    let spooling = async {
-        while spooled(service).await == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, spooling).await.unwrap();
+fn drained(metrics: &Metrics) -> u64 {
+    metrics.sum("warren_spool_drained_messages_total")
+}
+
+/// Nothing waits, nothing is held, and new messages go straight.
+fn is_empty(metrics: &Metrics) -> bool {
+    let none = |name| metrics.value(name) == Some(0.0);
+    none("warren_spool_messages") && none("warren_spool_active")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +77,7 @@ async fn while_rabbitmq_is_away_the_spool_takes_messages_and_kill_9_loses_and_do
         load.goes_on("before anything happened").await;
 
         rabbit.act(PrivateRabbit::stop).await;
-        until_spooled(&ingest).await;
+        until(&ingest, |metrics| spooled(metrics) > 0).await;
         load.goes_on("while RabbitMQ was away").await;
         let answer = post(&ingest, r#"{"body":7}"#.to_owned()).await;
         assert_eq!(answer.status, 422, "what is no message is not spooled");
@@ -73,7 +91,16 @@ async fn while_rabbitmq_is_away_the_spool_takes_messages_and_kill_9_loses_and_do
         load.goes_on("after kill -9, with RabbitMQ still away").await;
         ingest.kill().await.unwrap();
         ingest.start().await.unwrap();
+        let backlogs = starts_with_a_backlog(&ingest);
         rabbit.act(PrivateRabbit::start_again).await.unwrap();
+        until(&ingest, |metrics| drained(metrics) > 0).await;
+        ingest.kill().await.unwrap();
+        ingest.start().await.unwrap();
+        assert_eq!(
+            starts_with_a_backlog(&ingest),
+            backlogs + 1,
+            "it was not killed in the middle of the drain"
+        );
         load.goes_on("while the spool was drained").await;
         let ledger = load.end().await;
         assert_eq!(
@@ -81,21 +108,24 @@ async fn while_rabbitmq_is_away_the_spool_takes_messages_and_kill_9_loses_and_do
             0,
             "somebody was refused although there was a spool with room"
         );
+        let metrics = until(&ingest, is_empty).await;
+        assert!(
+            drained(&metrics) >= spooled(&metrics),
+            "what the killed ones left comes on top"
+        );
+        let ready = ingest.wait_for("/readyz", 200, PATIENCE).await.unwrap();
+        let ready = ready.json().unwrap();
+        assert!(ready["checks"]["rabbitmq"]["detail"].is_null(), "{ready}");
 
         bed.wait_stored(&ledger).await.unwrap();
+        let backlogs = starts_with_a_backlog(&ingest);
         ingest.stop(Duration::from_secs(30)).await.unwrap();
-        // What is left in the spool is less than a moment's load: the next start drains it, and then is empty.
         ingest.start_ready().await.unwrap();
-        let empty = async {
-            loop {
-                let ready = ingest.wait_for("/readyz", 200, PATIENCE).await.unwrap();
-                if ready.json().unwrap()["checks"]["rabbitmq"]["detail"].is_null() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, empty).await.unwrap();
+        assert_eq!(
+            starts_with_a_backlog(&ingest),
+            backlogs,
+            "an empty spool is left empty"
+        );
         bed.settle(&ledger, &mut ingest, &mut worker)
             .await
             .unwrap()
