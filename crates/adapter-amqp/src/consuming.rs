@@ -320,7 +320,9 @@ impl Consuming {
                     told
                 }
                 question = self.answering.question() => {
-                    self.answering.ask(question, ready(link, &self.queue));
+                    // Letters are given up from there; nobody else asks for them.
+                    let dead = matches!(self.group, ConsumerGroup::Store).then(|| self.topology.dead());
+                    self.answering.ask(question, ready(link, &self.queue, dead));
                     Ok(())
                 }
                 () = silence.lasts(|| unsettled.out()), if quarantined => return End::Released,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metrics::gauge;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -19,6 +20,7 @@ use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
 use crate::dead_link::{CHANNEL, Link, ended, farewell, limited};
 use crate::error::{ConfigError, Lost};
+use crate::metrics::DEAD_UNSETTLED;
 use crate::status::Status;
 use crate::tls;
 use crate::topology::Topology;
@@ -185,6 +187,14 @@ enum Decision {
     GiveBack(u64),
 }
 
+impl Decision {
+    const fn tag(self) -> u64 {
+        match self {
+            Self::Acknowledge(tag) | Self::GiveBack(tag) => tag,
+        }
+    }
+}
+
 impl Settling {
     fn decide(&mut self, decision: Decision) -> Result<(), SettleError> {
         self.decided = true;
@@ -317,6 +327,7 @@ impl Reading {
         let (mut arriving, mut gathered) = (None, Gathered::default());
         let (mut heard_at, mut beat_at) = (Instant::now(), Instant::now() + heartbeat / 2);
         let mut out_at_all = false;
+        let mut unsettled = Unsettled::default();
         loop {
             let full = gathered.bytes >= MOST_BYTES || gathered.messages >= PREFETCH;
             let due_at = match gathered.since {
@@ -330,6 +341,7 @@ impl Reading {
                 decision = decided.recv() => {
                     let Some(decision) = decision else { return Ok(()) };
                     settle(&mut writer, decision).await?;
+                    unsettled.settled(decision.tag());
                     out_at_all = false;
                 }
                 // Nothing is out: whoever closed it has settled everything, and what is gathered comes again.
@@ -353,6 +365,7 @@ impl Reading {
                     heard_at = Instant::now();
                     let frame = frame?;
                     if let Some(arrived) = take(&mut arriving, &frame)? {
+                        unsettled.arrived(arrived.tag);
                         gathered.add(arrived);
                     }
                 }
@@ -362,10 +375,48 @@ impl Reading {
                 }
             }
             if full {
+                // What else was delivered stays unread.
+                unsettled.unread();
                 // Nobody listened meanwhile, so nothing is proved by having heard nothing.
                 heard_at = Instant::now();
             }
         }
+    }
+}
+
+/// How many messages of one connection are not settled, by their tags, shown while it lasts.
+///
+/// The broker gives back what was not settled when the connection ends, or gives it to another.
+#[derive(Default)]
+struct Unsettled {
+    newest: u64,
+    settled: u64,
+}
+
+impl Unsettled {
+    fn arrived(&mut self, tag: u64) {
+        self.newest = tag;
+        self.show(tag.saturating_sub(self.settled));
+    }
+
+    fn settled(&mut self, up_to: u64) {
+        self.settled = up_to;
+        self.show(self.newest.saturating_sub(up_to));
+    }
+
+    /// Shows the most there can be.
+    fn unread(&self) {
+        self.show(PREFETCH.into());
+    }
+
+    fn show(&self, packets: u64) {
+        gauge!(DEAD_UNSETTLED).set(packets as f64);
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.show(0);
     }
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use amqprs::channel::QueueDeclareArguments;
 use async_trait::async_trait;
+use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use warren_domain::ports::{GroupLag, HealthCheck, Lag, Unhealthy};
 
 use crate::connection::{Event, Link};
 use crate::error::LinkError;
+use crate::metrics::DEAD_PACKETS;
 use crate::status::{Status, chain};
 
 /// How long whoever asks waits for the answer.
@@ -130,19 +132,32 @@ fn answer(question: Question, outcome: Result<u64, LinkError>) {
     question.send(outcome).ok();
 }
 
-/// Asks how many packets are ready in a queue.
+/// Asks how many packets are ready in a queue; shows how many are in the one of the dead letters, if it is named.
 ///
 /// On a channel of its own, because RabbitMQ closes the channel over a queue that is not there.
 pub(crate) fn ready(
     link: &Link,
     queue: &str,
+    dead: Option<String>,
 ) -> impl Future<Output = Result<u64, LinkError>> + Send + 'static {
     let (opening, queue) = (link.side_channel(), queue.to_owned());
     let asking = link.run(QUESTION_TIMEOUT, async move {
         let (channel, mut events) = opening.await?;
         let declare = QueueDeclareArguments::new(&queue).passive(true).finish();
+        let of = |declared: Option<(_, u32, _)>| declared.map_or(0, |(_, ready, _)| ready);
         match channel.queue_declare(declare).await {
-            Ok(declared) => Ok(declared.map_or(0, |(_, ready, _)| u64::from(ready))),
+            Ok(declared) => {
+                if let Some(dead) = dead {
+                    let declare = QueueDeclareArguments::new(&dead).passive(true).finish();
+                    match channel.queue_declare(declare).await {
+                        Ok(declared) => gauge!(DEAD_PACKETS).set(of(declared)),
+                        Err(error) => {
+                            tracing::debug!(%error, "RabbitMQ does not say how many dead letters wait");
+                        }
+                    }
+                }
+                Ok(of(declared).into())
+            }
             Err(error) => {
                 let mut reason = error.to_string();
                 while let Ok(event) = events.try_recv() {

@@ -12,8 +12,24 @@ use warren_domain::ports::PublishError;
 
 use crate::packing::{Address, Packet};
 
+/// What lies in the queue of the dead letters.
+pub(crate) const DEAD_PACKETS: &str = "warren_amqp_dead_packets";
+
+/// What of it was delivered to this process.
+pub(crate) const DEAD_UNSETTLED: &str = "warren_amqp_dead_unsettled_packets";
+
 /// Describes every metric of this crate to the recorder; call it once, after the recorder is installed.
 pub fn describe_metrics() {
+    describe_gauge!(
+        DEAD_PACKETS,
+        Unit::Count,
+        "Packets that wait in the queue of the dead letters, read every second; not those that were delivered"
+    );
+    describe_gauge!(
+        DEAD_UNSETTLED,
+        Unit::Count,
+        "Packets of the queue of the dead letters that were delivered and are not settled yet, at most"
+    );
     describe_counter!(
         "warren_amqp_published_messages_total",
         Unit::Count,

@@ -12,6 +12,8 @@ pub(crate) const PUBLISHING: &str = "warren_intake_publishing_messages";
 pub(crate) const UNPUBLISHED: &str = "warren_intake_unpublished_messages_total";
 pub(crate) const SPOOLED: &str = "warren_spool_spooled_messages_total";
 pub(crate) const DRAINED: &str = "warren_spool_drained_messages_total";
+pub(crate) const SPOOL_DEAD: &str = "warren_spool_dead_lettered_messages_total";
+pub(crate) const SPOOL_REPEATED: &str = "warren_spool_repeated_messages_total";
 pub(crate) const SPOOL_WAITING: &str = "warren_spool_messages";
 pub(crate) const SPOOL_OLDEST: &str = "warren_spool_oldest_seconds";
 pub(crate) const SPOOLING: &str = "warren_spool_active";
@@ -67,6 +69,16 @@ pub fn describe_metrics() {
         DRAINED,
         Unit::Count,
         "Messages of the spool that the broker has confirmed, by severity"
+    );
+    describe_counter!(
+        SPOOL_DEAD,
+        Unit::Count,
+        "Messages of the spool that the broker will never take, now its dead letters, by severity"
+    );
+    describe_counter!(
+        SPOOL_REPEATED,
+        Unit::Count,
+        "Messages of the spool that the broker is given once more though it may have taken them, by severity"
     );
     describe_gauge!(
         SPOOL_WAITING,

@@ -215,6 +215,7 @@ impl HandOver {
             let errors = published.err().unwrap_or_default();
             if let Some(reason) = errors.iter().flatten().find_map(passing) {
                 outcome.trouble.get_or_insert(reason);
+                self.shared.repeated.add(&perhaps_taken(&delivery, &errors));
                 outcome.left.push(delivery);
             } else {
                 outcome.unkept |= !self.settle(delivery, errors).await;
@@ -251,10 +252,14 @@ impl HandOver {
             .filter(|(place, _)| errors.get(*place).is_none_or(Option::is_none))
             .map(|(_, message)| message.severity)
             .collect();
+        let never: SeverityCounts = (refused.iter())
+            .map(|refused| delivery.messages[refused.index].severity)
+            .collect();
         let (messages, dead) = (delivery.messages.len(), refused.len());
         match delivery.ack_except(refused).await {
             Ok(()) => {
                 self.drained.add(&confirmed);
+                self.shared.dead.add(&never);
                 if dead > 0 {
                     error!(
                         dead,
@@ -263,8 +268,12 @@ impl HandOver {
                 }
             }
             // It comes again and is published again: the store knows it by its ids.
-            Err(SettleError::ConnectionLost) => debug!("the spool was closed before a delivery was settled"),
+            Err(SettleError::ConnectionLost) => {
+                self.shared.repeated.add(&confirmed);
+                debug!("the spool was closed before a delivery was settled");
+            }
             Err(SettleError::Unavailable { reason, .. }) => {
+                self.shared.repeated.add(&confirmed);
                 error!(
                     reason,
                     "dead letters of the spool cannot be kept; they come again"
@@ -305,6 +314,17 @@ fn passing(error: &PublishError) -> Option<String> {
         PublishError::Unroutable { .. } => Some(error.to_string()),
         PublishError::Refused { .. } => None,
     }
+}
+
+/// Counts the messages of a delivery that is published again which the broker may have taken: what it did not refuse.
+fn perhaps_taken(delivery: &Delivery, errors: &[Option<PublishError>]) -> SeverityCounts {
+    let taken = delivery.messages.iter().zip(errors).filter(|(_, error)| {
+        !matches!(
+            error,
+            Some(PublishError::Unroutable { .. } | PublishError::Refused { .. })
+        )
+    });
+    taken.map(|(message, _)| message.severity).collect()
 }
 
 fn refusal((index, error): (usize, &Option<PublishError>)) -> Option<Refused> {

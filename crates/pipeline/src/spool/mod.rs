@@ -33,7 +33,7 @@ use warren_domain::{Message, SeverityCounts, Timestamp, TraceContext};
 use self::drain::Drain;
 use self::way::{Entering, Way, Ways};
 use crate::intake::publish_each;
-use crate::metrics::{SPOOLED, SeverityCounters};
+use crate::metrics::{SPOOL_DEAD, SPOOL_REPEATED, SPOOLED, SeverityCounters};
 
 pub use self::health::SpoolHealth;
 
@@ -69,6 +69,9 @@ struct Shared {
     /// What the drain has taken out and the broker has not confirmed.
     held: Mutex<Held>,
     spooled: SeverityCounters,
+    /// What the broker is given once more, though it may have taken it and not said so.
+    repeated: SeverityCounters,
+    dead: SeverityCounters,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -116,6 +119,8 @@ impl Spool {
             announced: AtomicBool::new(false),
             held: Mutex::default(),
             spooled: SeverityCounters::new(SPOOLED),
+            repeated: SeverityCounters::new(SPOOL_REPEATED),
+            dead: SeverityCounters::new(SPOOL_DEAD),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });
@@ -202,17 +207,22 @@ impl Shared {
         let Some(_entering) = self.broker_is_away(reason.clone()) else {
             return (Err(errors), 0);
         };
+        let severities: Vec<_> = left.iter().map(|message| message.severity).collect();
         let spooled = match self.put_by(left, trace).await {
             Ok(()) => {
+                self.repeated.add(&SeverityCounts::from_iter(severities));
                 for place in &places {
                     errors[*place] = None;
                 }
                 places.len()
             }
             Err(refused) => {
-                let mut spooled = 0;
+                let put_by = severities.into_iter().zip(&refused);
+                let put_by = put_by.filter(|(_, refused)| refused.is_none());
+                let put_by: SeverityCounts = put_by.map(|(severity, _)| severity).collect();
+                self.repeated.add(&put_by);
+                let spooled = usize::try_from(put_by.total()).unwrap_or(usize::MAX);
                 for (place, refused) in places.into_iter().zip(refused) {
-                    spooled += usize::from(refused.is_none());
                     errors[place] = refused.map(|error| both(&reason, error));
                 }
                 spooled

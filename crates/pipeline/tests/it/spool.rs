@@ -254,6 +254,22 @@ async fn what_the_broker_cannot_take_is_accepted_into_the_spool_and_handed_over_
 }
 
 #[tokio::test]
+async fn what_the_broker_may_have_before_it_gets_it_out_of_the_spool_is_counted() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
+    let unroutable = PublishError::Unroutable {
+        reason: "nowhere".to_owned(),
+    };
+    // Asked first, then drained three times: only what is unroutable surely did not arrive.
+    let broker = ScriptedPublisher::new([away(), away(), PublishStep::Fail(unroutable)]);
+    let bed = bed(broker.clone(), [], Vec::new()).await;
+    let receipt = accept(&bed, 2).await;
+    bed.log.until_settled(1).await;
+    assert_eq!(taken(&broker), ids(&receipt));
+    assert_eq!(recorded.count("warren_spool_repeated_messages_total"), 2 + 2);
+}
+
+#[tokio::test]
 async fn nothing_leaves_the_spool_before_the_broker_has_confirmed_it() {
     let broker = gated(1, [away()]);
     let script = broker.script.clone();
@@ -470,6 +486,8 @@ async fn what_an_earlier_run_left_is_drained_before_what_comes_now() {
 
 #[tokio::test]
 async fn a_spooled_message_that_the_broker_will_never_take_becomes_a_dead_letter() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
     let never = PublishStep::FailAt(
         vec![1],
         PublishError::Refused {
@@ -486,6 +504,7 @@ async fn a_spooled_message_that_the_broker_will_never_take_becomes_a_dead_letter
     assert_eq!((refused.len(), refused[0].index), (1, 1));
     assert_eq!(refused[0].reason.code, "refused_by_broker");
     assert!(refused[0].reason.detail.contains("too large"));
+    assert_eq!(recorded.count("warren_spool_dead_lettered_messages_total"), 1);
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@
 use anyhow::Result;
 use warren_domain::{Severity, SeverityCounts};
 
-use super::cut::{Cut, InFlight, counted};
+use super::cut::{Cut, InFlight, counted, dying};
+use super::page::Page;
 
 /// What was counted until a moment.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,10 @@ pub(crate) struct Account {
     redriven: u64,
     /// Messages of packets that the broker gave up, of all severities; some may be stored.
     given_up: u64,
+    /// Letters that were moved from the broker to where they are kept, of any kind.
+    kept: u64,
+    /// Messages of packets in the broker's queue of dead letters, at most; those that workers refused are among them.
+    dying: u64,
     pub(crate) in_flight: InFlight,
 }
 
@@ -45,9 +50,12 @@ impl Account {
             &[("verdict", "unavailable")],
         );
         unknown += counted(&cut.after, "warren_amqp_republished_messages_total", &[]);
+        unknown += counted(&cut.after, "warren_spool_repeated_messages_total", &[]);
         let letters = |name: &str, labels: &[(&str, &str)]| -> u64 {
             cut.workers.iter().filter_map(|page| page.sum(name, labels)).sum()
         };
+        let mut dead_first = stored("warren_store_dead_lettered_messages_total", "first");
+        dead_first += counted(&cut.after, "warren_spool_dead_lettered_messages_total", &[]);
         Ok(Self {
             accepted: [accepted(&cut.before), accepted(&cut.after)],
             publishing: counted(&cut.after, "warren_intake_publishing_messages", &[]),
@@ -55,12 +63,35 @@ impl Account {
             inserted: counted(&cut.workers, "warren_store_inserted_messages_total", &[]),
             duplicate_first: stored("warren_store_duplicate_messages_total", "first"),
             duplicate_again: stored("warren_store_duplicate_messages_total", "again"),
-            dead_first: stored("warren_store_dead_lettered_messages_total", "first"),
+            dead_first,
             dead_again: stored("warren_store_dead_lettered_messages_total", "again"),
-            redriven: letters("warren_dead_letters_redriven_total", &[]),
+            redriven: letters("warren_dead_letters_redriven_total", &[]) + of_spools(cut),
             given_up: letters("warren_dead_letters_kept_total", &[("reason", "delivery_limit")]),
+            kept: letters("warren_dead_letters_kept_total", &[]),
+            dying: dying(cut)?,
             in_flight: InFlight::read(cut)?,
         })
+    }
+}
+
+/// Returns how many messages programs that only take in have redriven: their spools have dead letters, too.
+fn of_spools(cut: &Cut) -> u64 {
+    let others = cut.after.iter().filter(|page| {
+        let same = |worker: &Page| worker.started() == page.started();
+        !cut.workers.iter().any(same)
+    });
+    others
+        .filter_map(|page| page.sum("warren_dead_letters_redriven_total", &[]))
+        .sum()
+}
+
+impl Account {
+    /// Returns how many messages the broker gave up between `start` and this moment, at most.
+    fn given_up_since(&self, start: &Self) -> u64 {
+        let kept = self.given_up.saturating_sub(start.given_up);
+        // While nothing was taken out of the broker's queue, what was there before is there still.
+        let before = if self.kept == start.kept { start.dying } else { 0 };
+        kept + self.dying.saturating_sub(before)
     }
 }
 
@@ -121,7 +152,7 @@ impl Books {
             let during =
                 |counts: fn(&Account) -> &SeverityCounts| of(counts(end)).saturating_sub(of(counts(start)));
             let redriven = end.redriven.saturating_sub(start.redriven);
-            let given_up = end.given_up.saturating_sub(start.given_up);
+            let given_up = end.given_up_since(start);
             let unknown = during(|account| &account.unknown) + of(&end.publishing) + redriven;
             let inserted = during(|account| &account.inserted);
             let duplicate = [
@@ -187,7 +218,6 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::Page;
     use super::*;
 
     const QUIET: &str = "warren_store_backlog_packets 0\n";
@@ -271,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_spool_gave_the_broker_once_more_explains_a_surplus() {
+        let repeated = info("spool_repeated_messages_total", "", 4);
+        let worker = inserted(100) + &duplicates("first", 4);
+        assert_eq!(
+            verdict(&(accepted(100) + &repeated), &worker).0,
+            Finding::Within(0)
+        );
+        let worker = inserted(100) + &duplicates("first", 5);
+        assert_eq!(
+            verdict(&(accepted(100) + &repeated), &worker).0,
+            Finding::Surplus(1)
+        );
+    }
+
+    #[test]
     fn duplicates_of_what_came_again_neither_make_a_loss_good_nor_a_surplus() {
         let again = |stored| inserted(stored) + &duplicates("again", 20);
         assert_eq!(verdict(&accepted(100), &again(100)).0, Finding::Within(0));
@@ -311,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_letter_of_the_spool_is_one_and_may_be_put_back_from_there() {
+        let dead = info("spool_dead_lettered_messages_total", "", 2);
+        let started = |at: u32| format!("process_start_time_seconds {at}\n");
+        let ingest = accepted(100) + &dead + &started(1);
+        assert_eq!(verdict(&ingest, &(inserted(98) + &started(2))).0, Finding::Exact);
+        let ingest = ingest + "warren_dead_letters_redriven_total 2\n";
+        assert_eq!(
+            verdict(&ingest, &(inserted(100) + &started(2))).0,
+            Finding::Within(0)
+        );
+        // Of one program that does both they count once.
+        let one = accepted(100) + &started(1) + "warren_dead_letters_redriven_total 2\n";
+        let worker = inserted(103) + &started(1) + "warren_dead_letters_redriven_total 2\n";
+        assert_eq!(verdict(&one, &worker).0, Finding::Surplus(1));
+    }
+
+    #[test]
     fn dead_letters_that_were_put_back_explain_a_surplus() {
         let worker = inserted(105) + "warren_dead_letters_redriven_total 5\n";
         assert_eq!(verdict(&accepted(100), &worker).0, Finding::Within(0));
@@ -323,5 +385,24 @@ mod tests {
         assert_eq!(books(inserted(95) + &given_up(5)).verdict().0, Finding::Within(5));
         assert_eq!(books(inserted(94) + &given_up(5)).verdict().0, Finding::Lost(1));
         assert_eq!(books(inserted(95) + &given_up(5)).total.dead, 5);
+    }
+
+    #[test]
+    fn what_lies_in_the_brokers_queue_of_dead_letters_is_not_missing() {
+        let dying = |n| format!("warren_amqp_dead_packets {n}\nwarren_amqp_dead_unsettled_packets 1\n");
+        let end = |worker: String| account(&accepted(100), &worker);
+        let books = |start: &Account, worker: String| Books::of(start, &end(worker)).verdict().0;
+        let start = Account::default();
+        assert_eq!(books(&start, inserted(80) + &dying(1)), Finding::Within(20));
+        assert_eq!(books(&start, inserted(79) + &dying(1)), Finding::Lost(1));
+        // What was there before the window is not of it, unless something was taken out meanwhile.
+        let start = account("", &dying(7));
+        assert_eq!(books(&start, inserted(90) + &dying(8)), Finding::Within(10));
+        assert_eq!(books(&start, inserted(89) + &dying(8)), Finding::Lost(1));
+        let kept = "warren_dead_letters_kept_total{reason=\"refused_by_store\"} 1\n";
+        assert_eq!(
+            books(&start, inserted(11) + &dying(8) + kept),
+            Finding::Within(89)
+        );
     }
 }

@@ -115,6 +115,42 @@ pub(crate) fn counted(pages: &[Page], name: &str, labels: &[(&str, &str)]) -> Se
     sum
 }
 
+/// Adds up what pages show under a name.
+fn total(pages: &[Page], name: &str) -> u64 {
+    pages.iter().filter_map(|page| page.sum(name, &[])).sum()
+}
+
+/// Returns how many messages so many packets of RabbitMQ hold, at most.
+///
+/// # Errors
+/// Nobody says how large a packet may be.
+fn messages_in(cut: &Cut, packets: u64) -> Result<u64> {
+    if packets == 0 {
+        return Ok(0);
+    }
+    let most = cut
+        .after
+        .iter()
+        .filter_map(|page| page.sum("warren_amqp_packet_max_messages", &[]))
+        .max();
+    let most = most.context("no ingest-api says how many messages a packet may hold")?;
+    Ok(packets.saturating_mul(most))
+}
+
+/// Returns how many messages lie in the broker's queue of dead letters, at most.
+///
+/// # Errors
+/// Nobody says how large a packet may be.
+pub(crate) fn dying(cut: &Cut) -> Result<u64> {
+    let waiting = cut
+        .workers
+        .iter()
+        .filter_map(|page| page.sum("warren_amqp_dead_packets", &[]))
+        .max();
+    let delivered = total(&cut.workers, "warren_amqp_dead_unsettled_packets");
+    messages_in(cut, waiting.unwrap_or(0) + delivered)
+}
+
 /// What may be on its way, at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InFlight {
@@ -135,8 +171,6 @@ impl InFlight {
     /// It cannot be known.
     pub(crate) fn read(cut: &Cut) -> Result<Self> {
         let largest = |name: &str| cut.workers.iter().filter_map(|page| page.sum(name, &[])).max();
-        let total =
-            |pages: &[Page], name: &str| -> u64 { pages.iter().filter_map(|page| page.sum(name, &[])).sum() };
         let packets = largest("warren_store_backlog_packets").context(
             "no worker says what waits in the queue; name a `store-worker` (or a `warren`) that consumes from it",
         )?;
@@ -153,20 +187,10 @@ impl InFlight {
         let spooled = total(&cut.after, "warren_spool_messages");
         let waiting = match largest("warren_store_backlog_messages") {
             Some(messages) => messages,
-            None => {
-                let packets = packets + total(&cut.workers, "warren_amqp_unsettled_packets");
-                let most = cut
-                    .after
-                    .iter()
-                    .filter_map(|page| page.sum("warren_amqp_packet_max_messages", &[]))
-                    .max();
-                let most = most.context("no ingest-api says how many messages a packet may hold");
-                if packets == 0 {
-                    0
-                } else {
-                    packets.saturating_mul(most?)
-                }
-            }
+            None => messages_in(
+                cut,
+                packets + total(&cut.workers, "warren_amqp_unsettled_packets"),
+            )?,
         };
         let elsewhere = waiting + spooled;
         Ok(Self {
