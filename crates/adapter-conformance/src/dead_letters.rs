@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use warren_domain::ports::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetters, Death, KeptLetter, LetterFacts, LetterText,
-    MOST_LISTED, SourceBranch,
+    MOST_LISTED, Revision, SourceBranch,
 };
 use warren_domain::{Severity, SeveritySet, Timestamp};
 
@@ -40,6 +40,7 @@ macro_rules! dead_letters_suite {
             pages_lead_through_every_letter_once_the_last_death_first,
             a_letter_that_dies_again_between_two_pages_is_not_met_twice,
             every_condition_of_a_filter_holds,
+            what_has_died_since_a_count_is_not_among_what_it_counted,
             a_page_is_bounded_whatever_is_asked_for,
             concurrent_keepers_make_one_letter_of_one,
         );
@@ -433,6 +434,7 @@ pub async fn every_condition_of_a_filter_holds(subject: &dyn DeadLettersUnderTes
                 source: branch("shop.#"),
                 since: Some(moment(0)),
                 until: Some(moment(9)),
+                ..all()
             },
             &[1],
         ),
@@ -460,6 +462,37 @@ pub async fn every_condition_of_a_filter_holds(subject: &dyn DeadLettersUnderTes
             "{filter:?}"
         );
     }
+}
+
+pub async fn what_has_died_since_a_count_is_not_among_what_it_counted(subject: &dyn DeadLettersUnderTest) {
+    let letters = subject.letters();
+    let counts = letters.count(&DeadLetterFilter::default()).await.unwrap();
+    assert_eq!(counts.newest, None);
+    letters.keep(&super::dead_letters::letters(5)).await.unwrap();
+    let counts = letters.count(&DeadLetterFilter::default()).await.unwrap();
+    let kept = all(&*letters).await;
+    assert_eq!(counts.newest, kept.iter().map(|kept| kept.revision).max());
+    let then = DeadLetterFilter {
+        as_of: counts.newest,
+        ..DeadLetterFilter::default()
+    };
+    assert_eq!(letters.count(&then).await.unwrap(), counts);
+    // New ones, of whatever time, and one that dies again.
+    letters
+        .keep(&[letter(b"old", -100), letter(b"new", 100), letter(b"line 2", 100)])
+        .await
+        .unwrap();
+    let listed = matching(&*letters, &then).await;
+    let expected: Vec<_> = [4, 3, 1, 0]
+        .map(|n| letter(format!("line {n}").as_bytes(), 0).facts.id)
+        .into();
+    assert_eq!(ids(&listed), expected);
+    assert_eq!(letters.count(&then).await.unwrap().total(), 4);
+    let never = DeadLetterFilter {
+        as_of: Some(Revision::NONE),
+        ..DeadLetterFilter::default()
+    };
+    assert_eq!(letters.count(&never).await.unwrap().total(), 0);
 }
 
 pub async fn a_page_is_bounded_whatever_is_asked_for(subject: &dyn DeadLettersUnderTest) {

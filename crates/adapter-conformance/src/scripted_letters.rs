@@ -69,6 +69,7 @@ fn meant(filter: &DeadLetterFilter, kept: &KeptLetter) -> bool {
         })
         && filter.since.is_none_or(|since| facts.last_at >= since)
         && filter.until.is_none_or(|until| facts.last_at < until)
+        && filter.as_of.is_none_or(|as_of| kept.revision <= as_of)
 }
 
 #[async_trait]
@@ -105,6 +106,7 @@ impl DeadLetters for ScriptedDeadLetters {
         for row in lock(&self.rows).values().filter(|row| meant(filter, &row.kept)) {
             let reason = row.kept.facts.reason.as_str().to_owned();
             *counts.by_reason.entry(reason).or_default() += 1;
+            counts.newest = counts.newest.max(Some(row.kept.revision));
         }
         Ok(counts)
     }

@@ -11,6 +11,7 @@ use sea_orm::{
 };
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
+use uuid::Uuid;
 use warren_domain::ports::{
     DeadLetter, DeadLetterCounts, DeadLetterFilter, DeadLetterId, DeadLetterPlace, DeadLetters,
     DeadLettersError, KeptLetter, MOST_LISTED, Revision, StoreError,
@@ -31,6 +32,9 @@ const MOST_ROWS: usize = 500;
 
 /// How many bytes of letters one statement writes, but for one larger letter: a statement lies in memory twice.
 const MOST_BYTES: usize = 8 << 20;
+
+/// The newest state of some letters; before its version 18, PostgreSQL has no `max` of a `uuid`.
+const NEWEST: &str = "max(revision::text collate \"C\")::uuid";
 
 /// Keeps dead letters in the table `dead_letters`, on connections of its own.
 ///
@@ -132,20 +136,23 @@ impl DeadLetters for PostgresDeadLetters {
         struct Sum {
             reason: String,
             letters: i64,
+            newest: Uuid,
         }
         let counting = Entity::find()
             .select_only()
             .column(Column::Reason)
             .column_as(Column::Id.count(), "letters")
+            .expr_as(Expr::cust(NEWEST), "newest")
             .filter(condition(filter))
             .group_by(Column::Reason)
             .into_model::<Sum>();
         let sums = self.within(counting.all(self.orm().await?)).await?;
+        let newest = sums.iter().map(|sum| Revision::from_uuid(sum.newest)).max();
         let by_reason: BTreeMap<_, _> = sums
             .into_iter()
             .map(|sum| (sum.reason, sum.letters.unsigned_abs()))
             .collect();
-        Ok(DeadLetterCounts { by_reason })
+        Ok(DeadLetterCounts { by_reason, newest })
     }
 
     async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError> {
@@ -274,6 +281,7 @@ fn condition(filter: &DeadLetterFilter) -> Condition {
         source,
         since,
         until,
+        as_of,
     } = filter;
     let mut all = Condition::all();
     if !ids.is_empty() {
@@ -302,6 +310,9 @@ fn condition(filter: &DeadLetterFilter) -> Condition {
     }
     if let Some(until) = until {
         all = all.add(Column::LastAt.lt(moment(*until)));
+    }
+    if let Some(as_of) = as_of {
+        all = all.add(Column::Revision.lte(as_of.as_uuid()));
     }
     all
 }

@@ -13,6 +13,7 @@ use sea_orm::{
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use uuid::Uuid;
 use warren_domain::ports::{
     DeadLetter, DeadLetterCounts, DeadLetterFilter, DeadLetterId, DeadLetterPlace, DeadLetters,
     DeadLettersError, KeptLetter, MOST_LISTED, Revision,
@@ -135,20 +136,23 @@ impl DeadLetters for QueueLetters {
         struct Sum {
             reason: String,
             letters: i64,
+            newest: Uuid,
         }
         let counting = Entity::find()
             .select_only()
             .column(Column::Reason)
             .column_as(Column::Id.count(), "letters")
+            .expr_as(Expr::cust("max(revision)"), "newest")
             .filter(condition(filter))
             .group_by(Column::Reason)
             .into_model::<Sum>();
         let sums = self.read(counting.all(self.0.database.readers())).await?;
+        let newest = sums.iter().map(|sum| Revision::from_uuid(sum.newest)).max();
         let by_reason: BTreeMap<_, _> = sums
             .into_iter()
             .map(|sum| (sum.reason, sum.letters.unsigned_abs()))
             .collect();
-        Ok(DeadLetterCounts { by_reason })
+        Ok(DeadLetterCounts { by_reason, newest })
     }
 
     async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError> {
@@ -176,6 +180,7 @@ fn condition(filter: &DeadLetterFilter) -> Condition {
         source,
         since,
         until,
+        as_of,
     } = filter;
     let mut all = Condition::all();
     if !ids.is_empty() {
@@ -205,6 +210,9 @@ fn condition(filter: &DeadLetterFilter) -> Condition {
     }
     if let Some(until) = until {
         all = all.add(Column::LastAt.lt(until.unix_micros()));
+    }
+    if let Some(as_of) = as_of {
+        all = all.add(Column::Revision.lte(as_of.as_uuid()));
     }
     all
 }

@@ -81,6 +81,7 @@ pub(super) struct Wish {
     #[serde(deserialize_with = "object")]
     filter: Option<FilterBody>,
     ids: Option<Vec<String>>,
+    as_of: Option<String>,
 }
 
 /// Reads an object and no array: as one, serde would take an array of the members' values, and an empty one for no
@@ -121,7 +122,7 @@ impl Wish {
             Problem::new(
                 Kind::InvalidParameter,
                 format!("the body is not what is expected: {error}"),
-                "send an object with dry_run, all, ids, and filter with reason, severity, source, since and until; \
+                "send an object with dry_run, all, ids, as_of, and filter with reason, severity, source, since and until; \
                  all of them are optional",
             )
         })
@@ -155,6 +156,7 @@ impl Wish {
                 .map(|id| id.parse().map_err(|error| wrong("ids", id, error)))
                 .collect::<Result<_, _>>()?;
         }
+        filter.as_of = parsed("as_of", self.as_of.clone())?;
         Ok(filter)
     }
 }
@@ -186,6 +188,7 @@ impl FilterText {
             source: parsed("source", self.source)?,
             since: parsed("since", self.since)?,
             until: parsed("until", self.until)?,
+            as_of: None,
         })
     }
 }
@@ -284,6 +287,7 @@ mod tests {
         for (body, part) in [
             (r#"{"ids":[]}"#, "ids"),
             (r#"{"ids":["x"]}"#, "ids"),
+            (r#"{"as_of":"now"}"#, "as_of"),
             (r#"{"filter":{"since":"x"}}"#, "since"),
             (r#"{"filter":{"reason":["a",""]}}"#, "reason"),
         ] {

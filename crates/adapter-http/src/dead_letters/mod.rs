@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
-use warren_domain::ports::{DeadLetterFilter, DeadLetterId, DeadLettersError};
+use warren_domain::ports::{DeadLetterFilter, DeadLetterId, DeadLettersError, Revision};
 use warren_pipeline::dead_letters::{Begun, DeadLetterJobs, JobAction, JobReport};
 
 use crate::edge::BodyRead;
@@ -71,7 +71,7 @@ pub(crate) fn router(jobs: DeadLetterJobs) -> Router {
             example = "billing.#"),
         ("since" = Option<String>, Query, description = "Only those that died at this time or later, RFC 3339."),
         ("until" = Option<String>, Query, description = "Only those that died before this time, RFC 3339."),
-        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 1000; 100 if absent."),
+        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 999; 100 if absent."),
         ("after" = Option<String>, Query, description = "The `next` of the page before."),
     ),
     responses(
@@ -162,7 +162,8 @@ pub(crate) async fn post_redrive(State(jobs): State<DeadLetterJobs>, request: Re
 #[utoipa::path(
     post, path = "/v1/dead-letters/purge", operation_id = "purgeDeadLetters", tag = "dead letters",
     summary = "Remove dead letters for good",
-    description = "Removes every letter that is meant. Without `filter` and `ids` it has to say `\"all\": true`.",
+    description = "Removes every letter that is meant, and none that dies after the job has begun; with the `as_of` of a \
+        dry run, none that has died since that. Without `filter` and `ids` it has to say `\"all\": true`.",
     request_body(content((WishForm = "application/json"))),
     responses(
         (status = 200, description = "`dry_run`: how many letters are meant.", body = DryRun),
@@ -247,6 +248,9 @@ pub(crate) struct DryRun {
     letters: u64,
     /// The same, by reason.
     by_reason: BTreeMap<String, u64>,
+    /// The moment of this count: given to a job, it means these letters and none that has died since.
+    #[schema(format = "uuid")]
+    as_of: String,
 }
 
 /// Reads what is wished, counts or begins; says in any case that the body was read, if it was.
@@ -322,6 +326,7 @@ async fn count(jobs: &DeadLetterJobs, filter: &DeadLetterFilter) -> Result<Respo
         dry_run: true,
         letters: counts.total(),
         by_reason: counts.by_reason,
+        as_of: counts.newest.unwrap_or(Revision::NONE).to_string(),
     };
     Ok(answer(StatusCode::OK, &dry_run))
 }

@@ -133,6 +133,9 @@ pub(crate) struct WishForm {
     filter: Option<FilterForm>,
     /// Those with one of these ids, at most 1000, as far as `filter` means them too.
     ids: Option<Vec<String>>,
+    /// The `as_of` of a dry run: only what it counted, without what has died since. Otherwise the moment the job begins.
+    #[schema(format = "uuid")]
+    as_of: Option<String>,
 }
 
 /// Conditions, all optional.

@@ -8,7 +8,9 @@ use warren_adapter_conformance::PATIENCE;
 use warren_adapter_conformance::dead_letters::{letter, letters, moment};
 use warren_adapter_conformance::samples::message;
 use warren_domain::Severity;
-use warren_domain::ports::{DeadLetter, DeadLetterId, DeadLetters, DeadLettersError, LetterFacts};
+use warren_domain::ports::{
+    DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetters, DeadLettersError, LetterFacts,
+};
 
 use crate::hostile_requests::post;
 use crate::server::TestServer;
@@ -129,9 +131,18 @@ async fn a_redrive_counts_first_and_then_publishes() {
     let path = "/v1/dead-letters/redrive";
     let dry = ask(&server, path, json!({"dry_run": true})).await;
     assert_eq!(dry.status, 200);
+    let newest = server
+        .letters
+        .count(&DeadLetterFilter::default())
+        .await
+        .unwrap()
+        .newest;
     assert_eq!(
         dry.json(),
-        json!({"dry_run": true, "letters": 2, "by_reason": {"refused_by_store": 1, "undecodable": 1}})
+        json!({
+            "dry_run": true, "letters": 2, "by_reason": {"refused_by_store": 1, "undecodable": 1},
+            "as_of": newest.unwrap().to_string(),
+        })
     );
     assert!(server.publisher.taken().is_empty());
     let job = ended(&server, &ask(&server, path, json!({})).await).await;
@@ -163,6 +174,28 @@ async fn a_purge_removes_what_is_named_and_everything_only_when_told_so() {
     let job = ended(&server, &ask(&server, path, json!({"all": true})).await).await;
     assert_eq!(job["done"], 8);
     assert_eq!(server.get("/v1/dead-letters").await.json()["letters"], json!([]));
+}
+
+#[tokio::test]
+async fn a_purge_as_of_a_dry_run_removes_what_that_counted_and_nothing_that_died_since() {
+    let server = TestServer::start().await;
+    let path = "/v1/dead-letters/purge";
+    let dry_run = json!({"all": true, "dry_run": true});
+    let none = ask(&server, path, dry_run.clone()).await.json();
+    server.letters.keep(&letters(3)).await.unwrap();
+    let three = ask(&server, path, dry_run).await.json();
+    assert_eq!((&none["letters"], &three["letters"]), (&json!(0), &json!(3)));
+    server.letters.keep(&[letter(b"since", -9)]).await.unwrap();
+    for (seen, removed) in [(&none, 0), (&three, 3)] {
+        let wish = json!({"all": true, "as_of": seen["as_of"]});
+        let job = ended(&server, &ask(&server, path, wish).await).await;
+        assert_eq!((&job["total"], &job["done"]), (&json!(removed), &json!(removed)));
+    }
+    // It says when, and not which ones.
+    let wish = json!({"as_of": three["as_of"]});
+    assert_eq!(ask(&server, path, wish).await.status, 400);
+    let left = server.get("/v1/dead-letters").await.json();
+    assert_eq!(left["letters"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub trait DeadLetters: fmt::Debug + Send + Sync + 'static {
     /// Returns those of the letters `ids` that are kept, with their bytes, in any order; at most [`MOST_LISTED`].
     async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError>;
 
-    /// Counts the letters that `filter` means.
+    /// Counts the letters that `filter` means, and tells the newest state among them, all at one moment.
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError>;
 
     /// Keeps every letter of `letters`, durable on `Ok`; all or nothing.
@@ -170,10 +170,15 @@ fn hashed<const N: usize>(parts: [&[u8]; N]) -> Uuid {
 }
 
 /// Which state of a kept letter; no two are ever the same, also after it was removed and came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// They sort by when they were made, as far as the clocks of those who keep letters agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(Uuid);
 
 impl Revision {
+    /// Before every state that ever was.
+    pub const NONE: Self = Self(Uuid::nil());
+
     /// Makes one that never was.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
@@ -187,6 +192,28 @@ impl Revision {
     /// Returns it as a UUID.
     pub const fn as_uuid(self) -> Uuid {
         self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.as_hyphenated(), f)
+    }
+}
+
+/// A text that is no state of dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not what a count said, which is written as a UUID with hyphens")]
+pub struct InvalidRevision;
+
+impl FromStr for Revision {
+    type Err = InvalidRevision;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRevision> {
+        if text.len() != 36 {
+            return Err(InvalidRevision);
+        }
+        Uuid::try_parse(text).map(Self).map_err(|_| InvalidRevision)
     }
 }
 
@@ -358,12 +385,19 @@ pub struct DeadLetterFilter {
     pub since: Option<Timestamp>,
     /// That died last before this time.
     pub until: Option<Timestamp>,
+    /// Whose state is this one or an older one: what a count has seen, as [`DeadLetterCounts::newest`], without what
+    /// has died since.
+    pub as_of: Option<Revision>,
 }
 
 impl DeadLetterFilter {
-    /// Tells whether it means every letter.
+    /// Tells whether it means every letter that there is, or was at its moment.
     pub fn means_all(&self) -> bool {
-        *self == Self::default()
+        let now = Self {
+            as_of: None,
+            ..self.clone()
+        };
+        now == Self::default()
     }
 }
 
@@ -406,6 +440,8 @@ impl fmt::Display for SourceBranch {
 pub struct DeadLetterCounts {
     /// How many of each reason; none of them zero.
     pub by_reason: BTreeMap<String, u64>,
+    /// The newest state among the letters that were counted; `None` without any.
+    pub newest: Option<Revision>,
 }
 
 impl DeadLetterCounts {
@@ -522,5 +558,10 @@ mod tests {
             ..DeadLetterFilter::default()
         };
         assert!(!filter.means_all());
+        let then = DeadLetterFilter {
+            as_of: Some(Revision::generate()),
+            ..DeadLetterFilter::default()
+        };
+        assert!(then.means_all());
     }
 }

@@ -16,8 +16,8 @@ pub use consumer::{
 pub use dead_letters::{
     DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterCounts, DeadLetterFilter, DeadLetterId,
     DeadLetterPlace, DeadLetters, DeadLettersError, DeadSettlement, Death, InvalidDeadLetterId,
-    InvalidDeadLetterPlace, InvalidSourceBranch, KeptLetter, LetterFacts, LetterText, MOST_LISTED, Revision,
-    SourceBranch,
+    InvalidDeadLetterPlace, InvalidRevision, InvalidSourceBranch, KeptLetter, LetterFacts, LetterText,
+    MOST_LISTED, Revision, SourceBranch,
 };
 pub use health::{HealthCheck, Unhealthy};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};

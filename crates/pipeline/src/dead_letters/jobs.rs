@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
-use warren_domain::ports::{DeadLetterFilter, DeadLetters, DeadLettersError, MessagePublisher};
+use warren_domain::ports::{DeadLetterFilter, DeadLetters, DeadLettersError, MessagePublisher, Revision};
 
 use super::job::{Job, JobAction, JobReport, JobState};
 use super::redrive::Work;
@@ -67,20 +67,23 @@ impl DeadLetterJobs {
         &self.0.letters
     }
 
-    /// Begins a job over what `filter` means now; a letter that dies while it runs is not met twice.
+    /// Begins a job over what `filter` means now; what dies while it runs is not met, whenever it says it died.
     ///
     /// # Errors
     /// [`DeadLettersError`]: the letters cannot be counted, and so nothing has begun.
     pub async fn begin(
         &self,
         action: JobAction,
-        filter: DeadLetterFilter,
+        mut filter: DeadLetterFilter,
     ) -> Result<Begun, DeadLettersError> {
         let _beginning = self.0.beginning.lock().await;
         if let Some(running) = self.running() {
             return Ok(Begun::Busy(running));
         }
-        let total = self.0.letters.count(&filter).await?.total();
+        let counts = self.0.letters.count(&filter).await?;
+        let total = counts.total();
+        // A letter that comes meanwhile may stand anywhere in the list, and nobody has looked at it.
+        filter.as_of = Some(counts.newest.unwrap_or(Revision::NONE));
         let job = Arc::new(Job::begin(action, total));
         let report = job.report();
         info!(

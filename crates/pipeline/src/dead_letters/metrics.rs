@@ -30,7 +30,7 @@ pub(crate) fn describe() {
     describe_counter!(
         REDRIVEN,
         Unit::Count,
-        "Dead letters whose messages were published again"
+        "Messages of dead letters that were published again, counted before each try"
     );
     describe_counter!(
         PURGED,

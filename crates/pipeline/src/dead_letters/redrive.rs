@@ -45,6 +45,24 @@ struct Cancelled;
 struct Fate {
     unreadable: Option<String>,
     refused: Option<String>,
+    /// The job was told to stop before one of its messages was confirmed.
+    unconfirmed: bool,
+}
+
+impl Fate {
+    /// All that is in the letter is with the broker.
+    const fn is_done(&self) -> bool {
+        self.unreadable.is_none() && self.refused.is_none() && !self.unconfirmed
+    }
+}
+
+/// What became of messages that were published; those that neither map names are confirmed.
+#[derive(Default)]
+struct Published {
+    /// Why the broker takes them never, by place.
+    refused: HashMap<usize, String>,
+    /// Places of those that were not confirmed when the job was told to stop.
+    unconfirmed: Vec<usize>,
 }
 
 impl Work {
@@ -66,8 +84,8 @@ impl Work {
         );
     }
 
-    /// The list leads from the last death to the first: what dies meanwhile stands before the page, and what is removed
-    /// leaves no gap in those that follow.
+    /// The list leads from the last death to the first: what dies again meanwhile stands before the page, what is new
+    /// is not meant by the filter, and what is removed leaves no gap in those that follow.
     async fn walk(&self, action: JobAction) -> Result<(), Cancelled> {
         let mut after = None;
         loop {
@@ -106,24 +124,34 @@ impl Work {
             kept.push(letter);
             fates.push(Fate {
                 unreadable,
-                refused: None,
+                ..Fate::default()
             });
         }
-        for (place, refusal) in self.publish(messages).await? {
+        let Published { refused, unconfirmed } = self.publish(messages).await;
+        for (place, refusal) in refused {
             if let Some(fate) = owners.get(place).and_then(|owner| fates.get_mut(*owner)) {
                 fate.refused.get_or_insert(refusal);
+            }
+        }
+        for place in &unconfirmed {
+            if let Some(fate) = owners.get(*place).and_then(|owner| fates.get_mut(*owner)) {
+                fate.unconfirmed = true;
             }
         }
         let gone: Vec<_> = kept
             .iter()
             .zip(&fates)
-            .filter(|(_, fate)| fate.unreadable.is_none() && fate.refused.is_none())
+            .filter(|(_, fate)| fate.is_done())
             .map(|(letter, _)| letter.clone())
             .collect();
-        self.remove(&gone).await?;
-        counter!(REDRIVEN).increment(gone.len() as u64);
+        let removed = self.remove(&gone).await;
         self.account(fates);
-        Ok(())
+        removed?;
+        if unconfirmed.is_empty() {
+            Ok(())
+        } else {
+            Err(Cancelled)
+        }
     }
 
     fn account(&self, fates: Vec<Fate>) {
@@ -141,13 +169,15 @@ impl Work {
         });
     }
 
-    /// Publishes every message, again and again while the broker is away; returns the others, and why.
-    async fn publish(&self, messages: Vec<Message>) -> Result<HashMap<usize, String>, Cancelled> {
+    /// Publishes every message, again and again while the broker is away, until the job is told to stop.
+    async fn publish(&self, messages: Vec<Message>) -> Published {
         let mut refused = HashMap::new();
         let mut places: Vec<usize> = (0..messages.len()).collect();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         while !places.is_empty() {
-            let part = places.iter().map(|place| messages[*place].clone()).collect();
+            let part: Vec<_> = places.iter().map(|place| messages[*place].clone()).collect();
+            // Before it, so that at no moment more is stored than was counted; and each try may arrive.
+            counter!(REDRIVEN).increment(part.len() as u64);
             let publishing = self.publisher.publish(part, None);
             // Not cut off midway: what was published is to be removed.
             let Err(unpublished) = publishing.await else {
@@ -169,15 +199,25 @@ impl Work {
                 }
             }
             places = again;
-            if let Some(reason) = away {
-                self.wait(&mut backoff, reason).await?;
+            if let Some(reason) = away
+                && self.wait(&mut backoff, reason).await.is_err()
+            {
+                return Published {
+                    refused,
+                    unconfirmed: places,
+                };
             }
         }
         self.job.change(|report| report.waiting = None);
-        Ok(refused)
+        Published {
+            refused,
+            unconfirmed: Vec::new(),
+        }
     }
 
     /// Removes letters unless they have changed; counts them as done.
+    ///
+    /// It is tried also when the job was told to stop: what was published is not to be published again.
     async fn remove(&self, letters: &[KeptLetter]) -> Result<u64, Cancelled> {
         let seen: Vec<(DeadLetterId, Revision)> = letters
             .iter()
@@ -186,7 +226,7 @@ impl Work {
         if seen.is_empty() {
             return Ok(0);
         }
-        let removed = self.patiently(|| self.letters.remove(&seen)).await?;
+        let removed = self.insistently(|| self.letters.remove(&seen)).await?;
         self.job.change(|report| {
             report.done += seen.len() as u64;
             report.changed += (seen.len() as u64).saturating_sub(removed);
@@ -195,15 +235,23 @@ impl Work {
     }
 
     /// Repeats a call on the letters until it succeeds or the job is told to stop.
-    async fn patiently<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Cancelled>
+    async fn patiently<T, F>(&self, call: impl FnMut() -> F) -> Result<T, Cancelled>
+    where
+        F: Future<Output = Result<T, DeadLettersError>>,
+    {
+        if self.job.cancelled.is_cancelled() {
+            return Err(Cancelled);
+        }
+        self.insistently(call).await
+    }
+
+    /// As [`Work::patiently`], but tries once even so.
+    async fn insistently<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Cancelled>
     where
         F: Future<Output = Result<T, DeadLettersError>>,
     {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
-            if self.job.cancelled.is_cancelled() {
-                return Err(Cancelled);
-            }
             match call().await {
                 Ok(answer) => {
                     self.job.change(|report| report.waiting = None);

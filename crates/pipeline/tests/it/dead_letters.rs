@@ -1,7 +1,8 @@
 //! Dead letters are kept before they are acknowledged, and removed only after their messages are published.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,13 +15,14 @@ use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher, ScriptedStore, Settled};
 use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
 use warren_domain::ports::{
-    DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterFilter, DeadLetterId, DeadLetters,
-    DeadLettersError, DeadSettlement, Death, HealthCheck, LetterFacts, MessagePublisher, PublishError,
-    SettleError, Unpublished,
+    DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterCounts, DeadLetterFilter, DeadLetterId,
+    DeadLetterPlace, DeadLetters, DeadLettersError, DeadSettlement, Death, HealthCheck, KeptLetter,
+    LetterFacts, MessagePublisher, PublishError, Revision, SettleError, Unpublished,
 };
 use warren_domain::{Message, Severity, TraceContext};
 use warren_pipeline::dead_letters::{Begun, DeadLetterJobs, JobAction, JobReport, JobState, KeepLoop};
 
+use crate::recorder::Recorded;
 use crate::store_loop::{quick, run};
 
 /// Makes the letter of a message, that died at `second`.
@@ -278,6 +280,78 @@ async fn a_job_waits_for_what_is_away_says_so_and_can_be_cancelled() {
     jobs.close(PATIENCE).await;
 }
 
+/// A publisher that tells the job to stop while it publishes, and then does what its script says.
+#[derive(Debug)]
+struct Cancelling {
+    jobs: OnceLock<DeadLetterJobs>,
+    script: Arc<ScriptedPublisher>,
+}
+
+#[async_trait]
+impl MessagePublisher for Cancelling {
+    async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
+        let jobs = self.jobs.get().unwrap();
+        jobs.all().iter().for_each(|job| drop(jobs.cancel(&job.id)));
+        self.script.publish(messages, trace).await
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_told_to_stop_while_it_publishes_removes_and_counts_what_was_confirmed() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
+    let sent = messages(600);
+    for (script, confirmed) in [
+        (Vec::new(), 500),
+        (
+            vec![PublishStep::FailAt(
+                vec![0, 7, 499],
+                PublishError::unavailable("gone fishing"),
+            )],
+            497,
+        ),
+    ] {
+        let letters = kept(&sent, 0).await;
+        let script = ScriptedPublisher::new(script);
+        let publisher = Arc::new(Cancelling {
+            jobs: OnceLock::new(),
+            script: script.clone(),
+        });
+        let jobs = DeadLetterJobs::new(letters.clone(), publisher.clone());
+        publisher.jobs.set(jobs.clone()).unwrap();
+        let report = begun(&jobs, JobAction::Redrive, everything()).await;
+        let report = ended(&jobs, &report.id).await;
+        assert_eq!(
+            (report.state, report.done, report.left),
+            (JobState::Cancelled, confirmed, 600 - confirmed)
+        );
+        assert_eq!(script.taken().len() as u64, confirmed);
+        assert_eq!(
+            left(&letters).await,
+            600 - confirmed,
+            "no letter stays whose message was confirmed"
+        );
+    }
+    assert_eq!(recorded.count("warren_dead_letters_redriven_total"), 2 * 500);
+}
+
+#[tokio::test]
+async fn a_letter_of_many_messages_counts_as_each_of_them_and_each_try_counts() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
+    let mut lines = Vec::new();
+    messages(3)
+        .iter()
+        .for_each(|message| message.append_json_line(&mut lines));
+    let letters = ScriptedDeadLetters::new();
+    letters.keep(&[letter(&lines, 1)]).await.unwrap();
+    let away = PublishStep::FailAt(vec![1, 2], PublishError::unavailable("away"));
+    let jobs = DeadLetterJobs::new(letters.clone(), ScriptedPublisher::new([away]));
+    let report = begun(&jobs, JobAction::Redrive, everything()).await;
+    assert_eq!(ended(&jobs, &report.id).await.done, 1);
+    assert_eq!(recorded.count("warren_dead_letters_redriven_total"), 3 + 2);
+}
+
 #[tokio::test]
 async fn a_job_survives_letters_that_are_away_for_a_while() {
     let sent = messages(30);
@@ -309,6 +383,75 @@ async fn a_purge_removes_what_its_filter_means_and_publishes_nothing() {
     assert_eq!((report.total, report.done, report.left), (meant, meant, 0));
     assert_eq!(left(&letters).await, 1_210 - meant);
     assert_eq!(publisher.taken(), []);
+}
+
+/// Letters among which another one appears, with an old time of death, whenever a page of them was read.
+#[derive(Debug)]
+struct Growing {
+    letters: Arc<ScriptedDeadLetters>,
+    grown: AtomicUsize,
+}
+
+#[async_trait]
+impl DeadLetters for Growing {
+    async fn list(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterPlace>,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, DeadLettersError> {
+        let page = self.letters.list(filter, after, limit).await?;
+        let n = self.grown.fetch_add(1, Ordering::Relaxed);
+        self.letters
+            .keep(&[letter(format!("late {n}").as_bytes(), -100)])
+            .await?;
+        Ok(page)
+    }
+
+    async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        self.letters.read(ids).await
+    }
+
+    async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {
+        self.letters.count(filter).await
+    }
+
+    async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError> {
+        self.letters.keep(letters).await
+    }
+
+    async fn remove(&self, letters: &[(DeadLetterId, Revision)]) -> Result<u64, DeadLettersError> {
+        self.letters.remove(letters).await
+    }
+}
+
+#[tokio::test]
+async fn a_purge_removes_no_letter_that_was_not_counted() {
+    let letters = Arc::new(Growing {
+        letters: kept(&messages(10), 1_200).await,
+        grown: AtomicUsize::new(0),
+    });
+    let jobs = DeadLetterJobs::new(letters.clone(), ScriptedPublisher::new([]));
+    let seen = letters.count(&everything()).await.unwrap();
+    // It dies between the count that somebody has confirmed and the job.
+    letters.keep(&[letter(b"between", 50)]).await.unwrap();
+    let confirmed = DeadLetterFilter {
+        as_of: seen.newest,
+        ..everything()
+    };
+    let report = begun(&jobs, JobAction::Purge, confirmed).await;
+    let report = ended(&jobs, &report.id).await;
+    assert_eq!((report.total, report.done, report.left), (1_210, 1_210, 0));
+    let grown = letters.grown.load(Ordering::Relaxed) as u64;
+    assert!(grown > 2);
+    assert_eq!(left(&letters.letters).await, 1 + grown);
+    // Nothing counted, nothing removed.
+    let nothing = DeadLetterFilter {
+        reasons: vec!["never seen".to_owned()],
+        ..everything()
+    };
+    let report = begun(&jobs, JobAction::Purge, nothing).await;
+    assert_eq!(ended(&jobs, &report.id).await.done, 0);
 }
 
 fn unavailable() -> DeadLettersError {
