@@ -3,30 +3,35 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_pipeline::dead_letters::{JobAction, JobReport, JobState};
 use warren_process::exit::Exit;
 use warren_process::telemetry::escape::Escaped;
 
-use super::server::Server;
+use super::server::{NotThere, Server};
 use crate::command::grouped;
 use crate::send::progress::Progress;
 
 /// How often the server is asked how far the job is.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How many questions in a row may stay unanswered before the job is left alone: half a minute.
-const PATIENCE: u32 = 150;
+/// How long questions may stay unanswered before the job is left alone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is to be done after a job whose end is not known.
+const BEGIN_AGAIN: &str = "to begin it again does what is left, and stores nothing twice";
 
 /// How many letters are meant.
 #[derive(Debug)]
 pub(super) struct Counts {
     pub(super) letters: u64,
     by_reason: BTreeMap<String, u64>,
+    /// Which letters were counted, so that a job means them and no others.
+    pub(super) as_of: String,
     /// As the server says it.
     pub(super) answer: Value,
 }
@@ -55,15 +60,20 @@ pub(super) async fn count(action: JobAction, wish: &Map<String, Value>, server: 
     struct Answer {
         letters: u64,
         by_reason: BTreeMap<String, u64>,
+        as_of: String,
     }
     let mut wish = wish.clone();
     wish.insert("dry_run".to_owned(), true.into());
     let answer = server.post(path(action), &wish.into()).await?;
-    let Answer { letters, by_reason } =
-        serde_json::from_value(answer.clone()).context(server.another_version())?;
+    let Answer {
+        letters,
+        by_reason,
+        as_of,
+    } = serde_json::from_value(answer.clone()).context(server.another_version())?;
     Ok(Counts {
         letters,
         by_reason,
+        as_of,
         answer,
     })
 }
@@ -76,10 +86,18 @@ pub(super) async fn follow(
     stop: &CancellationToken,
 ) -> Result<JobReport> {
     let read = |answer| serde_json::from_value::<JobReport>(answer).context(server.another_version());
-    let mut report = read(server.post(path(action), &wish.clone().into()).await?)?;
+    let wish = wish.clone().into();
+    let beginning = server.post(path(action), &wish);
+    let Some(begun) = stop.run_until_cancelled(beginning).await else {
+        bail!(
+            "interrupted before the server answered; whether the job has begun is told by \
+             GET /v1/dead-letters/jobs, and DELETE of it cancels it"
+        );
+    };
+    let mut report = read(begun?)?;
     let place = format!("/v1/dead-letters/jobs/{}", report.id);
     let progress = Progress::begin(Some(report.total));
-    let (mut cancelled, mut unanswered) = (false, 0);
+    let (mut cancelled, mut answered_at) = (false, Instant::now());
     while report.state == JobState::Running {
         let seen = report.done + report.unreadable + report.failed;
         let waiting = report
@@ -102,21 +120,35 @@ pub(super) async fn follow(
         } else if cancelled {
             sleep(POLL).await;
         }
-        match server.get(&place).await {
+        let asking = timeout(PATIENCE, server.get(&place));
+        let answer = if cancelled {
+            asking.await
+        } else {
+            match stop.run_until_cancelled(asking).await {
+                Some(answer) => answer,
+                // Cancelled above, the next time.
+                None => continue,
+            }
+        };
+        match answer.unwrap_or_else(|_| Err(anyhow!("{server} does not answer"))) {
             Ok(answer) => {
                 report = read(answer)?;
-                unanswered = 0;
+                answered_at = Instant::now();
             }
-            Err(error) if unanswered < PATIENCE && !cancelled => {
+            Err(error) if error.is::<NotThere>() => {
+                progress.end();
+                return Err(error.context(format!(
+                    "the program was restarted, and job {} has ended with it; {BEGIN_AGAIN}",
+                    report.id
+                )));
+            }
+            Err(error) if answered_at.elapsed() < PATIENCE && !cancelled => {
                 tracing::debug!(%error, "the server does not answer");
-                unanswered += 1;
+                report.waiting = Some("the server does not answer".to_owned());
             }
             Err(error) => {
                 progress.end();
-                return Err(error.context(format!(
-                    "nobody tells how job {} ended; to begin it again does what is left, and stores nothing twice",
-                    report.id
-                )));
+                return Err(error.context(format!("nobody tells how job {} ended; {BEGIN_AGAIN}", report.id)));
             }
         }
     }

@@ -4,10 +4,12 @@ mod job;
 mod server;
 mod table;
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use warren_domain::SeveritySet;
 use warren_domain::Timestamp;
@@ -150,16 +152,15 @@ pub(crate) async fn run(command: DeadCommand, sources: &Sources) -> Exit {
             }
             DeadCommand::Show(arguments) => interruptible(&stop, show(&arguments, &server)).await,
             DeadCommand::Redrive(arguments) => {
-                let wish = wish(&arguments.ids, &arguments.filter, false);
-                work(
-                    JobAction::Redrive,
-                    wish,
-                    arguments.dry_run,
-                    &arguments.server,
-                    &server,
-                    &stop,
-                )
-                .await
+                let work = Work {
+                    action: JobAction::Redrive,
+                    wish: wish(&arguments.ids, &arguments.filter, false),
+                    ids: &arguments.ids,
+                    filter: &arguments.filter,
+                    dry_run: arguments.dry_run,
+                    json: arguments.server.json,
+                };
+                work.run(&server, &stop).await
             }
             DeadCommand::Purge(arguments) => purge(arguments, &server, &stop).await,
         }
@@ -238,76 +239,126 @@ async fn purge(arguments: PurgeArgs, server: &Server, stop: &CancellationToken) 
             "a purge without ids and conditions would remove every dead letter; say which, or --all",
         ));
     }
-    let wish = wish(&arguments.ids, &arguments.filter, !named);
+    let mut wish = wish(&arguments.ids, &arguments.filter, !named);
     if !arguments.dry_run && !arguments.yes {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Ok(command::usage(
                 "nobody can be asked whether to remove dead letters for good; look with --dry-run, and say --yes",
             ));
         }
-        let letters = job::count(JobAction::Purge, &wish, server).await?.letters;
-        if letters == 0 {
+        let counting = job::count(JobAction::Purge, &wish, server);
+        let Some(counts) = stop.run_until_cancelled(counting).await else {
+            anyhow::bail!("interrupted; nothing was removed");
+        };
+        let counts = counts?;
+        if counts.letters == 0 {
+            if let Some(missing) = missing(&arguments.ids, &arguments.filter, 0) {
+                eprintln!("{missing}");
+                return Ok(Exit::Failure);
+            }
             eprintln!("no dead letters");
             return Ok(Exit::Clean);
         }
-        if !confirmed(letters, stop).await? {
+        if !confirmed(counts.letters, stop).await? {
             eprintln!("nothing was removed");
             return Ok(Exit::Failure);
         }
+        // However long the answer took: what has died since was not confirmed.
+        wish.insert("as_of".to_owned(), counts.as_of.into());
     }
-    work(
-        JobAction::Purge,
+    let work = Work {
+        action: JobAction::Purge,
         wish,
-        arguments.dry_run,
-        &arguments.server,
-        server,
-        stop,
-    )
-    .await
+        ids: &arguments.ids,
+        filter: &arguments.filter,
+        dry_run: arguments.dry_run,
+        json: arguments.server.json,
+    };
+    work.run(server, stop).await
 }
 
 /// Asks whoever sits at the terminal.
 async fn confirmed(letters: u64, stop: &CancellationToken) -> Result<bool> {
     eprint!("Remove {} dead letters for good? [y/N] ", grouped(letters));
-    let reading = tokio::task::spawn_blocking(|| {
+    // A thread of its own, which nobody waits for: it reads on when the question was interrupted.
+    let (answer, answered) = oneshot::channel();
+    std::thread::spawn(move || {
         let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
+        // Whoever asked may be gone.
+        answer.send(io::stdin().read_line(&mut line).map(|_| line)).ok();
     });
-    match stop.run_until_cancelled(reading).await {
-        Some(line) => {
-            let line = line?.context("cannot read the answer")?;
-            Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-        }
-        None => Ok(false),
+    let line = match stop.run_until_cancelled(answered).await {
+        Some(line) => line
+            .context("nobody reads the answer")?
+            .context("cannot read the answer")?,
+        None => String::new(),
+    };
+    if !line.ends_with('\n') {
+        eprintln!();
     }
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Counts, or begins a job and follows it to its end.
-async fn work(
+/// Says that letters that were named are not there; so much for a typing error.
+fn missing(ids: &[String], filter: &FilterArgs, found: u64) -> Option<String> {
+    let named = ids.iter().collect::<BTreeSet<_>>().len() as u64;
+    let missing = named.saturating_sub(found);
+    let conditions = match filter.parameters().is_empty() {
+        true => "",
+        false => ", or not what the conditions say",
+    };
+    (missing > 0).then(|| {
+        format!(
+            "{} of the {} that were named are not among the dead letters{conditions}",
+            grouped(missing),
+            grouped(named)
+        )
+    })
+}
+
+/// What is to be done with which letters.
+struct Work<'a> {
     action: JobAction,
-    mut wish: Map<String, Value>,
+    /// The body of the request.
+    wish: Map<String, Value>,
+    ids: &'a [String],
+    filter: &'a FilterArgs,
     dry_run: bool,
-    arguments: &ServerArgs,
-    server: &Server,
-    stop: &CancellationToken,
-) -> Result<Exit> {
-    if dry_run {
-        wish.insert("all".to_owned(), json!(true));
-        let counts = job::count(action, &wish, server).await?;
-        if arguments.json {
-            write(&format!("{}\n", counts.answer))?;
+    json: bool,
+}
+
+impl Work<'_> {
+    /// Counts, or begins a job and follows it to its end.
+    async fn run(mut self, server: &Server, stop: &CancellationToken) -> Result<Exit> {
+        let (text, found, exit) = if self.dry_run {
+            self.wish.insert("all".to_owned(), json!(true));
+            let counting = job::count(self.action, &self.wish, server);
+            let Some(counts) = stop.run_until_cancelled(counting).await else {
+                anyhow::bail!("interrupted");
+            };
+            let counts = counts?;
+            let text = match self.json {
+                true => format!("{}\n", counts.answer),
+                false => counts.text(),
+            };
+            (text, counts.letters, Exit::Clean)
         } else {
-            write(&counts.text())?;
+            let report = job::follow(self.action, &self.wish, server, stop).await?;
+            let text = match self.json {
+                true => format!("{}\n", serde_json::to_string(&report)?),
+                false => job::summary(&report),
+            };
+            (text, report.total, job::exit(&report))
+        };
+        write(&text)?;
+        match missing(self.ids, self.filter, found) {
+            Some(missing) => {
+                eprintln!("{missing}");
+                Ok(Exit::Failure)
+            }
+            None => Ok(exit),
         }
-        return Ok(Exit::Clean);
     }
-    let report = job::follow(action, &wish, server, stop).await?;
-    if arguments.json {
-        write(&format!("{}\n", serde_json::to_string(&report)?))?;
-    } else {
-        write(&job::summary(&report))?;
-    }
-    Ok(job::exit(&report))
 }
 
 /// Makes the body of a request that means these letters.
@@ -395,6 +446,21 @@ mod tests {
         assert!((7_190_000_000..7_210_000_000).contains(&ago));
         assert!(time("yesterday").unwrap_err().contains("how long ago"));
         assert!(time("100years").unwrap_err().contains("1970"));
+    }
+
+    #[test]
+    fn letters_that_are_named_and_not_there_are_told() {
+        let ids = ["1", "2", "1"].map(str::to_owned);
+        let plain = FilterArgs::default();
+        assert_eq!(missing(&ids, &plain, 2), None);
+        assert_eq!(missing(&[], &plain, 0), None);
+        let told = missing(&ids, &plain, 1).unwrap();
+        assert!(told.starts_with("1 of the 2 that were named are not"), "{told}");
+        let filter = FilterArgs {
+            source: Some("a".to_owned()),
+            ..plain
+        };
+        assert!(missing(&ids, &filter, 0).unwrap().contains("conditions"));
     }
 
     #[test]

@@ -19,6 +19,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of an answer that are read: a letter of 8 MiB in base64, or escaped.
 const MOST_BYTES: usize = 64 << 20;
 
+/// The server does not know what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotThere(String);
+
 /// A program of Warren that has dead letters.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -120,10 +125,14 @@ impl Server {
                  with --to where one of them listens"
             );
         }
-        if detail.is_empty() {
-            return anyhow!("{self} answers {status}");
+        let text = match detail.as_str() {
+            "" => format!("{self} answers {status}"),
+            _ => format!("{detail}; {hint}"),
+        };
+        match status {
+            404 => NotThere(text).into(),
+            _ => anyhow!(text),
         }
-        anyhow!("{detail}; {hint}")
     }
 
     fn away(&self, error: reqwest::Error) -> anyhow::Error {
