@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use tokio::io::AsyncWriteExt as _;
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -102,6 +102,42 @@ impl Call {
         writing.abort();
         ended
     }
+}
+
+/// Waits until a command that was started says a line with `text` in it on its standard error.
+///
+/// # Errors
+/// It does not within `patience`, or ends before.
+pub async fn until_said(child: &mut Child, text: &str, patience: Duration) -> Result<()> {
+    let error = child.stderr.as_mut().context("nobody hears what it says")?;
+    let mut said = Vec::new();
+    let reading = async {
+        // Byte by byte, so that what it says later is left for whoever waits for its end.
+        while !(said.ends_with(b"\n") && String::from_utf8_lossy(&said).contains(text)) {
+            said.push(error.read_u8().await?);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let heard = timeout(patience, reading).await;
+    let said = String::from_utf8_lossy(&said);
+    match heard {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => bail!("the command ended without saying {text:?}: {said}"),
+        Err(_) => bail!("the command did not say {text:?} within {patience:?}: {said}"),
+    }
+}
+
+/// Interrupts a command that was started, as Ctrl-C does.
+///
+/// # Errors
+/// It has ended.
+pub async fn interrupt(child: &Child) -> Result<()> {
+    let pid = child.id().context("the command has ended")?;
+    // The shell's own kill: it is everywhere, and sending a signal from here would take unsafe code.
+    let kill = format!("kill -s INT {pid}");
+    let sent = Command::new("sh").arg("-c").arg(&kill).status().await?;
+    ensure!(sent.success(), "{kill} failed: {sent}");
+    Ok(())
 }
 
 /// Waits for the end of a command that was started.

@@ -5,13 +5,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use warren_e2e::bed::{Bed, on_shared_servers};
-use warren_e2e::command::{Call, Ended, ended};
+use warren_e2e::command::{Call, Ended, ended, interrupt, until_said};
 use warren_e2e::http::Client;
 use warren_e2e::process::Service;
 use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
 
 const SOON: Duration = Duration::from_secs(60);
+
+/// What `warren audit` says when the first counters are read.
+const WINDOW_BEGUN: &str = "the window has begun";
 
 /// Posts as many messages of each severity, in one request.
 async fn post(intake: &Service, of_each: usize) {
@@ -59,13 +62,15 @@ async fn the_books_of_two_programs_hold_over_a_window_with_a_load() {
         let (mut ingest, mut worker) = begun(bed).await;
         post(&ingest, 20).await;
         bed.wait_drained().await.unwrap();
-        let watching = audit(&ingest, &worker, &["--for", "5s", "--until-empty", "60s"])
+        let mut watching = audit(&ingest, &worker, &["--for", "10m", "--until-empty", "60s"])
             .start()
             .unwrap();
-        sleep(Duration::from_secs(2)).await;
+        until_said(&mut watching, WINDOW_BEGUN, SOON).await.unwrap();
         for _ in 0..5 {
             post(&ingest, 20).await;
         }
+        // The window is over when somebody says so.
+        interrupt(&watching).await.unwrap();
         let ended = ended(watching).await.unwrap();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         let books = verdict(&ended);
@@ -120,11 +125,12 @@ async fn messages_that_vanish_from_the_queue_are_missing_by_number() {
 async fn a_window_with_a_restart_in_it_is_not_judged() {
     on_shared_servers(async |bed| {
         let (mut ingest, mut worker) = begun(bed).await;
-        let watching = audit(&ingest, &worker, &["--for", "5s"]).start().unwrap();
-        sleep(Duration::from_secs(2)).await;
+        let mut watching = audit(&ingest, &worker, &["--for", "10m"]).start().unwrap();
+        until_said(&mut watching, WINDOW_BEGUN, SOON).await.unwrap();
         post(&ingest, 2).await;
         worker.kill().await.unwrap();
         worker.start_ready().await.unwrap();
+        interrupt(&watching).await.unwrap();
         let restarted = ended(watching).await.unwrap();
         assert_eq!(restarted.code, Some(3), "{restarted:?}");
         assert!(

@@ -5,10 +5,11 @@ use std::time::Duration;
 use amqprs::BasicProperties;
 use amqprs::channel::{BasicPublishArguments, QueueDeleteArguments};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
-use sea_orm::sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query};
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query, query_as};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client as Database;
+use uuid::Uuid;
 use warren_e2e::bed::{Bed, on_shared_servers};
 use warren_e2e::command::{Call, Ended};
 use warren_e2e::http::Client;
@@ -86,6 +87,30 @@ async fn post(intake: &Service, count: usize, body: &str) {
         .await
         .unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text_start());
+}
+
+/// Posts messages that say `poison`, each with an id and a number of its own; returns them in order.
+async fn post_poison(intake: &Service, count: usize) -> Vec<(Uuid, i64)> {
+    let sent: Vec<_> = (0_i64..)
+        .take(count)
+        .map(|number| (Uuid::now_v7(), number))
+        .collect();
+    let lines: String = sent
+        .iter()
+        .map(|(id, number)| {
+            let record = json!({
+                "id": id, "body": "poison", "source": "shop.web", "severity": "error",
+                "attributes": {"number": number},
+            });
+            format!("{record}\n")
+        })
+        .collect();
+    let answer = Client::new(intake.address())
+        .send(&Request::post(lines))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text_start());
+    sent
 }
 
 /// Puts bytes on an exchange, as some other program might.
@@ -204,7 +229,7 @@ async fn what_was_refused_is_stored_once_after_a_redrive_that_was_killed_and_beg
         let run = async |statements: &str| database.batch_execute(statements).await.unwrap();
         let stored = async || bed.database.count().await.unwrap();
         run("alter table messages add constraint no_poison check (body <> 'poison')").await;
-        post(&ingest, REFUSED, "poison").await;
+        let sent = post_poison(&ingest, REFUSED).await;
         post(&ingest, 500, "good").await;
         until("every refused message is a letter", async || {
             letters(&worker).await == REFUSED as u64
@@ -275,6 +300,11 @@ async fn what_was_refused_is_stored_once_after_a_redrive_that_was_killed_and_beg
         worker.stop(SOON).await.unwrap();
         bed.nothing_waits().await.unwrap();
         assert_eq!(stored().await, 500 + REFUSED as u64);
+        let rows = "select id, (attributes->>'number')::bigint from messages \
+                    where body = 'poison' and source = 'shop.web' and severity = 17 order by id";
+        let rows = database.query(rows, &[]).await.unwrap();
+        let rows: Vec<(Uuid, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(rows, sent, "what was redriven is what was sent");
     })
     .await;
 }
@@ -304,6 +334,11 @@ async fn letters_wait_in_the_broker_while_the_database_is_not_ready_for_them() {
         .await;
         until("the letter waits", async || {
             bed.topology.waiting("dead").await.unwrap() == 1
+        })
+        .await;
+        until("the worker counts it", async || {
+            let metrics = Metrics::scrape(worker.address()).await.unwrap();
+            metrics.sum("warren_amqp_dead_packets") + metrics.sum("warren_amqp_dead_unsettled_packets") == 1
         })
         .await;
         run("alter table elsewhere rename to dead_letters").await;
@@ -358,20 +393,22 @@ async fn one_process_redrives_what_its_store_has_refused_each_once_also_after_ki
         .unwrap()
         .setting("WARREN_WORKER__BREAKER_REFUSED", "0");
     warren.start_ready().await.unwrap();
-    let options = SqliteConnectOptions::new()
-        .filename(folder.file("store.db"))
-        .busy_timeout(SOON);
-    let run = async |sql: &'static str| {
-        let mut store = SqliteConnection::connect_with(&options).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut store).await.unwrap();
-        store.close().await.unwrap();
+    let change = async |file: &str, sql: &'static str| {
+        let options = SqliteConnectOptions::new()
+            .filename(folder.file(file))
+            .busy_timeout(SOON);
+        let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut file).await.unwrap();
+        file.close().await.unwrap();
     };
+    let run = async |sql: &'static str| change("store.db", sql).await;
+    let letters_file = async |sql: &'static str| change("queue.db", sql).await;
     run(
         "create trigger no_poison before insert on messages when new.body = 'poison' \
          begin select raise(abort, 'poison'); end",
     )
     .await;
-    post(&warren, REFUSED, "poison").await;
+    let sent = post_poison(&warren, REFUSED).await;
     post(&warren, 500, "good").await;
     until("every refused message is a letter", async || {
         letters(&warren).await == REFUSED as u64
@@ -385,9 +422,26 @@ async fn one_process_redrives_what_its_store_has_refused_each_once_also_after_ki
     assert_eq!(page["letters"][0]["reason"], "refused_by_store");
     assert_eq!(page["letters"][0]["exchange"], "error");
     run("drop trigger no_poison").await;
-    redrive(&warren).await;
+    // Of the second thousand none can be removed, so the redrive gets stuck after it has published some of them.
+    letters_file(
+        "create trigger stuck before delete on dead_letters \
+         when (select count(*) from dead_letters) <= 1000 begin select raise(abort, 'stuck'); end",
+    )
+    .await;
+    let job = redrive(&warren).await;
+    until("the redrive is stuck halfway", async || {
+        let job = get(&warren, &job).await;
+        job["done"] == 1_000 && job["waiting"].is_string()
+    })
+    .await;
     warren.kill().await.unwrap();
+    letters_file("drop trigger stuck").await;
     warren.start_ready().await.unwrap();
+    assert_eq!(
+        letters(&warren).await,
+        1_000,
+        "the kill hit a redrive in progress"
+    );
     for _ in 0..2 {
         let redriven = dead(&warren, &["redrive"]).await;
         assert_eq!(redriven.code, Some(0), "{}{}", redriven.output, redriven.said);
@@ -397,6 +451,13 @@ async fn one_process_redrives_what_its_store_has_refused_each_once_also_after_ki
     })
     .await;
     assert_eq!(letters(&warren).await, 0);
+    let options = SqliteConnectOptions::new().filename(folder.file("store.db"));
+    let mut store = SqliteConnection::connect_with(&options).await.unwrap();
+    let rows = "select id, json_extract(attributes, '$.number') from messages \
+                where body = 'poison' and source = 'shop.web' and severity = 17 order by id";
+    let rows: Vec<(Uuid, i64)> = query_as(rows).fetch_all(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(rows, sent, "what was redriven is what was sent");
     // Undecodable lines cannot come in by any door of this program; what is purged is refused again.
     run(
         "create trigger no_poison before insert on messages when new.body = 'poison' \

@@ -103,25 +103,30 @@ async fn insist(address: SocketAddr, requests: Vec<Request>) -> (Answer, u32) {
     (last.unwrap(), broken)
 }
 
-/// Sends the request to two addresses at the same moment, again and again, and kills one program in the middle.
-///
-/// Returns whether the kill broke an exchange.
-async fn storm(victim: &mut Service, other: SocketAddr) -> bool {
-    let mut broken = 0;
-    for round in 0..ROUNDS {
+/// Sends the request to two addresses at the same moment, again and again, and kills one program in the middle: until
+/// a kill has broken an exchange, and `ROUNDS` times at least.
+async fn storm(victim: &mut Service, other: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut broken, mut round) = (0, 0);
+    while round < ROUNDS || broken == 0 {
+        assert!(
+            Instant::now() < deadline,
+            "no request was under way whenever the intake was killed"
+        );
         let one = tokio::spawn(insist(victim.address(), form(round)));
         let two = tokio::spawn(insist(other, form(round + 1)));
         if round % 6 == 5 {
-            // Requests are somewhere on their way: read, published or about to be answered.
-            sleep(Duration::from_millis(5 * round as u64)).await;
+            // Requests are somewhere on their way: read, published or about to be answered. How far they are then
+            // depends on the machine, so the wait is another one each time.
+            sleep(Duration::from_millis(fastrand::u64(0..100))).await;
             victim.kill().await.unwrap();
             victim.start().await.unwrap();
         }
         for sending in [one, two] {
             broken += sending.await.unwrap().1;
         }
+        round += 1;
     }
-    broken > 0
 }
 
 /// Asks a store for its metrics until one of them has a value.
@@ -152,10 +157,7 @@ async fn a_keyed_request_to_two_instances_at_once_is_stored_and_counted_once() {
         }
         start_consuming(&mut consumer).await.unwrap();
 
-        assert!(
-            storm(&mut victim, ingest.address()).await,
-            "no request was under way when the intake was killed"
-        );
+        storm(&mut victim, ingest.address()).await;
         bed.wait_drained().await.unwrap();
         second_worker.stop(SOON).await.unwrap();
         let counted = |line: &Line| line.total() == RECORDS && line.duplicates() >= 38 * RECORDS;

@@ -110,7 +110,10 @@ async fn close(arguments: &AuditArgs, programs: &Programs, stop: &CancellationTo
         None
     } else {
         let start = Cut::take(programs).await?;
-        eprintln!("watching for {}", humantime::format_duration(arguments.window));
+        eprintln!(
+            "the window has begun; watching for {}, or until Ctrl-C",
+            humantime::format_duration(arguments.window)
+        );
         stop.run_until_cancelled(sleep_until(began + arguments.window))
             .await;
         Some(start)
