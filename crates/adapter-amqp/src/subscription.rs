@@ -9,7 +9,7 @@ use warren_domain::ports::{
     Cause, ConsumerGroup, GroupLag, HealthCheck, Lag, MessageConsumer, NamedGroup, StartAt, Unhealthy,
 };
 
-use crate::config::AmqpConfig;
+use crate::config::{AmqpConfig, DeadLetterStrategy};
 use crate::consumer::AmqpConsumer;
 use crate::error::ConfigError;
 
@@ -33,6 +33,14 @@ impl AmqpSubscription {
     /// As [`AmqpConsumer::new`].
     pub fn new(config: AmqpConfig, group: ConsumerGroup) -> Result<Self, ConfigError> {
         let unused = AmqpConsumer::new(config.clone(), group.clone())?;
+        if matches!(group, ConsumerGroup::Store)
+            && config.store_dead_letter_strategy == DeadLetterStrategy::AtMostOnce
+        {
+            tracing::warn!(
+                "amqp.store_dead_letter_strategy is at-most-once: a packet at its delivery limit is dropped while the \
+                 queue of the dead letters cannot take it, although it was accepted"
+            );
+        }
         Ok(Self {
             config,
             group,
