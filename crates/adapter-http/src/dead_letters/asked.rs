@@ -204,7 +204,20 @@ pub(super) fn wrong(name: &str, value: &str, why: impl Display) -> Problem {
         "" => String::new(),
         value => format!(" {:?}", excerpt(value)),
     };
-    invalid(format!("{name}{value}: {why}"))
+    let detail = format!("{name}{value}: {why}");
+    match name {
+        "id" | "ids" => Problem::new(
+            Kind::InvalidParameter,
+            detail,
+            "take ids from the list, GET /v1/dead-letters",
+        ),
+        "as_of" => Problem::new(
+            Kind::InvalidParameter,
+            detail,
+            "take it from the answer to \"dry_run\": true",
+        ),
+        _ => invalid(detail),
+    }
 }
 
 fn invalid(detail: String) -> Problem {

@@ -307,13 +307,17 @@ fn missing(ids: &[String], filter: &FilterArgs, found: u64) -> Option<String> {
         true => "",
         false => ", or not what the conditions say",
     };
-    (missing > 0).then(|| {
-        format!(
-            "{} of the {} that were named are not among the dead letters{conditions}",
-            grouped(missing),
-            grouped(named)
-        )
-    })
+    match (missing, named) {
+        (0, _) => None,
+        (_, 1) => Some(format!(
+            "the one that was named is not among the dead letters{conditions}"
+        )),
+        _ => Some(format!(
+            "of the {} that were named, {} are not among the dead letters{conditions}",
+            grouped(named),
+            grouped(missing)
+        )),
+    }
 }
 
 /// What is to be done with which letters.
@@ -455,12 +459,14 @@ mod tests {
         assert_eq!(missing(&ids, &plain, 2), None);
         assert_eq!(missing(&[], &plain, 0), None);
         let told = missing(&ids, &plain, 1).unwrap();
-        assert!(told.starts_with("1 of the 2 that were named are not"), "{told}");
+        assert!(told.starts_with("of the 2 that were named, 1 are not"), "{told}");
         let filter = FilterArgs {
             source: Some("a".to_owned()),
             ..plain
         };
         assert!(missing(&ids, &filter, 0).unwrap().contains("conditions"));
+        let told = missing(&ids[..1], &filter, 0).unwrap();
+        assert!(told.starts_with("the one that was named is not"), "{told}");
     }
 
     #[test]

@@ -26,11 +26,11 @@ impl Progress {
             let (bar, style) = match length {
                 Some(length) => (
                     ProgressBar::with_draw_target(Some(length), target),
-                    "{bar:30.green} {percent:>3} %  {msg}",
+                    "{bar:30.green} {percent:>3} %  {wide_msg}",
                 ),
                 None => (
                     ProgressBar::with_draw_target(None, target),
-                    "{spinner:.green} {msg}",
+                    "{spinner:.green} {wide_msg}",
                 ),
             };
             // The templates are constants, so that the plain style is never needed.
