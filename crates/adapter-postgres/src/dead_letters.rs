@@ -349,6 +349,11 @@ mod tests {
         let letters: Vec<_> = (0..100).flat_map(|_| deaths.clone()).collect();
         let parts = parts(&letters);
         assert_eq!(parts.len(), 300);
-        assert!(parts.iter().zip(&deaths).all(|(part, death)| part.as_slice() == [death]));
+        assert!(
+            parts
+                .iter()
+                .zip(&deaths)
+                .all(|(part, death)| part.as_slice() == [death])
+        );
     }
 }
