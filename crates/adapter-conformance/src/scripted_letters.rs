@@ -1,6 +1,6 @@
 //! Dead letters in memory, that fail as a test tells them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ pub struct ScriptedDeadLetters {
 #[derive(Debug)]
 struct Row {
     kept: KeptLetter,
-    death: Death,
+    deaths: HashSet<Death>,
     content: Vec<u8>,
 }
 
@@ -122,11 +122,15 @@ impl DeadLetters for ScriptedDeadLetters {
                     revision,
                     bytes: letter.content.len() as u64,
                 };
-                let (death, content) = (letter.death, letter.content.clone());
-                rows.insert(letter.facts.id, Row { kept, death, content });
+                let row = Row {
+                    kept,
+                    deaths: HashSet::from([letter.death]),
+                    content: letter.content.clone(),
+                };
+                rows.insert(letter.facts.id, row);
                 continue;
             };
-            if row.death == letter.death {
+            if !row.deaths.insert(letter.death) {
                 continue;
             }
             let facts = &mut row.kept.facts;
@@ -136,7 +140,6 @@ impl DeadLetters for ScriptedDeadLetters {
             facts.attempts += letter.facts.attempts;
             facts.last_at = facts.last_at.max(letter.facts.last_at);
             row.kept.revision = revision;
-            row.death = letter.death;
         }
         Ok(())
     }
