@@ -34,6 +34,9 @@ const SEED: u64 = 7;
 /// Messages a second.
 const RATE: u64 = 500;
 
+/// How many characters of a finding are shown.
+const SHOWN: usize = 80;
+
 /// What an answer breaks that comes before its sync.
 const SYNC: &str = "sync";
 
@@ -120,13 +123,22 @@ impl fmt::Display for Bite {
             },
             self.seconds,
             match (self.good, self.bug) {
-                (true, Some(_)) => format!("found: {}", self.found.as_deref().unwrap_or_default()),
+                (true, Some(_)) => format!("found: {}", start(self.found.as_deref().unwrap_or_default())),
                 (true, None) => "passed".to_owned(),
                 (false, Some(_)) => format!("NOT FOUND, must break {}", self.must_break.join(" or ")),
                 (false, None) => "FAILED".to_owned(),
             }
         )
     }
+}
+
+/// Returns the start of a finding, as much as a line has room for; the report has all of it.
+fn start(finding: &str) -> String {
+    let mut start: String = finding.chars().take(SHOWN).collect();
+    if start.len() < finding.len() {
+        start.push('…');
+    }
+    start
 }
 
 /// Returns what makes a bug visible.
