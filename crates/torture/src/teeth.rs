@@ -383,10 +383,13 @@ fn shows(findings: &[String], must_break: &[&str]) -> Option<String> {
     findings.iter().find(shows).cloned()
 }
 
-/// Returns the number that a finding begins with: `I7: not drained` is of `I7`.
+/// Returns the number that a finding begins with: `I7: not drained` is of `I7`; an answer before its sync is of none.
 fn invariant(finding: &str) -> Option<String> {
     let end = finding.find([':', ' ']).unwrap_or(finding.len());
     let number = &finding[..end];
+    if number == SYNC {
+        return Some(SYNC.to_owned());
+    }
     let digits = number.strip_prefix('I')?;
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| number.to_owned())
 }
