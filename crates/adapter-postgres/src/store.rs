@@ -55,7 +55,7 @@ use crate::{copy, maintenance, metrics as measured, row, unnest};
 /// A batch of fewer rows than this goes by unnest, in one round trip.
 const COPY_FROM_ROWS: usize = 200;
 
-/// For how long nothing is copied, and no statement grows, after one that ran into the statement timeout.
+/// For how long nothing is copied after a statement that ran into the statement timeout.
 const SLOW: Duration = Duration::from_secs(60);
 
 /// For how long a batch that was stored proves that PostgreSQL is well.
@@ -76,7 +76,7 @@ pub struct PostgresStore {
     pool: Pool,
     /// The last batch held messages that were stored already.
     redelivering: AtomicBool,
-    /// Until when PostgreSQL counts as too slow for COPY.
+    /// How much PostgreSQL gets done in one statement.
     pace: Mutex<Pace>,
     known: Mutex<Known>,
 }
@@ -139,13 +139,17 @@ impl Pace {
         self.slow_until = Some(Instant::now() + SLOW);
     }
 
-    /// Returns how many rows a statement takes now; after a while without a fault twice as many as before.
-    fn rows(&mut self) -> usize {
-        if self.rows < unnest::MOST_ROWS && !self.is_slow() {
-            self.rows = (self.rows * 2).min(unnest::MOST_ROWS);
-            self.slow_until = Some(Instant::now() + SLOW);
-        }
+    /// Returns how many rows a statement takes now.
+    const fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Notes how long a statement took that was in time: one that had plenty of it left may take twice as many rows. So a
+    /// database that was slow for a moment is written at its old speed a few batches later.
+    fn statement_was_in_time(&mut self, took: Duration, limit: Duration) {
+        if took * 4 <= limit {
+            self.rows = (self.rows * 2).min(unnest::MOST_ROWS);
+        }
     }
 
     /// Notes that a statement of at most so many rows took too long.
@@ -235,7 +239,7 @@ impl PostgresStore {
         begun: bool,
     ) -> Result<Written, Failure> {
         let started = Instant::now();
-        let most = self.paced(Pace::rows);
+        let most = self.paced(|pace| pace.rows());
         let stored = unnest::store(session, &claimed.rows, begun, most).await;
         if let Err(failure) = &stored
             && failure.state() == Some("57014")
@@ -243,7 +247,11 @@ impl PostgresStore {
             self.paced(|pace| pace.statement_ran_out(claimed.rows.len().min(most)));
         }
         let inserted = stored?;
-        histogram!(measured::STORE_SECONDS, "path" => "unnest").record(started.elapsed());
+        let took = started.elapsed();
+        let statements = u32::try_from(claimed.rows.len().div_ceil(most)).unwrap_or(u32::MAX);
+        let each = took / statements.max(1);
+        self.paced(|pace| pace.statement_was_in_time(each, self.config.statement_timeout));
+        histogram!(measured::STORE_SECONDS, "path" => "unnest").record(took);
         let all_new = inserted.total() == claimed.rows.len() as u64;
         self.redelivering.store(!all_new, Ordering::Relaxed);
         Ok(Written::of(claimed, inserted))
@@ -398,5 +406,40 @@ impl HealthCheck for PostgresStore {
                 Err(Unhealthy(known.fault.clone().unwrap_or_else(silent)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_get_smaller_until_they_are_in_time_and_larger_again_when_they_have_time_left() {
+        let limit = Duration::from_secs(4);
+        let mut pace = Pace::default();
+        let mut sizes = Vec::new();
+        for _ in 0..12 {
+            let rows = pace.rows();
+            pace.statement_ran_out(rows);
+            sizes.push(pace.rows());
+        }
+        assert_eq!(
+            sizes[..3],
+            [
+                unnest::MOST_ROWS / 2,
+                unnest::MOST_ROWS / 4,
+                unnest::MOST_ROWS / 8
+            ]
+        );
+        assert_eq!(sizes.last(), Some(&1));
+        pace.statement_was_in_time(Duration::from_millis(1_001), limit);
+        assert_eq!(pace.rows(), 1, "twice as many might not be in time");
+        let mut batches = 0;
+        while pace.rows() < unnest::MOST_ROWS {
+            pace.statement_was_in_time(Duration::from_secs(1), limit);
+            batches += 1;
+        }
+        assert_eq!(batches, 9);
+        assert!(!pace.copies(), "a COPY has no size to get smaller by");
     }
 }
