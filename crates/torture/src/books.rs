@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use warren_e2e::environment;
 use warren_e2e::metrics::Metrics;
 
@@ -21,8 +21,12 @@ pub const STRETCH: Duration = Duration::from_secs(8);
 /// How long `warren audit` waits until nothing is in flight; and how long it may take beside that.
 const UNTIL_EMPTY: Duration = Duration::from_secs(60);
 
+/// Books that do not change for so long are at rest, and how often that is looked for.
+const REST: Duration = Duration::from_millis(300);
+const REST_TRIES: u32 = 30;
+
 /// What everybody has counted so far, or in a time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Books {
     /// By intake: what it counted as accepted.
     accepted: [u64; INSTANCES],
@@ -57,6 +61,23 @@ impl Books {
             );
         }
         Ok(books)
+    }
+
+    /// Reads everybody's once nobody counts on: what is under way when the queue is empty is counted a moment later.
+    ///
+    /// # Errors
+    /// As [`Books::read`], and the books do not come to rest.
+    pub async fn at_rest(bed: &Bed, ledger: &Ledger) -> Result<Self> {
+        let mut books = Self::read(bed, ledger).await?;
+        for _ in 0..REST_TRIES {
+            sleep(REST).await;
+            let again = Self::read(bed, ledger).await?;
+            if again == books {
+                return Ok(again);
+            }
+            books = again;
+        }
+        bail!("I9: somebody still counts, although nothing waits and nobody sends")
     }
 
     /// Returns what was counted since other books were read.

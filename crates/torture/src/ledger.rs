@@ -46,7 +46,7 @@ struct State {
 }
 
 /// What the clients have seen, in numbers.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tally {
     /// Requests by the status of their answer.
     pub answers: BTreeMap<u16, u64>,

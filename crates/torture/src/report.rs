@@ -27,7 +27,7 @@ pub const QUIET_ANSWER: Duration = Duration::from_secs(2);
 
 /// One of so many requests that are due may be held back, because too many are under way; more, and the load was another
 /// one than the plan's.
-const HELD_BACK: u64 = 4;
+const HELD_BACK: u64 = 2;
 
 /// The longest that a recovery is waited for; what takes that long has not happened, whoever measures.
 pub const RECOVERY: Duration = Duration::from_secs(30);

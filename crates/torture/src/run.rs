@@ -39,6 +39,9 @@ const BESIDE: Duration = Duration::from_secs(180);
 /// One canary in so many that are due must have been sent in a quiet time, or it shows nothing.
 const SUNG: u32 = 4;
 
+/// So few canaries may all fall into one breath of a busy machine.
+const FEW: u128 = 20;
+
 /// A cut that lasts so long must be seen, whatever the machine does beside.
 const SEEN_CUT: Duration = Duration::from_secs(2);
 
@@ -261,7 +264,7 @@ impl Torture<'_> {
     /// that clients, programs and table tell of the same messages; `warren audit` watches as an operator would let it.
     async fn close_books(&mut self) -> Result<()> {
         let (bed, clients, seed, rate) = (self.bed, Arc::clone(self.clients), self.plan.seed, self.plan.rate);
-        let before = Books::read(bed, clients.ledger()).await?;
+        let before = Books::at_rest(bed, clients.ledger()).await?;
         let audit = Audit::start(bed, &self.programs.folder).await?;
         let (stop, silence) = (CancellationToken::new(), CancellationToken::new());
         let _ended = (stop.clone().drop_guard(), silence.clone().drop_guard());
@@ -285,7 +288,7 @@ impl Torture<'_> {
         clients.settle_canaries(PATIENCE).await?;
         bed.drain(clients.ledger().to_store(), DRAIN).await?;
         let audited = audit.verdict().await?;
-        let after = Books::read(bed, clients.ledger()).await?;
+        let after = Books::at_rest(bed, clients.ledger()).await?;
         let checked = after.since(&before).agree()?;
         self.report.books = vec![checked, audited];
         Ok(())
@@ -376,7 +379,7 @@ impl Torture<'_> {
                         "I7: {hung} canaries of ingest-{instance} waited longer than {QUIET_ANSWER:?} in {name}"
                     ));
                 }
-                if canaries.len() as u128 * u128::from(SUNG) < due {
+                if due >= FEW && canaries.len() as u128 * u128::from(SUNG) < due {
                     self.report.problems.push(format!(
                         "no evidence: {} canaries of ingest-{instance} were sent in {name}, and {due} were due",
                         canaries.len()

@@ -59,7 +59,8 @@ impl Turn {
                 *self.until.insert(Instant::now() + TURN)
             }
         };
-        if ways.nobody_enters(until).await && self.waiting().await == Some(0) && Instant::now() < until {
+        // However long it took to hand over what was left: a turn that has come to its end is not given up.
+        if ways.nobody_enters(until).await && self.waiting().await == Some(0) {
             if ways.go_straight() == Some(Way::ThroughSpool { broker: None }) {
                 info!("the spool is drained; messages go straight to the broker");
             }
