@@ -6,6 +6,7 @@ mod consumer;
 mod dead_letters;
 mod health;
 mod publisher;
+mod reader;
 mod store;
 mod tally;
 
@@ -21,6 +22,10 @@ pub use dead_letters::{
 };
 pub use health::{HealthCheck, Unhealthy};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};
+pub use reader::{
+    Bucket, Counts, Found, InvalidPlace, InvalidTimeRange, MOST_BUCKETS, MOST_FOUND, MOST_SOURCES,
+    MessageReader, Order, Place, ReadError, Search, Sources, StoredMessage, TimeRange,
+};
 pub use store::{Maintained, MessageStore, StoreError, StoreMaintenance, Stored};
 pub use tally::{Countable, Counted, Tally, TallyBook, TallyError};
 

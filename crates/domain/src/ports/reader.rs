@@ -1,0 +1,316 @@
+//! Where stored messages are found again.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::Cause;
+use crate::{Message, MessageId, Query, Selection, SeverityCounts, SeveritySet, Source, Timestamp};
+
+/// Finds stored messages.
+///
+/// The time of a message is here the time in its id: when it was taken, unless its sender chose the id. Ranges of time
+/// and pages follow it, because stores keep messages in that order.
+///
+/// Errors of every method: [`ReadError`]. None waits longer than the adapter's documented timeouts, none holds a writer
+/// up, and a future that is dropped ends the work in the store, too, as far as the store can.
+#[async_trait]
+pub trait MessageReader: fmt::Debug + Send + Sync + 'static {
+    /// Lists messages that `search` means, from its place on, in its order; at most `limit`, and at most [`MOST_FOUND`].
+    ///
+    /// A search that meets little may look at much. It then ends before its page is full and says how far it has come:
+    /// whoever goes on from [`Found::next`] misses nothing and meets nothing twice. Without a next place there was nothing
+    /// more when it was looked for.
+    async fn find(&self, search: &Search, limit: usize) -> Result<Found, ReadError>;
+
+    /// Returns one message.
+    async fn fetch(&self, id: MessageId) -> Result<Option<StoredMessage>, ReadError>;
+
+    /// Counts messages by bucket of time and severity, from the counts by minute, oldest first; empty buckets are left
+    /// out.
+    async fn counts(&self, wanted: &Counts) -> Result<Vec<Bucket>, ReadError>;
+
+    /// Lists the sources of a range of time, in the order of their names, with their counts; at most [`MOST_SOURCES`].
+    async fn sources(&self, range: TimeRange, severities: SeveritySet) -> Result<Sources, ReadError>;
+}
+
+/// How many messages one call of [`MessageReader::find`] lists at most.
+pub const MOST_FOUND: usize = 1_000;
+
+/// How many sources are listed at most, and how many may be meant by the patterns of one search.
+pub const MOST_SOURCES: usize = 1_000;
+
+/// How many buckets [`Counts`] may have at most.
+pub const MOST_BUCKETS: u64 = 1_500;
+
+/// A range of time that holds its beginning and not its end; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Two times that are no range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the range ends at {until}, which is not after its beginning, {from}")]
+pub struct InvalidTimeRange {
+    /// Where it should begin.
+    pub from: Timestamp,
+    /// Where it should end.
+    pub until: Timestamp,
+}
+
+impl TimeRange {
+    /// All the time that a message can have.
+    pub const ALL: Self = Self {
+        from: Timestamp::MIN,
+        until: Timestamp::MAX,
+    };
+
+    /// Makes a range.
+    ///
+    /// # Errors
+    /// It would be empty.
+    pub fn new(from: Timestamp, until: Timestamp) -> Result<Self, InvalidTimeRange> {
+        if from < until {
+            Ok(Self { from, until })
+        } else {
+            Err(InvalidTimeRange { from, until })
+        }
+    }
+
+    /// Returns where it begins, the time itself included.
+    pub const fn from(self) -> Timestamp {
+        self.from
+    }
+
+    /// Returns where it ends, the time itself not included.
+    pub const fn until(self) -> Timestamp {
+        self.until
+    }
+
+    /// Tells whether a time is within.
+    pub fn holds(self, time: Timestamp) -> bool {
+        self.from <= time && time < self.until
+    }
+}
+
+/// Which messages, in which order, from where on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// The severities and the sources.
+    pub selection: Selection,
+    /// What else has to hold.
+    pub query: Query,
+    /// When.
+    pub range: TimeRange,
+    /// Which come first.
+    pub order: Order,
+    /// The place that was reached before; from the beginning without one.
+    pub from: Option<Place>,
+}
+
+impl Search {
+    /// Tells whether `message` is meant, wherever the search has come to.
+    pub fn means(&self, message: &Message) -> bool {
+        self.range.holds(message.id.timestamp())
+            && self.selection.matches(message)
+            && self.query.holds(message)
+    }
+}
+
+/// Which messages come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The highest id.
+    #[default]
+    NewestFirst,
+    /// The lowest id.
+    OldestFirst,
+}
+
+/// How far a search has come: behind this id, whether there is such a message or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(Uuid);
+
+impl Place {
+    /// Returns the place behind a message.
+    pub const fn behind(id: MessageId) -> Self {
+        Self(id.as_uuid())
+    }
+
+    /// Takes what [`Place::as_uuid`] has returned.
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// Returns it as a UUID.
+    pub const fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.as_hyphenated(), f)
+    }
+}
+
+/// A text that is no place of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no place of a search, which is the id of a message or what an answer called the next place")]
+pub struct InvalidPlace;
+
+impl FromStr for Place {
+    type Err = InvalidPlace;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlace> {
+        if text.len() != 36 {
+            return Err(InvalidPlace);
+        }
+        Uuid::try_parse(text).map(Self).map_err(|_| InvalidPlace)
+    }
+}
+
+/// A message as it rests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredMessage {
+    /// The message.
+    pub message: Message,
+    /// When it was stored, by the store's clock.
+    pub stored_at: Timestamp,
+}
+
+/// What a search has found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The messages in the order that was asked for.
+    pub messages: Vec<StoredMessage>,
+    /// Where to go on, unless everything was looked at.
+    pub next: Option<Place>,
+}
+
+/// Which counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counts {
+    /// The severities and the sources.
+    pub selection: Selection,
+    /// When; whole minutes are counted, those that it begins and ends in included.
+    pub range: TimeRange,
+    /// The width of a bucket, minutes; buckets begin at multiples of it since 1970. With the range at most
+    /// [`MOST_BUCKETS`].
+    pub minutes: NonZeroU32,
+}
+
+/// The counts of a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Where it begins.
+    pub start: Timestamp,
+    /// The messages by severity.
+    pub counts: SeverityCounts,
+}
+
+/// The sources of a stretch of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// By name.
+    pub sources: Vec<(Source, SeverityCounts)>,
+    /// Whether there are more than were listed.
+    pub more: bool,
+}
+
+/// Why nothing was found; each variant is a decision of the caller.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Wait and repeat.
+    #[error("the store cannot be read now: {reason}")]
+    Unavailable {
+        /// What is the matter, for people.
+        reason: String,
+        /// The technology's error, where there is one.
+        #[source]
+        cause: Option<Cause>,
+    },
+    /// Stop and say so: schema, rights or name are wrong.
+    #[error("the store is not set up for this program: {reason}")]
+    Misconfigured {
+        /// What is wrong and what to do, for people.
+        reason: String,
+        /// The technology's error, where there is one.
+        #[source]
+        cause: Option<Cause>,
+    },
+    /// Ask for less: patterns that mean too many sources, a range of too many buckets.
+    #[error("too much is asked for: {reason}")]
+    TooMuch {
+        /// What is too much, and what the limit is.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeveritySet;
+
+    #[test]
+    fn a_range_holds_its_beginning_and_not_its_end_and_is_never_empty() {
+        let time = |micros| Timestamp::from_unix_micros(micros).unwrap();
+        let range = TimeRange::new(time(5), time(7)).unwrap();
+        let held: Vec<_> = (4..9).filter(|micros| range.holds(time(*micros))).collect();
+        assert_eq!(held, [5, 6]);
+        for (from, until) in [(5, 5), (6, 5)] {
+            assert!(TimeRange::new(time(from), time(until)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_place_comes_back_from_its_text() {
+        let place = Place::behind(MessageId::generate());
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for wrong in [
+            "",
+            "7",
+            "019aa0c0000070008000000000000001",
+            "{019aa0c0-0000-7000-8000-00000000000}",
+        ] {
+            assert_eq!(wrong.parse::<Place>(), Err(InvalidPlace), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_search_means_what_every_part_of_it_means() {
+        let draft =
+            crate::Draft::from_json(br#"{"body":"declined","severity":"error","source":"billing.api"}"#);
+        let limits = crate::MessageLimits::CEILING;
+        let message = draft.unwrap().into_message(&limits, Timestamp::now()).unwrap();
+        let search = Search {
+            selection: Selection::of(SeveritySet::ALL),
+            query: "declined".parse().unwrap(),
+            range: TimeRange::ALL,
+            order: Order::NewestFirst,
+            from: None,
+        };
+        assert!(search.means(&message));
+        let at = message.id.timestamp();
+        let others = [
+            Search {
+                selection: Selection::of("info".parse().unwrap()),
+                ..search.clone()
+            },
+            Search {
+                query: "refused".parse().unwrap(),
+                ..search.clone()
+            },
+            Search {
+                range: TimeRange::new(Timestamp::MIN, at).unwrap(),
+                ..search
+            },
+        ];
+        assert!(others.iter().all(|other| !other.means(&message)));
+    }
+}
