@@ -409,14 +409,14 @@ mod tests {
         };
         let light = Report {
             due: 100,
-            held_back: 26,
+            held_back: 51,
             ..good()
         };
         for (mut report, word) in [
             (faultless, "no injection had an effect"),
             (silent, "no message was answered with 202"),
             (open, "not compared"),
-            (light, "26 of 100 requests were held back"),
+            (light, "51 of 100 requests were held back"),
         ] {
             report.judge(Goals::Shown);
             let text = report.to_string();
