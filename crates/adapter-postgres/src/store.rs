@@ -67,7 +67,7 @@ const LOOK: Duration = Duration::from_millis(1_500);
 ///
 /// `store` takes at most `acquire_timeout` + `connect_timeout` + 4 × (`statement_timeout` + 1 s): 30 s with the default
 /// settings, and far less when the server answers at all. A batch of more than 500 rows or 16 MiB that goes by unnest is
-/// several statements, each with its own limit.
+/// several statements, each with its own limit; after one that ran into it they are of fewer rows for a while.
 #[derive(Debug)]
 pub struct PostgresStore {
     connector: Connector,

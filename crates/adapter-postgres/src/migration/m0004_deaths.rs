@@ -10,7 +10,7 @@ const UP: &str = "
 alter table dead_letters add column deaths uuid[] not null default '{}';
 
 comment on column dead_letters.deaths is
-    'The deaths before the last one, the newest first, some dozens at most: none of them counts again.';
+    'The deaths before the last one, the newest first, 127 at most: none of them counts again.';
 ";
 
 const DOWN: &str = "alter table dead_letters drop column deaths;";
