@@ -1,0 +1,179 @@
+// @ts-check
+// Requests to the server: every one has a timeout, and every failure is a Problem that says what to do.
+
+import { parse } from "./json.js";
+
+/** How long an answer may take, milliseconds. */
+const TIMEOUT = 20_000;
+
+/** A fault, as RFC 9457 has it. */
+export class Problem extends Error {
+  /** @param {{ status?: number, title?: string, detail?: string, hint?: string, parameter?: string, column?: number, length?: number }} document */
+  constructor({ status = 0, title = "", detail = "", hint = "", parameter = "", column = 0, length = 1 }) {
+    super(detail || title);
+    this.status = status;
+    this.title = title;
+    this.detail = detail;
+    this.hint = hint;
+    /** Which parameter of the request is wrong, where one is. */
+    this.parameter = parameter;
+    /** Where in it the fault begins, in characters from 1; 0 where that is not told. */
+    this.column = column;
+    this.length = length;
+  }
+
+  /**
+   * Makes one of whatever was thrown.
+   *
+   * @param {unknown} error
+   */
+  static of(error) {
+    if (error instanceof Problem) return error;
+    if (error instanceof DOMException && error.name === "TimeoutError") {
+      return new Problem({ title: "The server does not answer", hint: "It is asked again." });
+    }
+    if (error instanceof TypeError) {
+      return new Problem({
+        title: "The server cannot be reached",
+        hint: "Does it run, and is there a network?",
+      });
+    }
+    return new Problem({ title: "The answer cannot be understood", detail: String(error) });
+  }
+}
+
+/**
+ * Tells whether somebody just wanted no answer any more.
+ *
+ * @param {unknown} error
+ */
+export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
+
+/**
+ * Writes an address; parameters that are empty are left out.
+ *
+ * @param {string} path
+ * @param {Record<string, string | number>} parameters
+ */
+export function address(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== "");
+  const query = new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
+  return given.length > 0 ? `${path}?${query}` : path;
+}
+
+/**
+ * Asks for a document.
+ *
+ * @param {string} path
+ * @param {Record<string, string | number>} [parameters]
+ * @param {AbortSignal} [signal]
+ */
+export function get(path, parameters = {}, signal) {
+  return request(address(path, parameters), {}, signal);
+}
+
+/**
+ * Sends a document.
+ *
+ * @param {"POST" | "DELETE"} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {AbortSignal} [signal]
+ */
+export function send(method, path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  const init = body === undefined ? { method } : { method, headers, body: JSON.stringify(body) };
+  return request(path, init, signal);
+}
+
+/**
+ * @param {string} url
+ * @param {RequestInit} init
+ * @param {AbortSignal} [signal]
+ */
+async function request(url, init, signal) {
+  const timeout = AbortSignal.timeout(TIMEOUT);
+  const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
+  try {
+    const response = await fetch(url, { ...init, signal: either, cache: "no-store" });
+    if (!response.ok) throw await refusal(response);
+    return parse(await response.text());
+  } catch (error) {
+    throw isAbort(error) ? error : Problem.of(error);
+  }
+}
+
+/**
+ * Reads an answer that is an error.
+ *
+ * @param {Response} response
+ */
+export async function refusal(response) {
+  const { status } = response;
+  const is = response.headers.get("content-type") ?? "";
+  if (is.includes("json")) {
+    const document = await response.json().catch(() => null);
+    if (document && typeof document === "object") return new Problem({ ...document, status });
+  }
+  return new Problem({ status, title: `The server answers ${status} ${response.statusText}`.trim() });
+}
+
+/** The longest pause between two tries, milliseconds. */
+const MOST_PAUSE = 30_000;
+
+/**
+ * Returns how long to wait before try number `failures + 1`: longer each time, and never the same for two pages.
+ *
+ * @param {number} failures from 1
+ * @param {number} first milliseconds
+ */
+export function backoff(failures, first) {
+  const most = Math.min(MOST_PAUSE, first * 2 ** Math.min(failures - 1, 16));
+  return most / 2 + (Math.random() * most) / 2;
+}
+
+/**
+ * Does something now and then, one after the other, while the page can be seen.
+ *
+ * @param {(signal: AbortSignal) => Promise<void>} ask
+ * @param {number} every milliseconds
+ */
+export function poll(ask, every) {
+  let failures = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let abort = new AbortController();
+  let running = false;
+
+  const round = async () => {
+    clearTimeout(timer);
+    if (!running || document.hidden) return;
+    abort.abort();
+    abort = new AbortController();
+    const { signal } = abort;
+    try {
+      await ask(signal);
+      failures = 0;
+    } catch (error) {
+      if (isAbort(error)) return;
+      failures += 1;
+    }
+    if (signal.aborted) return;
+    timer = setTimeout(round, failures ? backoff(failures + 1, every) : every);
+  };
+  document.addEventListener("visibilitychange", () => void round());
+
+  return {
+    /** Asks now, and from now on. */
+    start() {
+      running = true;
+      failures = 0;
+      void round();
+    },
+    stop() {
+      running = false;
+      clearTimeout(timer);
+      abort.abort();
+    },
+  };
+}

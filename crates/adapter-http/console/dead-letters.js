@@ -1,0 +1,424 @@
+// @ts-check
+// The page of dead letters: which there are, what each holds, and what can be done with them.
+
+/** @import { DryRun, Letter, WholeLetter } from "./types.js" */
+/** @import { Store, State } from "./store.js" */
+import { Problem, get, poll, send } from "./api.js";
+import { byId, copy, h, icon, problemText, setText } from "./dom.js";
+import { Jobs } from "./jobs.js";
+import { preferences } from "./preferences.js";
+import { wholeText } from "./row.js";
+import { clock, fromInput, full, instant, number, short, size, toInput } from "./time.js";
+
+/** How many letters a page has, and how many are shown at most; jobs take as many ids. */
+const PAGE = 100;
+const MOST = 1_000;
+
+/** How often they are counted, milliseconds. */
+const EVERY = 4_000;
+
+/** What kinds of fault there are, in words. */
+const REASONS = /** @type {Record<string, string>} */ ({
+  undecodable: "no message could be read from it",
+  refused_by_store: "the store refused it",
+  delivery_limit: "it was given up after too many deliveries",
+});
+
+const PRESETS = ["", "-1h", "-1d", "-7d"];
+
+export class DeadLetters {
+  #store;
+  /** @type {Letter[]} */
+  #letters = [];
+  /** @type {Set<string>} */
+  #chosen = new Set();
+  #next = /** @type {string | null} */ (null);
+  #loaded = "";
+  /** How many letters there are, and how many there were when the list was read; -1 while that is not known. */
+  #total = -1;
+  #listed = -1;
+  #abort = new AbortController();
+  #rows = byId("letters");
+  #problem = byId("letters-problem");
+  /** @type {HTMLInputElement} */
+  #all = byId("choose-all");
+  /** @type {HTMLSelectElement} */
+  #severity = byId("letter-severity");
+  /** @type {HTMLInputElement} */
+  #source = byId("letter-source");
+  /** @type {HTMLSelectElement} */
+  #when = byId("letter-when");
+  /** @type {HTMLInputElement} */
+  #since = byId("letter-since");
+  /** @type {HTMLInputElement} */
+  #before = byId("letter-before");
+  #jobs;
+  #poll = poll((signal) => this.#count(signal), EVERY);
+
+  /** @param {Store} store */
+  constructor(store) {
+    this.#store = store;
+    this.#jobs = new Jobs(() => this.#reload());
+    byId("redrive").addEventListener("click", () => void this.#jobs.ask("redrive", this.#wish()));
+    byId("purge").addEventListener("click", () => void this.#jobs.ask("purge", this.#wish()));
+    byId("letters-refresh").addEventListener("click", () => this.#reload());
+    byId("letters-more").addEventListener("click", () => void this.#load(this.#next));
+    this.#all.addEventListener("change", () => {
+      this.#chosen = new Set(this.#all.checked ? this.#letters.map(({ id }) => id) : []);
+      for (const box of this.#rows.querySelectorAll("input")) box.checked = this.#all.checked;
+      this.#drawChosen();
+    });
+    byId("letter-filter").addEventListener("submit", (event) => event.preventDefault());
+    byId("letter-filter").addEventListener("change", (event) => this.#filtered(event));
+    byId("letter-filter-clear").addEventListener("click", () =>
+      store.set({ reason: "", severity: "", source: "", since: "", before: "", open: "" }),
+    );
+  }
+
+  /**
+   * Shows what the state says.
+   *
+   * @param {State} state
+   */
+  update(state) {
+    const { view, reason, severity, source, since, before } = state;
+    const wanted = view === "dead-letters" ? [reason, severity, source, since, before].join("\n") + "\n" : "";
+    this.#jobs.show(wanted !== "");
+    if (wanted !== this.#loaded) {
+      this.#loaded = wanted;
+      if (wanted) {
+        this.#drawFilter(state);
+        this.#reload();
+      } else {
+        this.#poll.stop();
+        this.#abort.abort();
+      }
+    } else if (wanted) {
+      this.#openRow(state.open);
+    }
+  }
+
+  redraw() {
+    if (this.#loaded) {
+      this.#drawFilter(this.#store.state);
+      this.#draw();
+    }
+  }
+
+  /** @param {number} step */
+  move(step) {
+    const buttons = Array.from(this.#rows.querySelectorAll("button.disclose"));
+    const at = buttons.indexOf(
+      /** @type {Element} */ (document.activeElement?.closest("tr")?.querySelector(".disclose")),
+    );
+    const next = buttons[Math.max(0, Math.min(buttons.length - 1, at + step))];
+    if (next instanceof HTMLElement) next.focus();
+  }
+
+  /** Closes the open letter; tells whether there was one. */
+  close() {
+    const { open } = this.#store.state;
+    if (open) this.#store.set({ open: "" }, "replace");
+    return open !== "";
+  }
+
+  #filter() {
+    const { reason, severity, source, since, before } = this.#store.state;
+    const time = (/** @type {string} */ text) => (text ? new Date(instant(text)).toISOString() : "");
+    const written = { reason, severity, source, since: time(since), until: time(before) };
+    return Object.fromEntries(Object.entries(written).filter(([, value]) => value !== ""));
+  }
+
+  /**
+   * What a job is to mean: the letters that are chosen, or else all that the filter means.
+   *
+   * @returns {import("./jobs.js").Wish}
+   */
+  #wish() {
+    if (this.#chosen.size > 0) return { ids: Array.from(this.#chosen) };
+    const filter = this.#filter();
+    return Object.keys(filter).length > 0 ? { filter } : { all: true };
+  }
+
+  #reload() {
+    this.#letters = [];
+    this.#chosen.clear();
+    this.#listed = -1;
+    void this.#load(null);
+    this.#poll.start();
+  }
+
+  /** @param {string | null} after */
+  async #load(after) {
+    this.#abort.abort();
+    this.#abort = new AbortController();
+    const { signal } = this.#abort;
+    try {
+      const page = await get(
+        "/v1/dead-letters",
+        { ...this.#filter(), limit: PAGE, after: after ?? "" },
+        signal,
+      );
+      // One that died again while pages were read has moved to the front, and may be here already.
+      const known = new Set(this.#letters.map(({ id }) => id));
+      const fresh = page.letters.filter((/** @type {Letter} */ { id }) => !known.has(id));
+      this.#letters = after ? [...this.#letters, ...fresh] : page.letters;
+      this.#next = page.next;
+      this.#problem.hidden = true;
+      this.#draw();
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#problem.hidden = false;
+      this.#problem.replaceChildren(problemText(Problem.of(error)));
+    }
+  }
+
+  /** @param {AbortSignal} signal */
+  async #count(signal) {
+    const { reason, ...filter } = this.#filter();
+    const dry = { dry_run: true, ...(Object.keys(filter).length > 0 ? { filter } : {}) };
+    /** @type {DryRun} */
+    const counts = await send("POST", "/v1/dead-letters/redrive", dry, signal);
+    const chosen = new Set(reason ? reason.split(",") : []);
+    const reasons = Object.entries(counts.by_reason).sort(([, a], [, b]) => b - a);
+    const meant = reasons.filter(([name]) => chosen.size === 0 || chosen.has(name));
+    const total = meant.reduce((sum, [, count]) => sum + count, 0);
+    setText(byId("letters-total"), `${number(total)} dead ${total === 1 ? "letter" : "letters"}`);
+    byId("letter-reasons").replaceChildren(
+      ...reasons.map(([name, count]) => this.#reasonChip(name, count, chosen)),
+    );
+    const changed = this.#listed >= 0 && total !== this.#listed;
+    this.#total = total;
+    // Rows that somebody reads, or is about to choose, stay where they are.
+    const calm = this.#chosen.size === 0 && !this.#store.state.open && this.#letters.length <= PAGE;
+    if (changed && calm) void this.#load(null);
+    byId("letters-changed").hidden = !changed || calm;
+    if (!changed || calm) this.#listed = total;
+    this.#drawChosen();
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} count
+   * @param {Set<string>} chosen
+   */
+  #reasonChip(name, count, chosen) {
+    const onclick = () => {
+      const next = new Set(chosen);
+      if (!next.delete(name)) next.add(name);
+      this.#store.set({ reason: Array.from(next).join(","), open: "" });
+    };
+    const pressed = String(chosen.has(name));
+    const title = REASONS[name] ?? "";
+    return h(
+      "button",
+      { type: "button", class: "chip", "aria-pressed": pressed, title, onclick },
+      name,
+      h("span", { class: "count" }, short(count)),
+    );
+  }
+
+  /** @param {Event} event */
+  #filtered({ target }) {
+    const { zone } = preferences;
+    if (target === this.#when && this.#when.value === "custom") {
+      byId("letter-times").hidden = false;
+      this.#since.focus();
+      return;
+    }
+    const times =
+      this.#when.value === "custom"
+        ? { since: fromInput(this.#since.value, zone), before: fromInput(this.#before.value, zone) }
+        : { since: this.#when.value, before: "" };
+    this.#store.set({
+      severity: this.#severity.value,
+      source: this.#source.value.trim(),
+      ...times,
+      open: "",
+    });
+  }
+
+  /** @param {State} state */
+  #drawFilter({ reason, severity, source, since, before }) {
+    const { zone } = preferences;
+    if (!Array.from(this.#severity.options).some(({ value }) => value === severity)) {
+      this.#severity.append(h("option", { value: severity }, severity));
+    }
+    this.#severity.value = severity;
+    this.#source.value = source;
+    const preset = before === "" && PRESETS.includes(since);
+    this.#when.value = preset ? since : "custom";
+    byId("letter-times").hidden = preset;
+    this.#since.value = since ? toInput(instant(since), zone) : "";
+    this.#before.value = before ? toInput(instant(before), zone) : "";
+    byId("letter-filter-clear").hidden = [reason, severity, source, since, before].every(
+      (part) => part === "",
+    );
+  }
+
+  #draw() {
+    this.#rows.replaceChildren(...this.#letters.map((letter) => this.#row(letter)));
+    byId("letters-empty").hidden = this.#letters.length > 0;
+    byId("letters-table").hidden = this.#letters.length === 0;
+    byId("letters-more").hidden = this.#next === null || this.#letters.length >= MOST;
+    setText(
+      byId("letters-shown"),
+      this.#letters.length >= MOST ? `The first ${number(MOST)} are shown; a filter shows others.` : "",
+    );
+    this.#drawChosen();
+    this.#openRow(this.#store.state.open);
+  }
+
+  /** @param {Letter} letter */
+  #row(letter) {
+    const { id, reason, detail, severity, source, attempts, bytes, last_at: died } = letter;
+    const at = clock(died, preferences.zone);
+    const box = h("input", { type: "checkbox", "aria-label": `Choose ${id}` });
+    box.checked = this.#chosen.has(id);
+    box.addEventListener("change", () => {
+      if (box.checked) this.#chosen.add(id);
+      else this.#chosen.delete(id);
+      this.#drawChosen();
+    });
+    const toggle = () => {
+      if (!getSelection()?.isCollapsed) return;
+      this.#store.set({ open: this.#store.state.open === id ? "" : id }, "replace");
+    };
+    return h(
+      "tr",
+      { class: `letter ${severity ?? ""}`, "data-id": id },
+      h("td", { class: "choose" }, box),
+      h(
+        "td",
+        { class: "when" },
+        h(
+          "button",
+          {
+            type: "button",
+            class: "disclose",
+            "aria-expanded": "false",
+            "aria-label": `Details of ${id}`,
+            onclick: toggle,
+          },
+          icon("open"),
+        ),
+        h("time", { datetime: died }, h("span", { class: "date" }, `${at.date} `), at.time.slice(0, 8)),
+      ),
+      h("td", { class: "reason", title: REASONS[reason] ?? "", onclick: toggle }, reason),
+      h("td", { class: "severity" }, severity ?? "—"),
+      h("td", { class: "source", onclick: toggle }, source ?? "—"),
+      h("td", { class: "number" }, number(attempts)),
+      h("td", { class: "number" }, size(bytes)),
+      h("td", { class: "detail", onclick: toggle }, h("bdi", {}, detail)),
+    );
+  }
+
+  #drawChosen() {
+    const chosen = this.#chosen.size;
+    const all = Math.max(0, this.#total);
+    this.#all.checked = chosen > 0 && chosen === this.#letters.length;
+    this.#all.indeterminate = chosen > 0 && chosen < this.#letters.length;
+    const filtered = Object.keys(this.#filter()).length > 0;
+    const what =
+      chosen > 0
+        ? `${number(chosen)} chosen`
+        : filtered
+          ? `all ${number(all)} of this filter`
+          : `all ${number(all)}`;
+    setText(byId("redrive"), `Redrive ${what}…`);
+    setText(byId("purge"), `Purge ${what}…`);
+    for (const id of ["redrive", "purge"]) {
+      /** @type {HTMLButtonElement} */ (byId(id)).disabled = chosen === 0 && all === 0;
+    }
+  }
+
+  /** @param {string} id */
+  #openRow(id) {
+    for (const row of this.#rows.querySelectorAll("tr.opened")) {
+      if (row.getAttribute("data-id") === id) return;
+      row.classList.remove("opened");
+      row.querySelector(".disclose")?.setAttribute("aria-expanded", "false");
+      row.nextElementSibling?.remove();
+    }
+    if (!id) return;
+    const row = this.#rows.querySelector(`tr[data-id="${CSS.escape(id)}"]`);
+    const place = h("td", { colspan: "8" }, "Fetching…");
+    const below = h("tr", { class: "below" }, place);
+    if (row) {
+      row.classList.add("opened");
+      row.querySelector(".disclose")?.setAttribute("aria-expanded", "true");
+      row.after(below);
+    } else {
+      // A link to a letter that is not on this page of the list.
+      const first = h("tr", { class: "opened", "data-id": id }, h("td", { colspan: "8" }, id));
+      this.#rows.prepend(first, below);
+      byId("letters-table").hidden = false;
+    }
+    void this.#show(id, place);
+  }
+
+  /**
+   * @param {string} id
+   * @param {HTMLElement} place
+   */
+  async #show(id, place) {
+    try {
+      /** @type {WholeLetter} */
+      const letter = await get(`/v1/dead-letters/${encodeURIComponent(id)}`);
+      place.replaceChildren(letterDetails(letter));
+    } catch (error) {
+      place.replaceChildren(problemText(Problem.of(error)));
+    }
+  }
+}
+
+/** @param {WholeLetter} letter */
+function letterDetails(letter) {
+  const { zone } = preferences;
+  const { text, base64, cut } = letter;
+  const content = text ?? base64 ?? "";
+  const facts = /** @type {[string, string | null][]} */ ([
+    ["detail", letter.detail],
+    ["reason", letter.reason],
+    ["died", full(letter.last_at, zone)],
+    ["first seen", full(letter.first_at, zone)],
+    ["attempts", number(letter.attempts)],
+    ["given up by", letter.queue],
+    ["exchange", letter.exchange],
+    ["routing key", letter.routing_key],
+    ["format", letter.message_type],
+    ["encoding", letter.content_encoding],
+    ["size", `${number(letter.bytes)} bytes`],
+    ["id", letter.id],
+  ]);
+  return h(
+    "div",
+    { class: "details" },
+    h(
+      "div",
+      { class: "actions", role: "group", "aria-label": "Dead letter" },
+      h(
+        "button",
+        { type: "button", class: "small", onclick: () => void copy(location.href, "the link") },
+        "Copy link",
+      ),
+      h(
+        "button",
+        { type: "button", class: "small", onclick: () => void copy(content, "the bytes") },
+        "Copy bytes",
+      ),
+      text === null && h("span", { class: "hint" }, "These bytes are no text; they are shown in base64."),
+      cut && h("span", { class: "hint" }, "Only the first 8 MiB are here."),
+    ),
+    wholeText(content, []),
+    h(
+      "dl",
+      { class: "fields" },
+      ...facts.flatMap(([name, value]) =>
+        value === null || value === ""
+          ? []
+          : [h("dt", {}, name), h("dd", {}, h("bdi", { class: "value" }, value))],
+      ),
+    ),
+  );
+}

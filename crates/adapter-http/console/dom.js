@@ -1,0 +1,157 @@
+// @ts-check
+// Elements. Text becomes text nodes: nothing in these modules hands a text to a reader of HTML.
+
+/** @typedef {Node | string | null | undefined | false} Child */
+/** @typedef {Record<string, string | number | boolean | null | undefined | ((event: any) => void)>} Properties */
+
+/**
+ * Makes an element: `on…` are listeners, the rest are attributes.
+ *
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {Properties} [properties]
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[T]}
+ */
+export function h(tag, properties = {}, ...children) {
+  return filled(document.createElement(tag), properties, children);
+}
+
+/**
+ * Makes an element of a drawing.
+ *
+ * @template {keyof SVGElementTagNameMap} T
+ * @param {T} tag
+ * @param {Properties} [properties]
+ * @param {...Child} children
+ * @returns {SVGElementTagNameMap[T]}
+ */
+export function svg(tag, properties = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+/**
+ * @template {Element} E
+ * @param {E} element
+ * @param {Properties} properties
+ * @param {Child[]} children
+ */
+function filled(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) {
+      element.setAttribute(name, value === true ? "" : String(value));
+    }
+  }
+  element.append(...present(children));
+  return element;
+}
+
+/**
+ * Leaves out what is not there.
+ *
+ * @param {Child[]} children
+ * @returns {(Node | string)[]}
+ */
+export const present = (children) => /** @type {(Node | string)[]} */ (children.filter(Boolean));
+
+/**
+ * Finds an element of the page.
+ *
+ * @template {Element} [E=HTMLElement]
+ * @param {string} id
+ * @returns {E}
+ */
+export function byId(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no #${id}`);
+  return /** @type {E} */ (/** @type {unknown} */ (found));
+}
+
+/**
+ * Changes a text only where it is another, so that nothing is laid out or read aloud again.
+ *
+ * @param {Element} element
+ * @param {string} text
+ */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** The sign of a severity or of a button. */
+const PATHS = {
+  open: "M6 4l4 4-4 4",
+  copy: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z",
+  include: "M8 3.5v9M3.5 8h9",
+  exclude: "M3.5 8h9",
+  close: "M4 4l8 8M12 4l-8 8",
+};
+
+/** @param {keyof typeof PATHS} name */
+export function icon(name) {
+  return svg(
+    "svg",
+    { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("path", { d: PATHS[name] }),
+  );
+}
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let fading;
+
+/**
+ * Says something for a moment, to eyes and to screen readers.
+ *
+ * @param {string} text
+ */
+export function toast(text) {
+  const place = byId("toast");
+  place.textContent = text;
+  place.classList.add("shown");
+  clearTimeout(fading);
+  fading = setTimeout(() => place.classList.remove("shown"), 2_500);
+}
+
+/**
+ * Puts a text on the clipboard.
+ *
+ * @param {string} text
+ * @param {string} what for the message that it is there
+ */
+export async function copy(text, what) {
+  toast((await copied(text)) ? `Copied ${what}` : "This browser does not let the page copy");
+}
+
+/** @param {string} text */
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Only pages from https and from this machine may use the clipboard; the old way works on the others.
+    const area = h("textarea", { class: "unseen", "aria-label": "Copied text" });
+    area.value = text;
+    const before = document.activeElement;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (before instanceof HTMLElement) before.focus();
+    return done;
+  }
+}
+
+/**
+ * Makes the words of a problem.
+ *
+ * @param {import("./api.js").Problem} problem
+ */
+export function problemText(problem) {
+  return h(
+    "span",
+    {},
+    h("strong", {}, problem.title || problem.detail),
+    problem.title && problem.detail ? ` ${problem.detail}` : "",
+    problem.hint ? h("span", { class: "hint" }, ` ${problem.hint}`) : "",
+  );
+}

@@ -1,0 +1,374 @@
+// @ts-check
+// How many messages there were when, by severity; a click or a drag picks a part of the time.
+
+/** @import { Counts, Histogram as Answer, Severity } from "./types.js" */
+/** @import { State, Store } from "./store.js" */
+import { get, poll } from "./api.js";
+import { bucketMinutes, bucketText, niceTop, snapped, ticks } from "./chart.js";
+import { byId, h, setText, svg } from "./dom.js";
+import { preferences } from "./preferences.js";
+import { SEVERITIES, severities } from "./store.js";
+import { clock, instant, number, short } from "./time.js";
+
+/** How often the counts are asked for while messages come, milliseconds. */
+const EVERY = 4_000;
+
+/** The least width of a bar, and the most bars, so that bars can be hit. */
+const BAR = 9;
+const MOST_BARS = 120;
+
+/** Room for the labels, pixels. */
+const LEFT = 44;
+const BOTTOM = 18;
+const TOP = 6;
+
+export class Histogram {
+  #store;
+  #oncounts;
+  #place = byId("histogram");
+  #tip = h("div", { class: "tip", hidden: true });
+  /** @type {Answer | null} */
+  #answer = null;
+  /** Where a drag began, and where it is, milliseconds since 1970. */
+  /** @type {{ from: number, to: number } | null} */
+  #drag = null;
+  /** The bucket that the keyboard is at. */
+  #cursor = -1;
+  #asked = "";
+  #poll = poll((signal) => this.#ask(signal), EVERY);
+
+  /**
+   * @param {Store} store
+   * @param {(counts: Counts | null) => void} oncounts
+   */
+  constructor(store, oncounts) {
+    this.#store = store;
+    this.#oncounts = oncounts;
+    const place = this.#place;
+    place.addEventListener("pointerdown", (event) => this.#down(event));
+    place.addEventListener("pointermove", (event) => this.#moved(event));
+    place.addEventListener("pointerup", (event) => this.#up(event));
+    place.addEventListener("pointercancel", () => this.#release());
+    place.addEventListener("pointerleave", () => this.#point(-1));
+    place.addEventListener("keydown", (event) => this.#key(event));
+    place.addEventListener("blur", () => this.#point(-1));
+    new ResizeObserver(() => this.#draw()).observe(place);
+    byId("part-clear").addEventListener("click", () => store.set({ part: "", open: "" }));
+    byId("part-zoom").addEventListener("click", () => {
+      const [from = "", until = ""] = store.state.part.split("/");
+      store.set({ from, until, part: "", open: "" });
+    });
+  }
+
+  /**
+   * Shows what the state says.
+   *
+   * @param {State} state
+   */
+  update(state) {
+    const asked = [state.view, state.source, state.from, state.until].join("\n");
+    if (state.view !== "messages") this.#poll.stop();
+    else if (asked !== this.#asked) this.#poll.start();
+    this.#asked = asked;
+    this.redraw();
+  }
+
+  redraw() {
+    this.#draw();
+    byId("counts-note").hidden = this.#store.state.q === "";
+  }
+
+  /** @param {AbortSignal} signal */
+  async #ask(signal) {
+    const { source, from, until } = this.#store.state;
+    const width = Math.max(200, this.#place.clientWidth - LEFT);
+    const most = Math.min(MOST_BARS, Math.floor(width / BAR));
+    const now = Date.now();
+    const span = instant(until, now) - instant(from, now);
+    // Where the range is none, the server says so.
+    const bucket = span > 0 ? bucketText(bucketMinutes(span, most)) : "";
+    try {
+      this.#answer = await get("/v1/counts", { source, from, until, bucket }, signal);
+      this.#place.classList.remove("stale");
+      this.#draw();
+    } catch (error) {
+      this.#place.classList.add("stale");
+      throw error;
+    }
+  }
+
+  /** The ends of the axis, milliseconds since 1970. */
+  #ends() {
+    if (!this.#answer) return { from: 0, until: 1 };
+    return { from: Date.parse(this.#answer.from), until: Date.parse(this.#answer.until) };
+  }
+
+  #draw() {
+    const answer = this.#answer;
+    const { clientWidth: width, clientHeight: height } = this.#place;
+    if (!answer || width < 80 || height < 30) return;
+    const { from, until } = this.#ends();
+    const [plot, floor] = [width - LEFT, height - BOTTOM];
+    const x = (/** @type {number} */ time) => LEFT + ((time - from) / (until - from)) * plot;
+    const shown = this.#shown();
+    const sums = answer.buckets.map(({ counts }) =>
+      shown.reduce((sum, severity) => sum + counts[severity], 0),
+    );
+    const top = niceTop(Math.max(0, ...sums));
+    const y = (/** @type {number} */ count) => TOP + (floor - TOP) * (1 - count / top);
+    const paths = this.#bars(shown, x, y);
+    const drawing = svg(
+      "svg",
+      { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+      svg("path", {
+        class: "grid",
+        d: `M${LEFT} ${y(top) + 0.5}H${width}M${LEFT} ${Math.round(y(top / 2)) + 0.5}H${width}`,
+      }),
+      svg("text", { class: "axis", x: LEFT - 6, y: y(top) + 8, "text-anchor": "end" }, short(top)),
+      svg("text", { class: "axis", x: LEFT - 6, y: floor, "text-anchor": "end" }, "0"),
+      ...SEVERITIES.map((severity) => svg("path", { class: `bar ${severity}`, d: paths[severity] })),
+      svg("path", { class: "floor", d: `M${LEFT} ${floor + 0.5}H${width}` }),
+      ...this.#labels(x, plot, height),
+      ...this.#picked(x, floor),
+    );
+    this.#place.replaceChildren(drawing, this.#tip);
+    this.#tell(sums);
+  }
+
+  /** The severities that are looked at. */
+  #shown() {
+    const chosen = severities(this.#store.state.severity);
+    return SEVERITIES.filter((severity) => chosen.size === 0 || chosen.has(severity));
+  }
+
+  /**
+   * @param {Severity[]} shown
+   * @param {(time: number) => number} x
+   * @param {(count: number) => number} y
+   */
+  #bars(shown, x, y) {
+    const answer = /** @type {Answer} */ (this.#answer);
+    const width = answer.bucket_minutes * 60_000;
+    const paths = /** @type {Record<string, string>} */ (
+      Object.fromEntries(SEVERITIES.map((severity) => [severity, ""]))
+    );
+    for (const { start, counts } of answer.buckets) {
+      const at = Date.parse(start);
+      const left = Math.max(LEFT, x(at) + 0.5);
+      const right = Math.max(left + 1, x(at + width) - 0.5);
+      let below = 0;
+      // The gravest at the bottom, where a few can be seen beside many.
+      for (const severity of shown.toReversed()) {
+        const count = counts[severity];
+        if (count === 0) continue;
+        const [bottom, top] = [y(below), Math.min(y(below) - 1, y(below + count))];
+        paths[severity] +=
+          `M${left.toFixed(1)} ${bottom.toFixed(1)}V${top.toFixed(1)}H${right.toFixed(1)}V${bottom.toFixed(1)}Z`;
+        below += count;
+      }
+    }
+    return paths;
+  }
+
+  /**
+   * @param {(time: number) => number} x
+   * @param {number} plot
+   * @param {number} height
+   */
+  #labels(x, plot, height) {
+    const { from, until } = this.#ends();
+    const offset = preferences.zone === "utc" ? 0 : -new Date(until).getTimezoneOffset();
+    const days = until - from > 2 * 86_400_000;
+    return ticks(from, until, Math.max(2, Math.floor(plot / 90)), offset).map((time) => {
+      const at = clock(time, preferences.zone);
+      const midnight = at.time.startsWith("00:00");
+      const text =
+        days || midnight ? (midnight ? at.date : `${at.date} ${at.time.slice(0, 5)}`) : at.time.slice(0, 5);
+      const place = x(time);
+      const anchor = place < LEFT + 20 ? "start" : place > LEFT + plot - 24 ? "end" : "middle";
+      return svg("text", { class: "axis", x: place, y: height - 4, "text-anchor": anchor }, text);
+    });
+  }
+
+  /**
+   * Draws what is picked, what is being picked, and where the keyboard is.
+   *
+   * @param {(time: number) => number} x
+   * @param {number} floor
+   */
+  #picked(x, floor) {
+    const minutes = this.#answer?.bucket_minutes ?? 1;
+    const [from, until] = this.#store.state.part.split("/").map((time) => Date.parse(time));
+    const drag = this.#drag && snapped(this.#drag.from, this.#drag.to, minutes);
+    const range = drag ?? (from && until ? { from, until } : null);
+    const boxes = [];
+    const box = (/** @type {number} */ a, /** @type {number} */ b, /** @type {string} */ name) =>
+      svg("rect", { class: name, x: a, y: 0, width: Math.max(1, b - a), height: floor });
+    const right = this.#place.clientWidth;
+    if (range) {
+      const [a, b] = [Math.max(LEFT, x(range.from)), Math.min(right, x(range.until))];
+      boxes.push(box(LEFT, a, "outside"), box(b, right, "outside"), box(a, b, "inside"));
+    }
+    if (this.#cursor >= 0) {
+      const at = this.#timeOf(this.#cursor);
+      boxes.push(box(Math.max(LEFT, x(at)), x(at + minutes * 60_000), "cursor"));
+    }
+    return boxes;
+  }
+
+  /** @param {number[]} sums */
+  #tell(sums) {
+    /** @type {Counts} */
+    const counts = { debug: 0, info: 0, warning: 0, error: 0, critical: 0 };
+    for (const bucket of this.#answer?.buckets ?? []) {
+      for (const severity of SEVERITIES) counts[severity] += bucket.counts[severity];
+    }
+    this.#oncounts(counts);
+    const all = sums.reduce((sum, count) => sum + count, 0);
+    setText(
+      byId("histogram-sum"),
+      `${number(all)} messages in ${widthText(this.#answer?.bucket_minutes ?? 1)} bars`,
+    );
+    this.#place.setAttribute("aria-valuemax", String(Math.max(0, this.#bucketCount() - 1)));
+    if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
+  }
+
+  #bucketCount() {
+    const { from, until } = this.#ends();
+    return Math.ceil((until - from) / ((this.#answer?.bucket_minutes ?? 1) * 60_000));
+  }
+
+  /** @param {number} bucket */
+  #timeOf(bucket) {
+    const width = (this.#answer?.bucket_minutes ?? 1) * 60_000;
+    return (Math.floor(this.#ends().from / width) + bucket) * width;
+  }
+
+  /** @param {PointerEvent} event */
+  #timeAt(event) {
+    const { from, until } = this.#ends();
+    const { left, width } = this.#place.getBoundingClientRect();
+    const share = (event.clientX - left - LEFT) / (width - LEFT);
+    // Not the very end, which would be the bucket after it.
+    return Math.min(until - 1, from + Math.max(0, share) * (until - from));
+  }
+
+  /** @param {PointerEvent} event */
+  #down(event) {
+    if (event.button !== 0 || !this.#answer) return;
+    this.#place.setPointerCapture(event.pointerId);
+    const time = this.#timeAt(event);
+    this.#drag = { from: time, to: time };
+    this.#draw();
+  }
+
+  /** @param {PointerEvent} event */
+  #moved(event) {
+    if (!this.#answer) return;
+    const time = this.#timeAt(event);
+    if (this.#drag) {
+      this.#drag.to = time;
+      this.#draw();
+    }
+    const width = this.#answer.bucket_minutes * 60_000;
+    this.#point(Math.floor(time / width) - Math.floor(this.#ends().from / width));
+  }
+
+  /** @param {PointerEvent} event */
+  #up(event) {
+    if (!this.#drag || !this.#answer) return;
+    const { from } = this.#drag;
+    const picked = snapped(from, this.#timeAt(event), this.#answer.bucket_minutes);
+    this.#drag = null;
+    this.#pick(picked.from, picked.until);
+  }
+
+  #release() {
+    this.#drag = null;
+    this.#draw();
+  }
+
+  /**
+   * Picks a part instead of the one before; the same one again is none.
+   *
+   * @param {number} from
+   * @param {number} until
+   */
+  #pick(from, until) {
+    const part = `${iso(from)}/${iso(until)}`;
+    this.#store.set({ part: part === this.#store.state.part ? "" : part, open: "" });
+    this.#draw();
+  }
+
+  /**
+   * Shows the counts of a bucket.
+   *
+   * @param {number} bucket -1 for none
+   */
+  #point(bucket) {
+    this.#tip.hidden = bucket < 0 || !this.#answer;
+    if (bucket < 0 || !this.#answer) {
+      if (this.#cursor >= 0) {
+        this.#cursor = -1;
+        this.#draw();
+      }
+      return;
+    }
+    const start = this.#timeOf(bucket);
+    const found = this.#answer.buckets.find((other) => Date.parse(other.start) === start);
+    const at = clock(start, preferences.zone);
+    const lines = this.#shown()
+      .toReversed()
+      .filter((severity) => found && found.counts[severity] > 0);
+    this.#tip.replaceChildren(
+      h("strong", {}, `${at.date} ${at.time.slice(0, 5)}`),
+      ...lines.map((severity) =>
+        h("span", { class: severity }, `${severity} ${number(found?.counts[severity] ?? 0)}`),
+      ),
+      found ? "" : h("span", {}, "nothing"),
+    );
+    const { from, until } = this.#ends();
+    const share = (start - from) / (until - from);
+    this.#tip.style.left = share < 0.5 ? `${LEFT + share * (this.#place.clientWidth - LEFT) + 16}px` : "auto";
+    this.#tip.style.right = share < 0.5 ? "auto" : `${(1 - share) * (this.#place.clientWidth - LEFT) + 8}px`;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    const last = this.#bucketCount() - 1;
+    const steps = /** @type {Record<string, number>} */ ({
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      Home: -last,
+      End: last,
+    });
+    const step = steps[event.key];
+    if (step !== undefined) {
+      event.preventDefault();
+      const from = this.#cursor < 0 ? last : this.#cursor;
+      this.#cursor = Math.max(0, Math.min(last, from + (this.#cursor < 0 ? 0 : step)));
+      this.#point(this.#cursor);
+      this.#place.setAttribute("aria-valuenow", String(this.#cursor));
+      this.#place.setAttribute(
+        "aria-valuetext",
+        Array.from(this.#tip.children, (part) => part.textContent).join(", "),
+      );
+      this.#draw();
+    } else if (event.key === "Enter" && this.#cursor >= 0) {
+      event.preventDefault();
+      event.stopPropagation();
+      const from = this.#timeOf(this.#cursor);
+      this.#pick(from, from + (this.#answer?.bucket_minutes ?? 1) * 60_000);
+    }
+  }
+}
+
+/** @param {number} time */
+const iso = (time) => new Date(time).toISOString().replace(".000", "");
+
+/** @param {number} minutes */
+function widthText(minutes) {
+  if (minutes % 1440 === 0) return minutes === 1440 ? "one-day" : `${minutes / 1440}-day`;
+  if (minutes % 60 === 0) return minutes === 60 ? "one-hour" : `${minutes / 60}-hour`;
+  return minutes === 1 ? "one-minute" : `${minutes}-minute`;
+}

@@ -1,0 +1,220 @@
+// @ts-check
+// Redriving and purging: first a count, then a question, then a job that can be watched and cancelled.
+
+/** @import { DryRun, Job } from "./types.js" */
+import { Problem, get, poll, send } from "./api.js";
+import { byId, h, problemText, setText, toast } from "./dom.js";
+import { number } from "./time.js";
+
+const EVERY = 700;
+
+/** @typedef {{ ids: string[] } | { filter: Record<string, string> } | { all: true }} Wish */
+
+const WORDS = /** @type {const} */ ({
+  redrive: {
+    title: "Redrive",
+    doing: "Redriving",
+    did: "Redriven",
+    what: "Their messages are sent on their way again under their ids, and each letter is removed once its messages are durable. Redriven twice, a message is stored once.",
+  },
+  purge: {
+    title: "Purge",
+    doing: "Purging",
+    did: "Purged",
+    what: "They are removed for good. What they hold is nowhere else.",
+  },
+});
+
+export class Jobs {
+  #ondone;
+  /** @type {HTMLDialogElement} */
+  #dialog = byId("confirm");
+  #panel = byId("job");
+  /** @type {Job | null} */
+  #job = null;
+  #dismissed = "";
+  #shown = false;
+  #poll = poll((signal) => this.#watch(signal), EVERY);
+
+  /** @param {() => void} ondone letters have gone */
+  constructor(ondone) {
+    this.#ondone = ondone;
+    byId("job-cancel").addEventListener("click", () => void this.#cancel());
+    byId("job-dismiss").addEventListener("click", () => {
+      this.#dismissed = this.#job?.id ?? "";
+      this.#draw();
+    });
+  }
+
+  /** @param {boolean} shown */
+  show(shown) {
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (shown) void this.#find();
+    else this.#poll.stop();
+  }
+
+  /**
+   * Counts what is meant, and asks whether to do it.
+   *
+   * @param {"redrive" | "purge"} action
+   * @param {Wish} wish
+   */
+  async ask(action, wish) {
+    const { title, what } = WORDS[action];
+    const words = h("div", {}, "Counting…");
+    const problem = h("div", { class: "problem", role: "alert", hidden: true });
+    const go = h(
+      "button",
+      { type: "submit", class: action === "purge" ? "danger" : "primary", disabled: true },
+      title,
+    );
+    const leave = h("button", { type: "button", onclick: () => this.#dialog.close() }, "Leave them");
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "confirm-title" }, title),
+      words,
+      problem,
+      h("div", { class: "actions end" }, leave, go),
+    );
+    this.#dialog.replaceChildren(form);
+    this.#dialog.showModal();
+    leave.focus();
+    const fail = (/** @type {unknown} */ error) => {
+      problem.hidden = false;
+      problem.replaceChildren(problemText(Problem.of(error)));
+    };
+    /** @type {DryRun} */
+    let dry;
+    try {
+      dry = await send("POST", `/v1/dead-letters/${action}`, { ...wish, dry_run: true });
+    } catch (error) {
+      words.replaceChildren();
+      fail(error);
+      return;
+    }
+    const letters = `${number(dry.letters)} ${dry.letters === 1 ? "letter" : "letters"}`;
+    setText(go, `${title} ${letters}`);
+    const reasons = Object.entries(dry.by_reason).map(([reason, count]) =>
+      h("li", {}, `${number(count)} ${reason}`),
+    );
+    words.replaceChildren(
+      h("p", {}, dry.letters === 0 ? "No letter is meant." : `${letters}:`),
+      h("ul", {}, ...reasons),
+      h("p", {}, what),
+    );
+    if (dry.letters === 0) return;
+    if (action === "purge") words.append(typed(`purge ${dry.letters}`, go));
+    else {
+      go.disabled = false;
+      go.focus();
+    }
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      go.disabled = true;
+      try {
+        // What has died since it was counted stays.
+        const began = await send("POST", `/v1/dead-letters/${action}`, { ...wish, as_of: dry.as_of });
+        this.#dialog.close();
+        this.#follow(began);
+      } catch (error) {
+        fail(error);
+        void this.#find();
+      }
+    });
+  }
+
+  /** Finds a job that is under way, whoever began it. */
+  async #find() {
+    try {
+      const { jobs } = await get("/v1/dead-letters/jobs");
+      const running = jobs.find((/** @type {Job} */ job) => job.state === "running");
+      if (running) this.#follow(running);
+    } catch (error) {
+      toast(`The jobs are not known: ${Problem.of(error).title}`);
+    }
+  }
+
+  /** @param {Job} job */
+  #follow(job) {
+    this.#job = job;
+    this.#draw();
+    this.#poll.start();
+  }
+
+  /** @param {AbortSignal} signal */
+  async #watch(signal) {
+    if (!this.#job) return;
+    try {
+      this.#job = /** @type {Job} */ (await get(`/v1/dead-letters/jobs/${this.#job.id}`, {}, signal));
+    } catch (error) {
+      const problem = Problem.of(error);
+      if (problem.status === 404) {
+        // The process that ran it has ended, and the job with it.
+        this.#poll.stop();
+        this.#job = null;
+        toast("The job has gone: the server was started again");
+        this.#draw();
+        this.#ondone();
+        return;
+      }
+      throw error;
+    }
+    this.#draw();
+    if (this.#job.state !== "running") {
+      this.#poll.stop();
+      this.#ondone();
+    }
+  }
+
+  async #cancel() {
+    if (!this.#job) return;
+    try {
+      await send("DELETE", `/v1/dead-letters/jobs/${this.#job.id}`);
+      toast("It stops after the batch that is under way");
+    } catch (error) {
+      toast(Problem.of(error).title);
+    }
+  }
+
+  #draw() {
+    const job = this.#job;
+    this.#panel.hidden = job === null || job.id === this.#dismissed;
+    if (!job) return;
+    const { action, state, total, done, unreadable, failed, changed, left, waiting, reasons } = job;
+    const running = state === "running";
+    const { doing, did } = WORDS[action];
+    const heads = { running: doing, done: did, cancelled: `Cancelled; ${did.toLowerCase()}` };
+    setText(byId("job-title"), `${heads[state]} ${number(done)} of ${number(total)}`);
+    /** @type {HTMLProgressElement} */
+    const progress = byId("job-progress");
+    progress.max = Math.max(1, total);
+    progress.value = Math.min(progress.max, total - left);
+    const facts = [
+      unreadable > 0 && `${number(unreadable)} stay: they cannot be read`,
+      failed > 0 && `${number(failed)} stay: the broker does not take them`,
+      changed > 0 && `${number(changed)} had died again or were gone`,
+      left > 0 && `${number(left)} left`,
+      waiting && `waits: ${waiting}`,
+    ];
+    setText(byId("job-facts"), facts.filter(Boolean).join(" · "));
+    byId("job-reasons").replaceChildren(...reasons.map((reason) => h("li", {}, reason)));
+    byId("job-cancel").hidden = !running;
+    byId("job-dismiss").hidden = running;
+  }
+}
+
+/**
+ * Makes a field that has to be filled before a button can be pressed.
+ *
+ * @param {string} wanted
+ * @param {HTMLButtonElement} button
+ */
+function typed(wanted, button) {
+  const input = h("input", { type: "text", autocomplete: "off", spellcheck: "false", id: "typed" });
+  input.addEventListener("input", () => {
+    button.disabled = input.value.trim() !== wanted;
+  });
+  return h("p", {}, h("label", { for: "typed" }, "Type ", h("code", {}, wanted), " to go on: "), input);
+}

@@ -1,0 +1,321 @@
+// @ts-check
+// The list: of thousands of rows, those that can be seen are in the page.
+
+/** @import { Row } from "./rows.js" */
+import { h } from "./dom.js";
+
+/** Rows beyond the edges that are drawn, too, so that nothing flickers. */
+const MARGIN = 6;
+
+/** How close to an end of the list more is fetched, rows. */
+const NEAR = 30;
+
+/**
+ * What the list asks and tells.
+ *
+ * @typedef {object} Hooks
+ * @property {(row: Row) => HTMLElement} draw makes the element of a row, closed
+ * @property {(row: Row) => HTMLElement | null} details makes what an open row shows
+ * @property {(row: Row) => void} ontoggle a row was clicked
+ * @property {() => void} onleave somebody has scrolled away from the newest row
+ * @property {() => void} onarrive the newest row was scrolled to
+ * @property {() => void} onbeginning the oldest row is near
+ * @property {() => void} onend the newest row is near
+ */
+
+export class List {
+  /** Whether the newest row is kept in sight. */
+  follow = true;
+  /** @type {Row[]} */
+  #rows = [];
+  /** @type {Map<Row, HTMLElement>} */
+  #drawn = new Map();
+  #scroller;
+  #hooks;
+  #sizer = h("div", { class: "sizer", role: "presentation" });
+  #window = h("div", { class: "window", role: "presentation" });
+  #rowHeight = 22;
+  /** The row that is open, and how much taller it is for that. */
+  #open = "";
+  #extra = 0;
+  /** The row with the focus. */
+  #selected = "";
+  /** What is at the upper edge, so that it stays there when rows come or go above it. */
+  #anchor = { key: "", distance: 0 };
+  #resized = new ResizeObserver(() => this.#resize());
+
+  /**
+   * @param {HTMLElement} scroller
+   * @param {Hooks} hooks
+   */
+  constructor(scroller, hooks) {
+    this.#scroller = scroller;
+    this.#hooks = hooks;
+    this.#sizer.append(this.#window);
+    scroller.append(this.#sizer);
+    scroller.addEventListener("scroll", () => this.#scrolled());
+    scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leave(), { passive: true });
+    this.#window.addEventListener("click", (event) => this.#clicked(event));
+    this.#window.addEventListener("focusin", (event) => this.#focused(event));
+    this.#resized.observe(scroller);
+    this.#resize();
+  }
+
+  get selected() {
+    return this.#selected;
+  }
+
+  /**
+   * Shows these rows, where the reader is.
+   *
+   * @param {Row[]} rows
+   */
+  show(rows) {
+    this.#rows = rows;
+    // A feed has to have articles.
+    this.#scroller.setAttribute("role", rows.length > 0 ? "feed" : "region");
+    this.#layOut();
+  }
+
+  /** Draws every row anew, because how rows look has changed. */
+  redraw() {
+    this.#window.replaceChildren();
+    this.#drawn.clear();
+    this.#layOut();
+  }
+
+  /**
+   * Opens a row, and closes the one that was open.
+   *
+   * @param {string} key empty for none
+   */
+  open(key) {
+    if (key === this.#open) return;
+    const before = this.#rowOf(this.#open);
+    this.#open = key;
+    this.#extra = 0;
+    for (const row of [before, this.#rowOf(key)]) {
+      const element = row && this.#drawn.get(row);
+      if (row && element) this.#furnish(row, element);
+    }
+    this.#layOut();
+    if (key && !this.follow) this.#reveal(this.#openIndex());
+  }
+
+  /**
+   * Marks a row, and brings it into sight.
+   *
+   * @param {string} key
+   * @param {"nearest" | "center"} [place]
+   */
+  select(key, place = "nearest") {
+    const index = this.#rows.findIndex((row) => row.key === key);
+    if (index < 0) return;
+    this.#mark(key);
+    if (place === "center") this.#scrollTo(this.#topOf(index) - this.#scroller.clientHeight / 3);
+    this.#reveal(index);
+    const row = this.#rows[index];
+    const element = row && this.#drawn.get(row);
+    if (element && !element.contains(document.activeElement)) element.focus({ preventScroll: true });
+  }
+
+  /**
+   * Marks the row that is so many rows further.
+   *
+   * @param {number} step
+   */
+  move(step) {
+    const at = this.#rows.findIndex((row) => row.key === this.#selected);
+    const from = at < 0 ? this.#indexAt(this.#scroller.scrollTop + this.#scroller.clientHeight - 1) + 1 : at;
+    const to = Math.max(0, Math.min(this.#rows.length - 1, from + (at < 0 ? -1 : step)));
+    const row = this.#rows[to];
+    if (row) this.select(row.key);
+  }
+
+  toEnd() {
+    this.follow = true;
+    this.#layOut();
+  }
+
+  /** @param {number} index */
+  #reveal(index) {
+    if (index < 0) return;
+    const { clientHeight, scrollTop } = this.#scroller;
+    const top = this.#topOf(index);
+    const bottom = this.#topOf(index + 1);
+    if (top < scrollTop) this.#scrollTo(top);
+    else if (bottom > scrollTop + clientHeight) this.#scrollTo(Math.min(top, bottom - clientHeight));
+    this.#render();
+  }
+
+  #rowOf(/** @type {string} */ key) {
+    return key ? this.#rows.find((row) => row.key === key) : undefined;
+  }
+
+  #openIndex() {
+    return this.#open ? this.#rows.findIndex((row) => row.key === this.#open) : -1;
+  }
+
+  /** @param {number} index */
+  #topOf(index) {
+    const open = this.#openIndex();
+    return index * this.#rowHeight + (open >= 0 && index > open ? this.#extra : 0);
+  }
+
+  /** @param {number} y */
+  #indexAt(y) {
+    const open = this.#openIndex();
+    const index = Math.floor(y / this.#rowHeight);
+    if (open < 0 || index <= open) return Math.max(0, index);
+    return Math.max(open, Math.floor((y - this.#extra) / this.#rowHeight));
+  }
+
+  /** Fits the height to the rows, goes to where the reader was, and draws. */
+  #layOut() {
+    // A row that has gone takes what it showed with it.
+    if (this.#openIndex() < 0) this.#extra = 0;
+    const anchor = this.#anchor;
+    this.#sizer.style.height = `${this.#topOf(this.#rows.length)}px`;
+    if (this.follow) {
+      this.#scrollTo(this.#scroller.scrollHeight);
+    } else if (anchor.key) {
+      const index = this.#rows.findIndex((row) => row.key === anchor.key);
+      if (index >= 0) this.#scrollTo(this.#topOf(index) + anchor.distance);
+    }
+    this.#render();
+  }
+
+  /** @param {number} top */
+  #scrollTo(top) {
+    this.#scroller.scrollTop = top;
+    this.#hold();
+  }
+
+  /** Remembers what is at the upper edge. */
+  #hold() {
+    const top = this.#scroller.scrollTop;
+    const index = this.#indexAt(top);
+    this.#anchor = { key: this.#rows[index]?.key ?? "", distance: top - this.#topOf(index) };
+  }
+
+  #render() {
+    const { scrollTop, clientHeight } = this.#scroller;
+    const first = Math.max(0, this.#indexAt(scrollTop) - MARGIN);
+    const last = Math.min(this.#rows.length, this.#indexAt(scrollTop + clientHeight) + 1 + MARGIN);
+    const wanted = this.#rows.slice(first, last);
+    const keep = new Set(wanted);
+    for (const [row, element] of this.#drawn) {
+      if (keep.has(row)) continue;
+      if (element.contains(document.activeElement)) this.#scroller.focus({ preventScroll: true });
+      element.remove();
+      this.#drawn.delete(row);
+    }
+    this.#window.style.transform = `translateY(${this.#topOf(first)}px)`;
+    /** @type {ChildNode | null} */
+    let next = this.#window.firstChild;
+    for (const row of wanted) {
+      let element = this.#drawn.get(row);
+      if (!element) {
+        element = this.#hooks.draw(row);
+        element.dataset.key = row.key;
+        this.#drawn.set(row, element);
+        this.#furnish(row, element);
+      }
+      if (element === next) next = next.nextSibling;
+      else this.#window.insertBefore(element, next);
+    }
+    this.#measure();
+  }
+
+  /**
+   * Gives an element what its state asks for: details, a mark.
+   *
+   * @param {Row} row
+   * @param {HTMLElement} element
+   */
+  #furnish(row, element) {
+    const open = row.key === this.#open;
+    const selected = row.key === this.#selected;
+    element.classList.toggle("opened", open);
+    element.classList.toggle("selected", selected);
+    element.tabIndex = selected ? 0 : -1;
+    const button = element.querySelector(".disclose");
+    button?.setAttribute("aria-expanded", String(open));
+    const shown = element.querySelector(".details");
+    if (open && !shown) {
+      const details = this.#hooks.details(row);
+      if (details) {
+        element.append(details);
+        this.#resized.observe(details);
+      }
+    } else if (!open && shown) {
+      this.#resized.unobserve(shown);
+      shown.remove();
+    }
+  }
+
+  /** Finds out how tall the open row is. */
+  #measure() {
+    const row = this.#rowOf(this.#open);
+    const element = row && this.#drawn.get(row);
+    if (!element) return;
+    const extra = Math.max(0, element.offsetHeight - this.#rowHeight);
+    if (extra === this.#extra) return;
+    this.#extra = extra;
+    this.#sizer.style.height = `${this.#topOf(this.#rows.length)}px`;
+    this.#hold();
+  }
+
+  #resize() {
+    const height = parseFloat(getComputedStyle(this.#scroller).getPropertyValue("--row"));
+    if (height) this.#rowHeight = height;
+    this.#layOut();
+  }
+
+  #scrolled() {
+    const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
+    const below = scrollHeight - clientHeight - scrollTop;
+    if (this.follow && below > this.#rowHeight) this.#leave();
+    this.#hold();
+    this.#render();
+    if (!this.follow && below < 2) this.#hooks.onarrive();
+    if (scrollTop < NEAR * this.#rowHeight) this.#hooks.onbeginning();
+    if (below < NEAR * this.#rowHeight) this.#hooks.onend();
+  }
+
+  #leave() {
+    if (!this.follow || this.#scroller.scrollHeight <= this.#scroller.clientHeight) return;
+    this.follow = false;
+    this.#hooks.onleave();
+  }
+
+  /** @param {string} key */
+  #mark(key) {
+    const before = this.#rowOf(this.#selected);
+    this.#selected = key;
+    for (const row of [before, this.#rowOf(key)]) {
+      const element = row && this.#drawn.get(row);
+      if (row && element) this.#furnish(row, element);
+    }
+  }
+
+  /** @param {MouseEvent} event */
+  #clicked(event) {
+    const target = event.target instanceof Element ? event.target : null;
+    const key = target?.closest("[data-key]")?.getAttribute("data-key");
+    const row = key ? this.#rowOf(key) : undefined;
+    if (!row || !target?.closest(".line")) return;
+    if (target.closest("button, a") && !target.closest(".disclose")) return;
+    // Whoever marks a text wants to copy it, not to open the row.
+    if (!getSelection()?.isCollapsed && !target.closest(".disclose")) return;
+    this.#mark(row.key);
+    this.#hooks.ontoggle(row);
+  }
+
+  /** @param {FocusEvent} event */
+  #focused(event) {
+    const target = event.target instanceof Element ? event.target : null;
+    const key = target?.closest("[data-key]")?.getAttribute("data-key");
+    if (key && key !== this.#selected) this.#mark(key);
+  }
+}

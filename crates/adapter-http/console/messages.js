@@ -1,0 +1,363 @@
+// @ts-check
+// The page of messages: the list, what it says of itself, and what is shown when it is empty.
+
+/** @import { Row } from "./rows.js" */
+/** @import { Search } from "./search.js" */
+/** @import { State, Store } from "./store.js" */
+import { Problem } from "./api.js";
+import { around, curl } from "./copy.js";
+import { byId, copy, h, problemText, setText, toast } from "./dom.js";
+import { Feed, newest } from "./feed.js";
+import { List } from "./list.js";
+import { preferences } from "./preferences.js";
+import { withTerm, words } from "./query.js";
+import { gapLine, messageDetails, messageLine } from "./row.js";
+import { DEFAULTS, SEVERITIES, severityText } from "./store.js";
+import { clock, number, rate } from "./time.js";
+
+/** How often the rate is worked out, and how often a screen reader hears of new messages, milliseconds. */
+const RATE_EVERY = 1_000;
+const TELL_EVERY = 5_000;
+
+export class Messages {
+  #store;
+  #search;
+  #feed;
+  #list;
+  #loaded = "";
+  /** Whether the tail was paused by scrolling, and so goes on when the end is scrolled to. */
+  #byScroll = false;
+  #tail = { state: "off", problem: /** @type {Problem | undefined} */ (undefined) };
+  #problem = /** @type {Problem | null} */ (null);
+  #heard = { count: 0, rate: 0 };
+  #told = 0;
+  #emptiness = 0;
+
+  /**
+   * @param {Store} store
+   * @param {Search} search
+   */
+  constructor(store, search) {
+    this.#store = store;
+    this.#search = search;
+    this.#feed = new Feed({
+      onrows: () => this.#rowsChanged(),
+      onwaiting: () => this.#drawStatus(),
+      onproblem: (problem) => this.#problemChanged(problem),
+      onmissing: (problem) => toast(problem.detail || problem.title),
+      ontail: (state, problem) => {
+        this.#tail = { state, problem };
+        this.#drawStatus();
+      },
+    });
+    this.#list = new List(byId("list"), {
+      draw: (row) => this.#draw(row),
+      details: (row) => this.#details(row),
+      ontoggle: (row) => this.toggle(row.key),
+      onleave: () => this.#left(),
+      onarrive: () => this.#arrived(),
+      onbeginning: () => void this.#feed.more("older"),
+      onend: () => void this.#feed.more("newer"),
+    });
+    byId("pause").addEventListener("click", () => this.pause());
+    byId("pill").addEventListener("click", () => this.resume());
+    byId("further").addEventListener("click", () => void this.#feed.further("older"));
+    byId("retry").addEventListener("click", () => this.#reload(this.#store.state));
+    setInterval(() => this.#measure(), RATE_EVERY);
+  }
+
+  /**
+   * Shows what the state says.
+   *
+   * @param {State} state
+   */
+  update(state) {
+    const { view, q, severity, source, from, until, part } = state;
+    const wanted = view === "messages" ? [q, severity, source, from, until, part].join("\n") : "";
+    const paused = state.paused !== "";
+    if (wanted !== this.#loaded) {
+      this.#loaded = wanted;
+      if (wanted) this.#reload(state);
+      else this.#feed.stop();
+      return;
+    }
+    if (!wanted) return;
+    if (this.#feed.paused && !paused) this.#goOn();
+    this.#feed.paused = paused;
+    this.#list.open(state.open);
+    this.#drawStatus();
+  }
+
+  redraw() {
+    this.#list.redraw();
+    this.#drawStatus();
+  }
+
+  /** Pauses, or goes on. */
+  pause() {
+    if (this.#store.state.paused) this.resume();
+    else this.#hold(false);
+  }
+
+  resume() {
+    this.#store.set({ paused: "", open: "" }, "replace");
+  }
+
+  /**
+   * Opens a row, or closes it.
+   *
+   * @param {string} [key]
+   */
+  toggle(key = this.#list.selected) {
+    if (!key || this.#feed.rows.get(key)?.kind !== "message") return;
+    const open = this.#store.state.open === key ? "" : key;
+    // What is read must not move away.
+    if (open) this.#hold(true);
+    this.#store.set({ open }, "replace");
+  }
+
+  /** @param {number} step */
+  move(step) {
+    this.#hold(true);
+    this.#list.move(step);
+  }
+
+  /** Closes the open row; tells whether there was one. */
+  close() {
+    const { open } = this.#store.state;
+    if (open) this.#store.set({ open: "" }, "replace");
+    return open !== "";
+  }
+
+  /**
+   * Holds the list where it is.
+   *
+   * @param {boolean} byScroll
+   */
+  #hold(byScroll) {
+    if (!this.#feed.live) {
+      this.#list.follow = false;
+      return;
+    }
+    this.#byScroll = byScroll && (this.#byScroll || !this.#feed.paused);
+    this.#list.follow = false;
+    this.#store.set({ paused: "1" }, "replace");
+  }
+
+  #left() {
+    if (this.#feed.live && !this.#feed.paused) this.#hold(true);
+  }
+
+  #arrived() {
+    if (this.#feed.paused && this.#byScroll && this.#feed.attached && !this.#store.state.open) this.resume();
+  }
+
+  #goOn() {
+    this.#byScroll = false;
+    if (!this.#feed.newer.done) {
+      this.#reload(this.#store.state);
+      return;
+    }
+    this.#list.toEnd();
+    this.#feed.resume();
+  }
+
+  /** @param {State} state */
+  #reload(state) {
+    const { open } = state;
+    this.#problem = null;
+    this.#emptiness += 1;
+    this.#byScroll = false;
+    this.#feed.paused = state.paused !== "";
+    this.#list.follow = !open;
+    this.#list.open(open);
+    byId("empty").hidden = true;
+    this.#feed.load(state);
+  }
+
+  #rowsChanged() {
+    const { rows, ready, older, newer } = this.#feed;
+    const first = byId("list").classList.contains("loading") && ready;
+    byId("list").classList.toggle("loading", !ready);
+    this.#list.show(rows.items);
+    const { open } = this.#store.state;
+    if (first && open) this.#list.select(open, "center");
+    this.#drawStatus();
+    const empty =
+      ready && rows.items.length === 0 && older.done && newer.done && this.#feed.waiting.count === 0;
+    if (!empty) {
+      byId("empty").hidden = true;
+      this.#emptiness += 1;
+    } else if (byId("empty").hidden) {
+      void this.#drawEmpty();
+    }
+    // A page that does not fill the list is no reason to scroll, so nothing else would ask for more.
+    const { clientHeight, scrollHeight } = byId("list");
+    if (ready && scrollHeight <= clientHeight) {
+      void this.#feed.more("older");
+      void this.#feed.more("newer");
+    }
+  }
+
+  /** @param {Problem | null} problem */
+  #problemChanged(problem) {
+    const here = this.#search.showProblem(problem) ? null : problem;
+    this.#problem = here;
+    const place = byId("problem");
+    place.hidden = here === null;
+    if (here) byId("problem-text").replaceChildren(problemText(here));
+    this.#drawStatus();
+  }
+
+  #measure() {
+    const { heard } = this.#feed;
+    // Smoothed, so that it can be read.
+    this.#heard.rate = this.#heard.rate * 0.5 + (heard - this.#heard.count) * 0.5;
+    if (this.#heard.rate < 0.05) this.#heard.rate = 0;
+    this.#heard.count = heard;
+    if (this.#feed.live) this.#drawStatus();
+  }
+
+  #drawStatus() {
+    const { live, paused, waiting, attached, rows, older, ready } = this.#feed;
+    const tail = this.#tail;
+    const status = byId("tail");
+    status.hidden = !live;
+    status.className = `tail ${paused && tail.state === "live" ? "paused" : tail.state}`;
+    const states = /** @type {Record<string, string>} */ ({
+      live: "Live",
+      connecting: "Connecting…",
+      waiting: "Reconnecting…",
+      refused: "No live tail",
+      off: "",
+    });
+    setText(byId("tail-text"), paused && tail.state === "live" ? "Paused" : (states[tail.state] ?? ""));
+    status.title = tail.problem ? [tail.problem.title, tail.problem.detail].filter(Boolean).join(": ") : "";
+    setText(byId("tail-rate"), tail.state === "live" ? `${rate(this.#heard.rate)} /s` : "");
+    const pause = byId("pause");
+    pause.hidden = !live || tail.state === "refused";
+    setText(pause, paused ? "Go on" : "Pause");
+    pause.setAttribute("aria-pressed", String(paused));
+
+    const count = waiting.count;
+    const pill = byId("pill");
+    const show = live && paused && count > 0;
+    pill.hidden = !show && !(live && paused && ready && !attached);
+    setText(pill, show ? `↓ ${number(count)} new` : "↓ To the newest");
+    if (show && Date.now() - this.#told > TELL_EVERY) {
+      this.#told = Date.now();
+      setText(byId("spoken"), `${number(count)} new messages`);
+    }
+
+    const { zone } = preferences;
+    const first = rows.first;
+    const back = first?.kind === "message" ? clock(first.message.occurred_at, zone) : null;
+    const reached = older.reached ? clock(older.reached, zone) : null;
+    const tired = this.#feed.isTired("older");
+    let reach = "";
+    if (older.busy) reach = reached ? `Searching, now at ${reached.date} ${reached.time}…` : "Fetching…";
+    else if (tired && reached) reach = `Nothing more since ${reached.date} ${reached.time}.`;
+    else if (ready && older.done && rows.items.length > 0) reach = "Everything of this range is here.";
+    else if (back) reach = `Back to ${back.date} ${back.time}; scroll up for more.`;
+    setText(byId("reach"), reach);
+    byId("further").hidden = !tired || this.#problem !== null;
+    setText(byId("shown"), rows.items.length > 0 ? `${number(rows.items.length)} here` : "");
+  }
+
+  /** Finds out why nothing is here, and says it. */
+  async #drawEmpty() {
+    const turn = ++this.#emptiness;
+    /** @type {import("./types.js").Message | undefined} */
+    let any;
+    try {
+      any = await newest();
+    } catch (error) {
+      if (turn === this.#emptiness) this.#problemChanged(Problem.of(error));
+      return;
+    }
+    if (turn !== this.#emptiness) return;
+    byId("empty").replaceChildren(...(any ? this.#nothingFound(any) : welcome()));
+    byId("empty").hidden = false;
+  }
+
+  /** @param {import("./types.js").Message} any */
+  #nothingFound(any) {
+    const { q, severity, source } = this.#store.state;
+    const filtered = q !== "" || severity !== "" || source !== "";
+    const at = clock(any.occurred_at, preferences.zone);
+    const set = (/** @type {Partial<State>} */ patch) => () => this.#store.set({ ...patch, open: "" });
+    return [
+      h("h2", {}, filtered ? "No message is like this" : "No message in this range"),
+      h("p", {}, `The newest message of all is of ${at.year}-${at.date} ${at.time}.`),
+      h(
+        "p",
+        { class: "actions" },
+        filtered &&
+          h(
+            "button",
+            { type: "button", onclick: set({ q: "", severity: "", source: "" }) },
+            "Drop the filters",
+          ),
+        h(
+          "button",
+          { type: "button", onclick: set({ from: "-30d", until: "", part: "" }) },
+          "Look at the last 30 days",
+        ),
+        h(
+          "button",
+          { type: "button", onclick: set({ ...around(any), q: "", severity: "", source: "", part: "" }) },
+          "Show the newest",
+        ),
+      ),
+    ];
+  }
+
+  /** @param {Row} row */
+  #draw(row) {
+    const { zone } = preferences;
+    if (row.kind === "gap") return gapLine(row, zone, () => void this.#fill(row));
+    return messageLine(row, zone, words(this.#store.state.q));
+  }
+
+  /** @param {import("./rows.js").GapRow} row */
+  async #fill(row) {
+    const filling = this.#feed.fill(row);
+    this.#list.redraw();
+    await filling;
+    this.#list.redraw();
+  }
+
+  /** @param {Row} row */
+  #details(row) {
+    if (row.kind === "gap") return null;
+    const store = this.#store;
+    return messageDetails(row.message, preferences.zone, words(store.state.q), {
+      term: (term) => store.set({ q: withTerm(store.state.q, term), open: "" }),
+      severity: (severity, without) => {
+        const chosen = SEVERITIES.filter((other) => (other === severity) !== without);
+        store.set({ severity: severityText(new Set(chosen)), open: "" });
+      },
+      source: (source, without) =>
+        store.set(
+          without ? { q: withTerm(store.state.q, `-source:${source}`), open: "" } : { source, open: "" },
+        ),
+      around: (message) => store.set({ ...DEFAULTS, ...around(message) }),
+    });
+  }
+}
+
+/** What somebody sees who has just started the server. */
+function welcome() {
+  const command = curl('{"severity":"info","source":"hello","body":"Hello, Warren!"}', location.origin);
+  return [
+    h("h2", {}, "No message yet"),
+    h("p", {}, "Send one, and it appears here:"),
+    h(
+      "div",
+      { class: "command" },
+      h("pre", { tabindex: "0", "aria-label": "Command" }, command),
+      h("button", { type: "button", onclick: () => void copy(command, "the command") }, "Copy"),
+    ),
+    h("p", {}, h("a", { href: "/docs/" }, "What else can be sent, and how")),
+  ];
+}

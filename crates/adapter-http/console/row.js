@@ -1,0 +1,266 @@
+// @ts-check
+// One row of the list, and what it shows when it is open.
+
+/** @import { Exact } from "./json.js" */
+/** @import { Json, Message } from "./types.js" */
+/** @import { GapRow, MessageRow } from "./rows.js" */
+/** @import { Zone } from "./time.js" */
+import { around, asCurl, asJson, asText } from "./copy.js";
+import { copy, h, icon } from "./dom.js";
+import { print } from "./json.js";
+import { attributeTerm, flattened, parts } from "./query.js";
+import { toAddress, DEFAULTS } from "./store.js";
+import { clock, full, number } from "./time.js";
+
+/** How much of a body, and of how many attributes, a closed row shows, characters. */
+const MOST_BODY = 400;
+const MOST_ATTRIBUTES = 5;
+const MOST_VALUE = 60;
+
+/** How much an open row shows before it is asked for all, characters. */
+const MOST_SHOWN = 20_000;
+
+/**
+ * What a row can ask for.
+ *
+ * @typedef {object} Actions
+ * @property {(term: string) => void} term add a term to the query
+ * @property {(severity: string, without: boolean) => void} severity show only this severity, or all others
+ * @property {(source: string, without: boolean) => void} source show only this source, or all others
+ * @property {(message: Message) => void} around show what else happened at that time
+ */
+
+/**
+ * @param {Json} value
+ */
+const written = (value) => (typeof value === "string" ? value : print(value));
+
+/**
+ * @param {string} text
+ * @param {number} most
+ */
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
+/**
+ * Marks words in a text.
+ *
+ * @param {string} text
+ * @param {string[]} words
+ */
+const marked = (text, words) =>
+  parts(text, words).map((part) => (part.hit ? h("mark", {}, part.text) : part.text));
+
+/**
+ * Draws a message as one line.
+ *
+ * @param {MessageRow} row
+ * @param {Zone} zone
+ * @param {string[]} words what is looked for in its body
+ */
+export function messageLine({ key, message }, zone, words) {
+  const at = clock(message.occurred_at, zone);
+  const attributes = flattened(message.attributes);
+  const shown = attributes
+    .slice(0, MOST_ATTRIBUTES)
+    .map(({ key: name, value }) =>
+      h(
+        "span",
+        { class: "attribute" },
+        h("span", { class: "key" }, `${name}=`),
+        cut(written(value), MOST_VALUE),
+      ),
+    );
+  const more = attributes.length - shown.length;
+  return h(
+    "article",
+    { class: `row ${message.severity}`, "aria-labelledby": `line-${key}` },
+    h(
+      "div",
+      { class: "line", id: `line-${key}` },
+      h(
+        "button",
+        {
+          class: "disclose",
+          type: "button",
+          tabindex: "-1",
+          "aria-label": "Details",
+          "aria-expanded": "false",
+        },
+        icon("open"),
+      ),
+      h("time", { datetime: message.occurred_at }, h("span", { class: "date" }, `${at.date} `), at.time),
+      h("span", { class: "severity" }, message.severity),
+      h("span", { class: "source" }, message.source),
+      h(
+        "span",
+        { class: "text" },
+        h("bdi", { class: "body" }, ...marked(cut(message.body, MOST_BODY), words)),
+        ...shown,
+        more > 0 && h("span", { class: "attribute" }, `+${more}`),
+      ),
+    ),
+  );
+}
+
+/**
+ * Draws a gap.
+ *
+ * @param {GapRow} row
+ * @param {Zone} zone
+ * @param {() => void} onload somebody wants what is missing
+ */
+export function gapLine({ gap, busy }, zone, onload) {
+  const count =
+    gap.missed === null ? "Messages" : `${number(gap.missed)} ${gap.missed === 1 ? "message" : "messages"}`;
+  const because = /** @type {Record<string, string>} */ ({
+    slow_reader: "came faster than this page took them",
+    broker_lost: "may have come while the tail had no connection",
+  })[gap.reason];
+  const [from, until] = [clock(gap.from, zone), clock(gap.until, zone)];
+  return h(
+    "article",
+    { class: "row gap", "aria-label": "A gap" },
+    h(
+      "div",
+      { class: "line" },
+      h(
+        "span",
+        { class: "text" },
+        `${count} ${because ?? `are not here: ${gap.reason}`}, ${from.time} – ${until.time}`,
+      ),
+      h(
+        "button",
+        { type: "button", class: "small", onclick: onload, disabled: busy },
+        busy ? "Fetching…" : "Fetch what is stored",
+      ),
+    ),
+  );
+}
+
+/**
+ * Draws what an open row shows.
+ *
+ * @param {Message} message
+ * @param {Zone} zone
+ * @param {string[]} words
+ * @param {Actions} actions
+ */
+export function messageDetails(message, zone, words, actions) {
+  const { id, severity, source, body, occurred_at, received_at, stored_at } = message;
+  const link = new URL(toAddress({ ...DEFAULTS, ...around(message) }), location.origin).href;
+  const button = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
+    h("button", { type: "button", class: "small", onclick }, label);
+  const time = (/** @type {string} */ at) => h("time", { datetime: at }, full(at, zone));
+  return h(
+    "div",
+    { class: "details" },
+    h(
+      "div",
+      { class: "actions", role: "group", "aria-label": "Message" },
+      button("Neighbours in time", () => actions.around(message)),
+      h("span", { class: "label" }, "Copy"),
+      button("link", () => void copy(link, "the link")),
+      button("curl", () => void copy(asCurl(message, location.origin), "a curl that sends it again")),
+      button("JSON", () => void copy(asJson(message), "JSON")),
+      button("text", () => void copy(asText(message), "the text")),
+    ),
+    wholeText(body, words),
+    h(
+      "dl",
+      { class: "fields" },
+      ...field("severity", severity, (without) => actions.severity(severity, without)),
+      ...field("source", source, (without) => actions.source(source, without)),
+      ...flattened(message.attributes).flatMap(({ key, value, findable }) =>
+        field(
+          key,
+          written(value),
+          findable
+            ? (without) =>
+                actions.term((without ? "-" : "") + attributeTerm(key, /** @type {string | Exact} */ (value)))
+            : undefined,
+          typeof value === "string" ? "string" : "other",
+        ),
+      ),
+      ...field("occurred", time(occurred_at)),
+      ...field("received", time(received_at)),
+      ...field("stored", stored_at ? time(stored_at) : "not told yet"),
+      ...field("id", id),
+    ),
+  );
+}
+
+/**
+ * Shows a text in full, or its beginning where it is very long.
+ *
+ * @param {string} text
+ * @param {string[]} words
+ */
+export function wholeText(text, words) {
+  const pre = h(
+    "pre",
+    { class: "whole", tabindex: "0", "aria-label": "Text" },
+    ...marked(text.slice(0, MOST_SHOWN), words),
+  );
+  if (text.length <= MOST_SHOWN) return pre;
+  const more = h(
+    "button",
+    {
+      type: "button",
+      class: "small",
+      onclick: () => {
+        pre.textContent = text;
+        more.remove();
+      },
+    },
+    `Show all ${number(text.length)} characters`,
+  );
+  return h("div", {}, pre, more);
+}
+
+/**
+ * Draws a name and a value; the value can be clicked, to look for it or for all others.
+ *
+ * @param {string} name
+ * @param {string | Node} value
+ * @param {((without: boolean) => void)} [filter]
+ * @param {string} [kind]
+ */
+function field(name, value, filter, kind = "") {
+  if (!filter) return [h("dt", {}, name), h("dd", { class: kind }, h("bdi", { class: "value" }, value))];
+  const choose = (/** @type {boolean} */ without) => () => filter(without);
+  const what = `${name} ${typeof value === "string" ? cut(value, MOST_VALUE) : ""}`;
+  return [
+    h("dt", {}, name),
+    h(
+      "dd",
+      { class: kind },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "pick",
+          onclick: choose(false),
+          title: "Only with this",
+          "aria-label": `Only with ${what}`,
+        },
+        icon("include"),
+      ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "pick",
+          onclick: choose(true),
+          title: "Only without this",
+          "aria-label": `Only without ${what}`,
+        },
+        icon("exclude"),
+      ),
+      h(
+        "button",
+        { type: "button", class: "value", onclick: choose(false), title: "Only with this" },
+        h("bdi", {}, value),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,157 @@
+// @ts-check
+// The one place that knows what is looked at. It mirrors the address: what is in here is in there, and back and forward work.
+
+/** @import { Severity } from "./types.js" */
+
+/** @type {readonly Severity[]} */
+export const SEVERITIES = ["debug", "info", "warning", "error", "critical"];
+
+/**
+ * What the address says, as it says it; an empty text is no condition.
+ *
+ * - `view`: `messages` or `dead-letters`
+ * - `q`, `severity`, `source`, `reason`: what is looked for, as the interface takes it
+ * - `from`, `until`: the range of the histogram; without an end, messages are shown as they come
+ * - `part`: `<from>/<until>`, the part of the range that was picked in the histogram
+ * - `since`, `before`: when a dead letter has died
+ * - `open`: the message or the dead letter that is open
+ * - `paused`: whether new messages wait
+ */
+export const DEFAULTS = Object.freeze({
+  view: "messages",
+  q: "",
+  severity: "",
+  source: "",
+  reason: "",
+  from: "-1h",
+  until: "",
+  part: "",
+  since: "",
+  before: "",
+  open: "",
+  paused: "",
+});
+
+/** @typedef {{ -readonly [key in keyof typeof DEFAULTS]: string }} State */
+
+const KEYS = /** @type {(keyof State)[]} */ (Object.keys(DEFAULTS));
+
+/**
+ * Reads the query of an address.
+ *
+ * @param {string} search
+ * @returns {State}
+ */
+export function fromAddress(search) {
+  const given = new URLSearchParams(search);
+  /** @type {State} */
+  const state = { ...DEFAULTS };
+  for (const key of KEYS) state[key] = given.get(key) ?? DEFAULTS[key];
+  return state;
+}
+
+/**
+ * Writes the query of an address, shortest first: what is as it is anyway is left out.
+ *
+ * @param {State} state
+ */
+export function toAddress(state) {
+  const written = new URLSearchParams();
+  for (const key of KEYS) {
+    if (state[key] !== DEFAULTS[key]) written.set(key, state[key]);
+  }
+  // These may stand in a query as they are, and are easier to read so.
+  const text = String(written).replace(/%3A/g, ":").replace(/%2F/g, "/").replace(/%2C/g, ",");
+  return text ? `/?${text}` : "/";
+}
+
+/**
+ * Returns the range of time that messages are listed of.
+ *
+ * @param {State} state
+ */
+export function listed({ from, until, part }) {
+  const [first, last, more] = part.split("/");
+  return first && last && more === undefined ? { from: first, until: last } : { from, until };
+}
+
+/**
+ * Tells whether new messages belong to what is looked at.
+ *
+ * @param {State} state
+ */
+export function isLive(state) {
+  return state.view === "messages" && listed(state).until === "";
+}
+
+/**
+ * Reads a set of severities as the server does; none stands for all of them.
+ *
+ * @param {string} text
+ * @returns {Set<Severity>}
+ */
+export function severities(text) {
+  const chosen = new Set();
+  for (const word of text.split(",").map((part) => part.trim())) {
+    const least = SEVERITIES.findIndex((severity) => severity === word.replace(/\+$/, ""));
+    if (least < 0) continue;
+    for (const severity of SEVERITIES.slice(least, word.endsWith("+") ? undefined : least + 1)) {
+      chosen.add(severity);
+    }
+  }
+  return chosen;
+}
+
+/**
+ * Writes a set of severities; all of them, and none, are no condition.
+ *
+ * @param {Set<Severity>} chosen
+ */
+export function severityText(chosen) {
+  const all = chosen.size === SEVERITIES.length;
+  return all ? "" : SEVERITIES.filter((severity) => chosen.has(severity)).join(",");
+}
+
+/** Holds the state, and tells of its changes. */
+export class Store {
+  /** @type {State} */
+  #state;
+  /** @type {((state: State, before: State) => void)[]} */
+  #listeners = [];
+
+  constructor() {
+    this.#state = fromAddress(location.search);
+    addEventListener("popstate", () => this.#become(fromAddress(location.search)));
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** @param {(state: State, before: State) => void} listener */
+  subscribe(listener) {
+    this.#listeners.push(listener);
+  }
+
+  /**
+   * Changes the state and the address.
+   *
+   * @param {Partial<State>} patch
+   * @param {"push" | "replace"} how whether the address before stays in the history
+   */
+  set(patch, how = "push") {
+    const next = { ...this.#state, ...patch };
+    const address = toAddress(next);
+    if (address === toAddress(this.#state)) return;
+    if (how === "push") history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
+    this.#become(next);
+  }
+
+  /** @param {State} next */
+  #become(next) {
+    const before = this.#state;
+    this.#state = next;
+    for (const listener of this.#listeners) listener(next, before);
+  }
+}

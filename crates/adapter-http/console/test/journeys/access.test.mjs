@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+
+import { journey, row, store } from "./page.mjs";
+
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/**
+ * Fails with everything that axe finds.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {string} state
+ */
+async function accessible(page, state) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => {
+    const { violations } = await /** @type {any} */ (window).axe.run(document);
+    return violations.flatMap((/** @type {any} */ { id, nodes }) =>
+      nodes.map((/** @type {any} */ { target, failureSummary }) => `${id}: ${target} ${failureSummary}`),
+    );
+  });
+  assert.deepEqual(found, [], state);
+}
+
+for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+  journey(
+    `axe finds nothing wrong in ${colorScheme}`,
+    async ({ page, open, source }) => {
+      const severities = ["debug", "info", "warning", "error", "critical"];
+      await store(
+        source,
+        ...severities.map((severity) => ({ severity, body: `card ${severity}`, attributes: { order: 42 } })),
+      );
+      await open(`?source=${source}&q=card`);
+      await row(page, "card critical").waitFor();
+      await accessible(page, "the list");
+      await row(page, "card error").getByRole("button", { name: "Details" }).click();
+      await page.locator(".details").waitFor();
+      await accessible(page, "an open row");
+      await page.getByRole("button", { name: "Syntax" }).click();
+      await page.getByLabel("Range of time").selectOption("custom");
+      await page.getByRole("searchbox", { name: "Search" }).fill('"');
+      await page.keyboard.press("Enter");
+      await page.locator("#search-error").waitFor();
+      await accessible(page, "a fault");
+      await open(`?source=${source}&q=nothing`);
+      await page.getByText("No message is like this").waitFor();
+      await accessible(page, "an empty list");
+      await page.keyboard.press("?");
+      await accessible(page, "the help");
+      await page.keyboard.press("Escape");
+      await page.getByRole("link", { name: /^Dead letters/ }).click();
+      await page.getByRole("heading", { name: /\d+ dead letters?/ }).waitFor();
+      await accessible(page, "dead letters");
+    },
+    { colorScheme, mayFail: /400/ },
+  );
+}

@@ -1,0 +1,310 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+
+import { base, clipboard, journey, row, send, store, until } from "./page.mjs";
+
+/** @param {string} command */
+const run = (command) => execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: "pipe" });
+
+journey(
+  "the command that an empty console shows works, and its message appears",
+  async ({ page, open, skip }) => {
+    await open();
+    const welcome = page.locator("#empty .command");
+    const empty = await fetch(`${base}/v1/messages?limit=1`).then((answer) => answer.json());
+    if (empty.messages.length > 0) {
+      skip("this server has messages");
+      return;
+    }
+    await welcome.waitFor();
+    await welcome.getByRole("button", { name: "Copy" }).click();
+    run(await until("the command is copied", () => clipboard(page)));
+    await row(page, "Hello, Warren!").waitFor();
+    assert.equal(await welcome.isVisible(), false);
+  },
+);
+
+journey("a message sent with curl appears by itself", async ({ page, open, source }) => {
+  await open();
+  await page.locator("#tail.live").waitFor();
+  const body = `hello from ${source}`;
+  const record = JSON.stringify({ severity: "error", source, body, attributes: { order: 42 } });
+  run(`curl -sS -d '${record}' ${base}/v1/messages`);
+  const line = row(page, body);
+  await line.waitFor();
+  assert.match((await line.textContent()) ?? "", new RegExp(`error${source}${body}order=42`));
+});
+
+journey(
+  "a paused list waits, says how much waits, and goes on with all of it",
+  async ({ page, open, source }) => {
+    await open(`?source=${source}`);
+    await page.locator("#tail.live").waitFor();
+    await page.keyboard.press("Space");
+    await page.locator("#tail.paused").waitFor();
+    assert.match(page.url(), /paused=1/);
+    await send(...[1, 2, 3].map((n) => ({ source, body: `waiting ${n}` })));
+    const pill = page.getByRole("button", { name: "3 new" });
+    await pill.waitFor();
+    assert.equal(await row(page, "waiting").count(), 0);
+    await pill.click();
+    await row(page, "waiting 3").waitFor();
+    assert.equal(await row(page, "waiting").count(), 3);
+    assert.doesNotMatch(page.url(), /paused/);
+  },
+);
+
+journey("scrolling up pauses, and scrolling to the end goes on", async ({ page, open, source }) => {
+  await store(source, ...Array.from({ length: 300 }, (_, n) => ({ body: `line ${n}.` })));
+  await open(`?source=${source}`);
+  await row(page, "line 299.").waitFor();
+  await page.locator("#tail.live").waitFor();
+  await page.locator("#list").hover();
+  await page.mouse.wheel(0, -400);
+  await page.locator("#tail.paused").waitFor();
+  const top = await page.locator("#list").evaluate((list) => list.scrollTop);
+  await send({ source, body: "came meanwhile" });
+  await page.getByRole("button", { name: "1 new" }).waitFor();
+  assert.equal(await page.locator("#list").evaluate((list) => list.scrollTop), top);
+  // Up to the very first: older pages come as they are needed.
+  await until("the first line is here", async () => {
+    await page.mouse.wheel(0, -3000);
+    return row(page, "line 0.").isVisible();
+  });
+  await page.locator("#list").evaluate((list) => list.scrollTo(0, list.scrollHeight));
+  await row(page, "came meanwhile").waitFor();
+  await page.locator("#tail.live").waitFor();
+});
+
+journey("what is looked for is in the address, and back and forward work", async ({ page, open, source }) => {
+  await store(
+    source,
+    { body: "card declined", severity: "error", attributes: { order: 1 } },
+    { body: "card accepted", severity: "info", attributes: { order: 2 } },
+    { body: "mail sent", severity: "debug", attributes: { order: 3 } },
+  );
+  await open(`?source=${source}`);
+  await row(page, "mail sent").waitFor();
+  await page.getByRole("searchbox", { name: "Search" }).fill("card");
+  await page.keyboard.press("Enter");
+  await until("only cards are here", async () => (await page.locator("article.row").count()) === 2);
+  assert.equal(await page.locator("mark").first().textContent(), "card");
+  await page.getByRole("group", { name: "Severities" }).getByRole("button", { name: "error" }).click();
+  await row(page, "card accepted").waitFor({ state: "detached" });
+  const address = page.url();
+  assert.match(address, /q=card/);
+  assert.match(address, /severity=error/);
+
+  await page.reload();
+  await row(page, "card declined").waitFor();
+  assert.equal(await page.locator("article.row").count(), 1);
+  assert.equal(await page.getByRole("searchbox", { name: "Search" }).inputValue(), "card");
+
+  await page.goBack();
+  await row(page, "card accepted").waitFor();
+  await page.goBack();
+  await row(page, "mail sent").waitFor();
+  assert.equal(await page.getByRole("searchbox", { name: "Search" }).inputValue(), "");
+  await page.goForward();
+  await page.goForward();
+  await row(page, "card accepted").waitFor({ state: "detached" });
+  assert.equal(page.url(), address);
+});
+
+journey(
+  "what is wrong with a search is pointed at",
+  async ({ page, open }) => {
+    await open();
+    await page.getByRole("searchbox", { name: "Search" }).fill('declined "x');
+    await page.keyboard.press("Enter");
+    const fault = page.locator("#search-error .fault");
+    await fault.waitFor();
+    assert.equal(await fault.textContent(), '"x');
+    assert.match((await page.locator("#search-error").textContent()) ?? "", /column 10.*not closed/);
+    assert.equal(await page.locator("#q").getAttribute("aria-invalid"), "true");
+    await page.getByRole("searchbox", { name: "Search" }).fill("declined");
+    await page.keyboard.press("Enter");
+    await page.locator("#search-error").waitFor({ state: "hidden" });
+  },
+  { mayFail: /400/ },
+);
+
+journey(
+  "a row opens to its attributes, and a value filters for it or against it",
+  async ({ page, open, source }) => {
+    await store(
+      source,
+      { body: "first", attributes: { order: 41, http: { status: 200 } } },
+      { body: "second", attributes: { order: 42, http: { status: 402 }, big: 7 } },
+    );
+    await open(`?source=${source}`);
+    await row(page, "second").locator(".body").click();
+    await row(page, "second").getByText("http.status", { exact: true }).waitFor();
+    assert.match(page.url(), /open=/);
+    await page.getByRole("button", { name: "Only with http.status 402" }).click();
+    await row(page, "first").waitFor({ state: "detached" });
+    assert.equal(new URL(page.url()).searchParams.get("q"), "http.status=402");
+    await row(page, "second").getByRole("button", { name: "Details" }).click();
+    await page.getByRole("button", { name: "Only without order 42" }).click();
+    await page.getByText("No message is like this").waitFor();
+    assert.equal(new URL(page.url()).searchParams.get("q"), "http.status=402 -order=42");
+  },
+);
+
+journey("a link to a message shows it among its neighbours in time", async ({ page, open, source }) => {
+  const [id] = await store(source, { body: `linked ${source}` }, { body: "neighbour" });
+  await open(`?source=${source}&q=linked`);
+  await row(page, "linked").getByRole("button", { name: "Details" }).click();
+  await page.getByRole("button", { name: "link", exact: true }).click();
+  const link = await until("the link is copied", () => clipboard(page));
+  await page.goto(link);
+  await row(page, `linked ${source}`).locator(".details").waitFor();
+  await row(page, "neighbour").first().waitFor();
+  assert.equal(new URL(link).searchParams.get("open"), id);
+  await page.goBack();
+  await page.locator("article.row").first().waitFor();
+  await page.getByRole("button", { name: "Neighbours in time" }).click();
+  await row(page, "neighbour").first().waitFor();
+  assert.equal(new URL(page.url()).searchParams.get("open"), id);
+});
+
+journey(
+  "a message is copied as JSON, as text, and as a curl that sends it again",
+  async ({ page, open, source }) => {
+    const body = `it's ${source} <b>"quoted"</b> $HOME`;
+    await store(source, { body, severity: "warning", attributes: { order: 42, name: "o'clock" } });
+    await open(`?source=${source}`);
+    await row(page, source).getByRole("button", { name: "Details" }).click();
+    const copied = async (/** @type {string} */ name) => {
+      await page.evaluate(() => navigator.clipboard.writeText(""));
+      await page.getByRole("button", { name, exact: true }).click();
+      return until(`${name} is copied`, () => clipboard(page));
+    };
+    assert.equal(JSON.parse(await copied("JSON")).body, body);
+    assert.match(await copied("text"), /warning .*\n {4}order=42/);
+    run(await copied("curl"));
+    await until("there are two of them", async () => {
+      const found = await fetch(`${base}/v1/messages?source=${source}`).then((answer) => answer.json());
+      if (found.messages.length < 2) return false;
+      const [one, other] = found.messages;
+      assert.deepEqual(
+        [one.body, one.attributes, one.severity],
+        [other.body, other.attributes, other.severity],
+      );
+      return true;
+    });
+  },
+);
+
+journey("everything is done with the keyboard alone", async ({ page, open, source }) => {
+  await store(source, { body: "older error", severity: "error" }, { body: "newer info", severity: "info" });
+  await open();
+  await page.keyboard.press("/");
+  await page.keyboard.type(`source:${source}`);
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Escape");
+  await until("both are here", async () => (await page.locator("article.row").count()) === 2);
+  await page.keyboard.press("k");
+  await page.locator("article.selected", { hasText: "newer info" }).waitFor();
+  await page.keyboard.press("k");
+  await page.locator("article.selected", { hasText: "older error" }).waitFor();
+  await page.keyboard.press("Enter");
+  await row(page, "older error").locator(".details").waitFor();
+  await page.keyboard.press("Escape");
+  await page.locator(".details").waitFor({ state: "detached" });
+  await page.keyboard.press("j");
+  await page.locator("article.selected", { hasText: "newer info" }).waitFor();
+  await page.keyboard.press("e");
+  await row(page, "newer info").waitFor({ state: "detached" });
+  await page.keyboard.press("e");
+  await row(page, "newer info").waitFor();
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor({ state: "hidden" });
+  await page.keyboard.press("g");
+  await page.locator("#tail.live").waitFor();
+  await page.keyboard.press("Space");
+  await page.locator("#tail.paused").waitFor();
+});
+
+journey(
+  "a click in the histogram picks a bar, a second one another, and a drag a stretch",
+  async ({ page, open, source }) => {
+    const [id = ""] = await store(source, { body: "counted", severity: "error" });
+    const taken = parseInt(id.replace("-", "").slice(0, 12), 16);
+    await open(`?source=${source}&from=-15m`);
+    await page.locator("#histogram path.error[d^=M]").waitFor();
+    const box = await page.locator("#histogram").boundingBox();
+    assert.ok(box);
+    const at = (/** @type {number} */ share) => [box.x + 44 + (box.width - 44) * share, box.y + 40];
+    const part = () => new URL(page.url()).searchParams.get("part") ?? "";
+    await page.mouse.click(.../** @type {[number, number]} */ (at(0.3)));
+    await page.getByText("No message is like this").waitFor();
+    const first = part();
+    await page.mouse.click(.../** @type {[number, number]} */ (at(0.6)));
+    await until("another part is picked", () => part() !== first && part() !== "");
+    await page.mouse.move(.../** @type {[number, number]} */ (at(0.5)));
+    await page.mouse.down();
+    await page.mouse.move(.../** @type {[number, number]} */ (at(0.999)), { steps: 5 });
+    await page.mouse.up();
+    await row(page, "counted").waitFor();
+    const [from = "", until_ = ""] = part().split("/");
+    assert.ok(Date.parse(from) <= taken && taken < Date.parse(until_), `${part()} ${taken}`);
+    await page.getByRole("button", { name: "Show the whole range again" }).click();
+    assert.equal(part(), "");
+    await page.locator("#tail.live").waitFor();
+  },
+);
+
+journey("what a message says is never taken for HTML", async ({ page, open, source }) => {
+  const script = `<script>document.title="taken"</script><img src=x onerror="document.title='taken'">`;
+  await store(source, {
+    body: script,
+    attributes: { [script]: script, "\u202eevil": "\u202etxt.exe" },
+    severity: "critical",
+  });
+  await open(`?source=${source}&q=script`);
+  const line = row(page, source);
+  await line.waitFor();
+  assert.match((await line.textContent()) ?? "", /<script>document\.title="taken"<\/script>/);
+  await line.getByRole("button", { name: "Details" }).click();
+  await line.locator(".details").waitFor();
+  assert.equal(await page.locator("#list img, #list script").count(), 0);
+  assert.match(await page.title(), /Warren/);
+});
+
+journey(
+  "light and dark, local time and UTC stay as they were chosen",
+  async ({ page, open, source }) => {
+    await store(source, { body: "now" });
+    await open(`?source=${source}`);
+    const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const light = await ground();
+    await page.getByRole("button", { name: "Dark colours" }).click();
+    const dark = await ground();
+    assert.notEqual(dark, light);
+    const time = () => row(page, "now").locator("time").first().textContent();
+    const local = await time();
+    await page.getByRole("button", { name: /^Times are/ }).click();
+    assert.notEqual(await time(), local);
+    await page.reload();
+    await row(page, "now").waitFor();
+    assert.equal(await ground(), dark);
+    assert.notEqual(await time(), local);
+  },
+  { timezoneId: "Asia/Kolkata", colorScheme: "light" },
+);
+
+journey(
+  "on a narrow screen nothing sticks out",
+  async ({ page, open, source }) => {
+    await store(source, { body: "x".repeat(3000), attributes: { long: "y".repeat(3000) } });
+    await open(`?source=${source}`);
+    await row(page, source).getByRole("button", { name: "Details" }).click();
+    await page.locator(".details").waitFor();
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wide <= 0, `${wide} pixels`);
+  },
+  { viewport: { width: 400, height: 800 } },
+);

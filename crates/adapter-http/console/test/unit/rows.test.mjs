@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Rows, Waiting, gapRow, messageRow } from "../../rows.js";
+
+/**
+ * @param {number} n
+ * @returns {import("../../types.js").Message}
+ */
+const message = (n) => ({
+  id: `019aa0c0-0000-7000-8000-${String(n).padStart(12, "0")}`,
+  severity: "info",
+  source: "a",
+  body: String(n),
+  attributes: {},
+  occurred_at: new Date(n * 1000).toISOString(),
+  received_at: new Date(n * 1000).toISOString(),
+});
+
+/** @param {number[]} numbers */
+const rowsOf = (...numbers) => numbers.map((n) => messageRow(message(n)));
+
+/** @param {import("../../rows.js").Row[]} rows */
+const numbers = (rows) => rows.map((row) => (row.kind === "message" ? Number(row.message.body) : "gap"));
+
+test("of one message there is one row, from wherever it comes", () => {
+  const rows = new Rows(100);
+  rows.append(rowsOf(3, 4));
+  rows.prepend(rowsOf(1, 2, 3));
+  rows.append(rowsOf(4, 5));
+  assert.equal(rows.merge([message(5), message(2)]), 0);
+  assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, 5]);
+});
+
+test("rows are bounded at the end that is not looked at", () => {
+  const rows = new Rows(3);
+  assert.equal(rows.append(rowsOf(1, 2, 3, 4)), 1);
+  assert.deepEqual(numbers(rows.items), [2, 3, 4]);
+  assert.equal(rows.prepend(rowsOf(0, 1)), 2);
+  assert.deepEqual(numbers(rows.items), [0, 1, 2]);
+  // What has gone may come again.
+  assert.equal(rows.append(rowsOf(3)), 1);
+  assert.deepEqual(numbers(rows.items), [1, 2, 3]);
+});
+
+test("what comes late goes where it belongs, and gaps stay where they are", () => {
+  const rows = new Rows(100);
+  const gap = gapRow({ missed: 2, from: "", until: "", reason: "slow_reader" });
+  rows.append([...rowsOf(2, 4), gap, ...rowsOf(8)]);
+  assert.equal(rows.merge([message(9), message(6), message(1), message(3)]), 4);
+  assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, "gap", 6, 8, 9]);
+  rows.remove(gap);
+  assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, 6, 8, 9]);
+});
+
+test("what waits is bounded, and every message is there or counted", () => {
+  const waiting = new Waiting(10);
+  for (let n = 1; n <= 57; n++) waiting.push(messageRow(message(n)));
+  assert.equal(waiting.count, 57);
+  const { rows, missed } = waiting.drain();
+  assert.deepEqual(numbers(rows), [48, 49, 50, 51, 52, 53, 54, 55, 56, 57]);
+  assert.equal(missed, 47);
+  assert.equal(waiting.count, 0);
+  assert.deepEqual(waiting.drain(), { rows: [], missed: 0 });
+});

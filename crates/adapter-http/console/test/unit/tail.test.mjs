@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { EventParser } from "../../tail.js";
+
+const STREAM =
+  '\ufeff: keep-alive\r\n\r\nid: 7\r\nevent: message\r\ndata: {"a":1}\r\n\r\ndata:one\rdata: two\r\rid: 8\nevent: gap\ndata: é😀\n\nevent: nothing\n\ndata\n\n';
+
+const EVENTS = [
+  { event: "message", data: '{"a":1}', id: "7" },
+  { event: "message", data: "one\ntwo", id: "7" },
+  { event: "gap", data: "é😀", id: "8" },
+  { event: "message", data: "", id: "8" },
+];
+
+test("events are the same wherever the stream is cut", () => {
+  for (let first = 0; first <= STREAM.length; first++) {
+    for (const second of [first, first + 1, first + 3]) {
+      const parser = new EventParser();
+      const pieces = [STREAM.slice(0, first), STREAM.slice(first, second), STREAM.slice(second)];
+      const events = pieces.flatMap((piece) => parser.push(piece));
+      assert.deepEqual(events, EVENTS, `cut at ${first} and ${second}`);
+    }
+  }
+});
+
+test("an event that is not complete is not told", () => {
+  const parser = new EventParser();
+  assert.deepEqual(parser.push("data: half"), []);
+  assert.deepEqual(parser.push("\n"), []);
+  assert.deepEqual(parser.push("\n"), [{ event: "message", data: "half", id: "" }]);
+});
+
+test("an event without an end is refused before it fills the memory", () => {
+  const oneLine = new EventParser(1000);
+  assert.throws(() => oneLine.push(`data: ${"x".repeat(2000)}`), RangeError);
+  const manyLines = new EventParser(1000);
+  assert.throws(() => {
+    for (let n = 0; n < 2000; n++) manyLines.push("data: x\n");
+  }, RangeError);
+  const many = new EventParser(1000);
+  for (let n = 0; n < 2000; n++) assert.equal(many.push("data: x\n\n").length, 1);
+});

@@ -1,0 +1,172 @@
+// @ts-check
+// Times as people read them, and ranges of time as the address of the page has them.
+
+/** @typedef {"local" | "utc"} Zone */
+
+const UNITS = /** @type {const} */ ({ s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 });
+
+/** The ranges that are offered. */
+export const RANGES = [
+  { from: "-15m", name: "Last 15 minutes" },
+  { from: "-1h", name: "Last hour" },
+  { from: "-6h", name: "Last 6 hours" },
+  { from: "-1d", name: "Last 24 hours" },
+  { from: "-7d", name: "Last 7 days" },
+  { from: "-30d", name: "Last 30 days" },
+];
+
+/**
+ * Reads a time: RFC 3339, `now`, or relative to now, such as `-15m`.
+ *
+ * @param {string} text
+ * @param {number} [now]
+ * @returns {number} milliseconds since 1970; NaN where it is no time
+ */
+export function instant(text, now = Date.now()) {
+  if (text === "now" || text === "") return now;
+  const relative = /^-(\d{1,6})([smhdw])$/.exec(text);
+  if (relative) {
+    return now - Number(relative[1]) * UNITS[/** @type {keyof typeof UNITS} */ (relative[2])];
+  }
+  return /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
+}
+
+/**
+ * @param {number} value
+ * @param {number} [width]
+ */
+const two = (value, width = 2) => String(value).padStart(width, "0");
+
+/**
+ * Writes a time as the parts of a row: `11-29` and `20:03:04.123`.
+ *
+ * @param {string | number} time
+ * @param {Zone} zone
+ */
+export function clock(time, zone) {
+  const at = new Date(time);
+  if (Number.isNaN(at.getTime())) return { year: "", date: "", time: String(time) };
+  if (zone === "utc") {
+    const text = at.toISOString();
+    return { year: text.slice(0, 4), date: text.slice(5, 10), time: text.slice(11, 23) };
+  }
+  return {
+    year: String(at.getFullYear()),
+    date: `${two(at.getMonth() + 1)}-${two(at.getDate())}`,
+    time: `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${two(at.getMilliseconds(), 3)}`,
+  };
+}
+
+/**
+ * Writes a time in full, with its offset and with the digits below the millisecond that it came with.
+ *
+ * @param {string | number} time
+ * @param {Zone} zone
+ */
+export function full(time, zone) {
+  const at = new Date(time);
+  if (Number.isNaN(at.getTime())) return String(time);
+  const finer = typeof time === "string" ? (/\.\d{3}(\d+)/.exec(time)?.[1] ?? "") : "";
+  const { year, date, time: text } = clock(time, zone);
+  return `${year}-${date} ${text}${finer} ${zone === "utc" ? "UTC" : offset(at)}`;
+}
+
+/** @param {Date} at */
+function offset(at) {
+  const minutes = -at.getTimezoneOffset();
+  const away = Math.abs(minutes);
+  return `${minutes < 0 ? "−" : "+"}${two(Math.floor(away / 60))}:${two(away % 60)}`;
+}
+
+/**
+ * Writes a duration with one unit.
+ *
+ * @param {number} seconds
+ */
+export function duration(seconds) {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} d`;
+}
+
+/**
+ * Writes a time for `<input type="datetime-local">`.
+ *
+ * @param {number} time
+ * @param {Zone} zone
+ */
+export function toInput(time, zone) {
+  const { year, date, time: text } = clock(time, zone);
+  return `${two(Number(year), 4)}-${date}T${text.slice(0, 8)}`;
+}
+
+/**
+ * Reads the time of such an input as RFC 3339; empty where it holds none.
+ *
+ * @param {string} value
+ * @param {Zone} zone
+ */
+export function fromInput(value, zone) {
+  const time = Date.parse(zone === "utc" ? `${value}Z` : value);
+  return Number.isNaN(time) ? "" : new Date(time).toISOString();
+}
+
+/**
+ * Returns the moment in a UUID of version 7, which is when its message was taken; NaN for another id.
+ *
+ * @param {string} id
+ */
+export function timeOfId(id) {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-7/i.test(id) ? parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : NaN;
+}
+
+/**
+ * Writes a number with a thousands separator.
+ *
+ * @param {number} value
+ */
+export function number(value) {
+  return value.toLocaleString("en");
+}
+
+/**
+ * Writes a number in little room: `12.3k`.
+ *
+ * @param {number} value
+ */
+export function short(value) {
+  for (const [least, unit] of /** @type {const} */ ([
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e4, "k"],
+  ])) {
+    if (value >= least) {
+      const scaled = value / (unit === "k" ? 1e3 : least);
+      return `${scaled.toFixed(scaled < 100 ? 1 : 0)}${unit}`;
+    }
+  }
+  return number(Math.round(value));
+}
+
+/**
+ * Writes messages per second.
+ *
+ * @param {number} value
+ */
+export function rate(value) {
+  return value > 0 && value < 9.95 ? value.toFixed(1) : short(value);
+}
+
+/**
+ * Writes a size in bytes.
+ *
+ * @param {number} bytes
+ */
+export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
+  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`;
+  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+}
