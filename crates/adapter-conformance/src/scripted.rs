@@ -389,6 +389,7 @@ pub struct ScriptedQueue {
     settled: watch::Sender<Vec<(usize, Settled)>>,
     taken: watch::Sender<usize>,
     failures: Arc<Mutex<VecDeque<SettleError>>>,
+    loses_dead_letters: Arc<AtomicBool>,
     fed: usize,
 }
 
@@ -401,6 +402,7 @@ pub fn scripted_queue() -> (ScriptedQueue, ScriptedConsumer) {
         settled: watch::Sender::new(Vec::new()),
         taken: taken.clone(),
         failures: Arc::default(),
+        loses_dead_letters: Arc::default(),
         fed: 0,
     };
     (queue, ScriptedConsumer { deliveries, taken })
@@ -415,6 +417,7 @@ impl ScriptedQueue {
             number,
             settled: self.settled.clone(),
             failures: Arc::clone(&self.failures),
+            loses_dead_letters: Arc::clone(&self.loses_dead_letters),
             done: false,
         };
         let delivery = Delivery {
@@ -431,6 +434,11 @@ impl ScriptedQueue {
     /// Makes the next settlements fail with `failures`, one each.
     pub fn fail_settlements(&self, failures: impl IntoIterator<Item = SettleError>) {
         lock(&self.failures).extend(failures);
+    }
+
+    /// Makes every settlement with dead letters fail, or no longer.
+    pub fn lose_dead_letters(&self, loses: bool) {
+        self.loses_dead_letters.store(loses, Ordering::SeqCst);
     }
 
     /// Waits until the consumer has yielded `count` deliveries.
@@ -486,6 +494,7 @@ struct ScriptedSettlement {
     number: usize,
     settled: watch::Sender<Vec<(usize, Settled)>>,
     failures: Arc<Mutex<VecDeque<SettleError>>>,
+    loses_dead_letters: Arc<AtomicBool>,
     done: bool,
 }
 
@@ -493,7 +502,12 @@ struct ScriptedSettlement {
 impl Settlement for ScriptedSettlement {
     async fn settle(mut self: Box<Self>, refused: Vec<Refused>) -> Result<(), SettleError> {
         self.done = true;
-        let (number, failure) = (self.number, lock(&self.failures).pop_front());
+        let loses = !refused.is_empty() && self.loses_dead_letters.load(Ordering::SeqCst);
+        let lost = loses.then(|| SettleError::Unavailable {
+            reason: "they cannot be kept, as scripted".to_owned(),
+            cause: None,
+        });
+        let (number, failure) = (self.number, lock(&self.failures).pop_front().or(lost));
         let (settled, outcome) = match failure {
             Some(failure) => (Settled::Failed(refused), Err(failure)),
             None => (Settled::Acknowledged(refused), Ok(())),

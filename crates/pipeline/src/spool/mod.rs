@@ -15,6 +15,7 @@
 //! stores or counts knows it by that.
 
 mod drain;
+mod hand_over;
 mod health;
 mod turn;
 mod way;
@@ -239,23 +240,59 @@ impl Shared {
         broker: Option<String>,
     ) -> Published {
         let count = messages.len();
-        let Some(reason) = broker else {
-            // The broker takes what is drained: should the spool be full, it takes these as well.
-            let copies = messages.clone();
-            return match self.put_by(messages, trace).await {
-                Ok(()) => (Ok(()), count),
-                Err(_) => (publish_each(&*self.broker, copies, trace).await, 0),
-            };
+        // The broker is not known to be away: should the spool be full, or broken, it may take these as well.
+        let copies = match broker {
+            None => messages.iter().cloned().map(Some).collect(),
+            Some(_) => Vec::new(),
         };
-        match self.put_by(messages, trace).await {
-            Ok(()) => (Ok(()), count),
-            Err(errors) => {
-                let spooled = errors.iter().filter(|error| error.is_none()).count();
-                let errors = errors.into_iter();
-                let errors = errors.map(|error| error.map(|error| both(&reason, error)));
-                (Err(errors.collect()), spooled)
+        let Err(refused) = self.put_by(messages, trace).await else {
+            return (Ok(()), count);
+        };
+        let spooled = refused.iter().filter(|error| error.is_none()).count();
+        let outcome = match broker {
+            None => self.publish_unspooled(copies, refused, trace).await,
+            Some(reason) => {
+                let refused = refused.into_iter();
+                Err(refused.map(|error| Some(both(&reason, error?))).collect())
             }
+        };
+        (outcome, spooled)
+    }
+
+    /// Asks the broker for those messages that the spool has refused, at their places in `refused`.
+    async fn publish_unspooled(
+        &self,
+        mut messages: Vec<Option<Message>>,
+        mut refused: Vec<Option<PublishError>>,
+        trace: Option<TraceContext>,
+    ) -> Result<(), Vec<Option<PublishError>>> {
+        let places: Vec<_> = (0..refused.len())
+            .filter(|place| refused[*place].is_some())
+            .collect();
+        let left = places
+            .iter()
+            .filter_map(|place| messages[*place].take())
+            .collect();
+        let Err(errors) = publish_each(&*self.broker, left, trace).await else {
+            self.broker_takes();
+            return Ok(());
+        };
+        let mut away = None;
+        for (place, error) in places.into_iter().zip(errors) {
+            refused[place] = match (error, refused[place].take()) {
+                (Some(PublishError::Unavailable { reason, .. }), Some(spool)) => {
+                    let error = both(&reason, spool);
+                    away.get_or_insert(reason);
+                    Some(error)
+                }
+                (error, _) => error,
+            };
         }
+        if let Some(reason) = away {
+            // Until the drain knows better, nobody else need wait for it.
+            drop(self.broker_is_away(reason));
+        }
+        Err(refused)
     }
 
     /// Commits messages to the spool.

@@ -39,7 +39,8 @@ impl Turn {
         }
     }
 
-    /// Goes on with a turn, or begins one if little is left. The drain must hold nothing.
+    /// Goes on with a turn, or begins one if little is left. The drain must hold nothing that the broker has not
+    /// answered for.
     pub(super) async fn go_on(&mut self) -> Left {
         let ways = &self.shared.ways;
         if !matches!(ways.now(), Way::ThroughSpool { .. }) {

@@ -26,7 +26,7 @@ pub(super) enum Way {
     Straight,
     /// Into the spool.
     ThroughSpool {
-        /// Why the broker takes nothing, as far as is known; `None` while it takes what is drained.
+        /// Why the broker takes nothing; `None` while it takes what is drained, or while nobody knows whether it would.
         broker: Option<String>,
     },
     /// To the broker, and nothing is put by any more: nobody would drain it.
@@ -125,8 +125,8 @@ impl Ways {
         (way, entering)
     }
 
-    /// Notes that the broker takes what is drained.
-    pub(super) fn broker_takes(&self) {
+    /// Notes that the broker takes what is drained, or that nobody asks it any more.
+    pub(super) fn broker_may_take(&self) {
         self.state.send_if_modified(|state| {
             if let Way::ThroughSpool { broker } = &mut state.way {
                 *broker = None;

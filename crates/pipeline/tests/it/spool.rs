@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +25,8 @@ struct Log {
     script: Arc<ScriptedPublisher>,
     queue: Mutex<ScriptedQueue>,
     waiting: AtomicUsize,
+    /// It cannot be told what waits.
+    unreadable: AtomicBool,
     asked: watch::Sender<usize>,
     /// What putting by waits for.
     door: Semaphore,
@@ -34,10 +36,18 @@ struct Log {
 impl MessagePublisher for Log {
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
         let _open = self.door.acquire().await.unwrap();
-        self.script.publish(messages.clone(), trace).await?;
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        self.queue.lock().await.feed(messages).await;
-        Ok(())
+        let mut kept = messages.clone();
+        let outcome = self.script.publish(messages, trace).await;
+        if let Err(unpublished) = &outcome {
+            for (place, _) in unpublished.errors.iter().rev() {
+                kept.remove(*place);
+            }
+        }
+        if !kept.is_empty() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.queue.lock().await.feed(kept).await;
+        }
+        outcome
     }
 }
 
@@ -45,6 +55,9 @@ impl MessagePublisher for Log {
 impl GroupLag for Log {
     async fn lag(&self) -> Result<Lag, Unhealthy> {
         self.asked.send_modify(|asked| *asked += 1);
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(Unhealthy("spool.db cannot be read".to_owned()));
+        }
         Ok(Lag {
             packets: self.waiting.load(Ordering::SeqCst) as u64,
             ..Lag::default()
@@ -150,6 +163,7 @@ async fn bed_of(
         script: ScriptedPublisher::new(log),
         queue: Mutex::new(queue),
         waiting,
+        unreadable: AtomicBool::new(false),
         asked: watch::Sender::new(0),
         door: Semaphore::new(Semaphore::MAX_PERMITS / 2),
     });
@@ -458,6 +472,54 @@ async fn a_spool_that_is_full_too_makes_the_answer_name_both() {
 }
 
 #[tokio::test]
+async fn a_spool_that_can_neither_be_read_nor_written_keeps_nobody_from_a_broker_that_is_back() {
+    let broken = PublishStep::Fail(PublishError::unavailable("spool.db cannot be written"));
+    let broker = ScriptedPublisher::new(vec![away(); 5]);
+    let bed = bed(broker.clone(), vec![broken; 100], Vec::new()).await;
+    bed.log.unreadable.store(true, Ordering::SeqCst);
+    let accepted = async {
+        loop {
+            let receipt = accept(&bed, 1).await;
+            let Some((.., error)) = receipt.unpublished.first() else {
+                return receipt;
+            };
+            let error = error.to_string();
+            assert!(
+                error.contains("the broker is away") && error.contains("spool.db"),
+                "{error}"
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let receipt = timeout(PATIENCE, accepted).await.unwrap();
+    assert_eq!((receipt.spooled, taken(&broker)), (0, ids(&receipt)));
+}
+
+#[tokio::test]
+async fn the_broker_is_asked_for_what_the_spool_refuses_and_for_nothing_else() {
+    let full = PublishStep::FailAt(
+        vec![0, 2],
+        PublishError::unavailable("spool.max_bytes is used up"),
+    );
+    let broker = gated(0, []);
+    let left_over = warren_adapter_conformance::samples::messages(1);
+    let bed = bed(broker.clone(), [full], left_over.clone()).await;
+    let (receipt, ()) = tokio::join!(accept(&bed, 3), async { broker.gate.add_permits(3) });
+    assert_eq!((receipt.accepted.len(), receipt.spooled), (3, 1));
+    let there = async || {
+        while taken(&broker.script).len() < 4 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, there()).await.unwrap();
+    let (mut there, mut expected) = (taken(&broker.script), ids(&receipt));
+    expected.push(left_over[0].id);
+    there.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(there, expected);
+}
+
+#[tokio::test]
 async fn a_full_spool_that_is_being_drained_refuses_nobody() {
     let full = PublishStep::Fail(PublishError::unavailable("spool.max_bytes of 4 MiB is used up"));
     let broker = gated(0, []);
@@ -659,4 +721,35 @@ async fn a_spool_that_stops_does_not_try_again_what_it_cannot_keep() {
         matches!(settled[..], [(0, Settled::Failed(_)), (1, Settled::GivenBack)]),
         "{settled:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_cannot_be_kept_hold_up_nobody_else() {
+    let never = PublishStep::Fail(PublishError::Refused {
+        reason: "too large".into(),
+    });
+    // One in each round.
+    let (rounds, round) = (6, 64);
+    let broker = gated(0, []);
+    for _ in 0..rounds {
+        broker.script.then([never.clone()]);
+        broker.script.then(vec![PublishStep::Take; round - 1]);
+    }
+    let bed = bed_of(broker.clone(), [], packets(rounds * round), usize::MAX / 2).await;
+    bed.log.queue.lock().await.lose_dead_letters(true);
+    broker.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    let good = rounds * (round - 1);
+    let failed = |settled: &[(usize, Settled)]| {
+        let failed = |(_, settled): &&(usize, Settled)| matches!(settled, Settled::Failed(_));
+        settled.iter().filter(failed).count()
+    };
+    let settled = bed.log.until_settled(good + 1).await;
+    assert_eq!(failed(&settled), 1, "nothing waited until that is tried again");
+
+    bed.log.queue.lock().await.lose_dead_letters(false);
+    let settled = bed.log.until_settled(rounds * round).await;
+    assert_eq!(failed(&settled), 1);
+    let kept =
+        |(_, settled): &&(usize, Settled)| matches!(settled, Settled::Acknowledged(dead) if dead.len() == 1);
+    assert_eq!(settled.iter().filter(kept).count(), rounds - 1);
 }
