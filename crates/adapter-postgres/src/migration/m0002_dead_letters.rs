@@ -1,8 +1,6 @@
 //! What nobody could store.
 
-use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+use super::script::Script;
 
 /// The bytes of a letter are of any kind, so they are `bytea`; every text beside them was made fit for `text`.
 ///
@@ -40,23 +38,8 @@ comment on column dead_letters.content is
 
 const DOWN: &str = "drop table dead_letters;";
 
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &str {
-        "m0002_dead_letters"
-    }
-}
-
-#[async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(UP).await?;
-        Ok(())
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(DOWN).await?;
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Script = Script {
+    name: "m0002_dead_letters",
+    up: UP,
+    down: DOWN,
+};

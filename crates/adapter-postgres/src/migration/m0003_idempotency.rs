@@ -1,8 +1,6 @@
 //! The tokens of keyed records.
 
-use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+use super::script::Script;
 
 /// Not partitioned: a token must be unique over all days, and has no time in it.
 ///
@@ -31,23 +29,8 @@ comment on column idempotency_keys.digest is
 
 const DOWN: &str = "drop table idempotency_keys";
 
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &str {
-        "m0003_idempotency"
-    }
-}
-
-#[async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(UP).await?;
-        Ok(())
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(DOWN).await?;
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Script = Script {
+    name: "m0003_idempotency",
+    up: UP,
+    down: DOWN,
+};

@@ -1,8 +1,6 @@
 //! The deaths that a letter has died before its last one.
 
-use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+use super::script::Script;
 
 /// A call that keeps several deaths of one letter may be repeated: with the last death alone, each of them would look
 /// like another one. Nothing but the statement that keeps letters reads it, so it is no part of the entity.
@@ -15,23 +13,8 @@ comment on column dead_letters.deaths is
 
 const DOWN: &str = "alter table dead_letters drop column deaths;";
 
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &str {
-        "m0004_deaths"
-    }
-}
-
-#[async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(UP).await?;
-        Ok(())
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(DOWN).await?;
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Script = Script {
+    name: "m0004_deaths",
+    up: UP,
+    down: DOWN,
+};

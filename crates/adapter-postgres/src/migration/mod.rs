@@ -7,6 +7,7 @@ mod m0001_messages;
 mod m0002_dead_letters;
 mod m0003_idempotency;
 mod m0004_deaths;
+mod script;
 
 use sea_orm::DynIden;
 use sea_orm::sea_query::{Alias, IntoIden};
@@ -32,9 +33,9 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![
             Box::new(m0001_messages::Migration),
-            Box::new(m0002_dead_letters::Migration),
-            Box::new(m0003_idempotency::Migration),
-            Box::new(m0004_deaths::Migration),
+            Box::new(m0002_dead_letters::MIGRATION),
+            Box::new(m0003_idempotency::MIGRATION),
+            Box::new(m0004_deaths::MIGRATION),
         ]
     }
 

@@ -46,14 +46,9 @@ impl StoreUnderTest for Postgres {
     }
 
     async fn refuse(&self, id: MessageId) -> bool {
+        let this = format!("new.id = '{id}'");
         self.database
-            .run(&format!(
-                "create or replace function refuse() returns trigger language plpgsql as
-                     $$ begin raise exception 'refused, as a test asks'; end $$;
-                 create trigger refuse_{} before insert on messages
-                     for each row when (new.id = '{id}') execute function refuse()",
-                id.as_uuid().simple()
-            ))
+            .before_insert("raise exception 'refused, as a test asks'", &this)
             .await;
         true
     }

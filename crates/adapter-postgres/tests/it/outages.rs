@@ -188,12 +188,7 @@ async fn a_locked_table_is_unavailable_in_time_and_the_connections_stay() {
 async fn a_statement_that_takes_too_long_is_unavailable() {
     with_database(|database| async move {
         database
-            .run(
-                "create function slow() returns trigger language plpgsql as
-                 $$ begin perform pg_sleep(30); return new; end $$;
-                 create trigger slow before insert on messages
-                     for each row when (new.body = 'slow') execute function slow()",
-            )
+            .before_insert("perform pg_sleep(30)", "new.body = 'slow'")
             .await;
         let store = PostgresStore::new(impatient(database.config()), None).unwrap();
         let begun = Instant::now();
@@ -208,13 +203,7 @@ async fn a_statement_that_takes_too_long_is_unavailable() {
 #[tokio::test]
 async fn a_batch_that_needs_longer_than_a_statement_may_is_stored_in_parts() {
     with_database(|database| async move {
-        database
-            .run(
-                "create function slow() returns trigger language plpgsql as
-                 $$ begin perform pg_sleep(0.001); return new; end $$;
-                 create trigger slow before insert on messages for each row execute function slow()",
-            )
-            .await;
+        database.before_insert("perform pg_sleep(0.001)", "true").await;
         let config = PostgresConfig {
             statement_timeout: Duration::from_secs(2),
             lock_timeout: Duration::from_secs(1),
@@ -237,13 +226,7 @@ async fn a_batch_that_needs_longer_than_a_statement_may_is_stored_in_parts() {
 #[tokio::test]
 async fn a_batch_that_always_runs_into_the_statement_timeout_is_repeated_in_smaller_statements() {
     with_database(|database| async move {
-        database
-            .run(
-                "create function slow() returns trigger language plpgsql as
-                 $$ begin perform pg_sleep(0.01); return new; end $$;
-                 create trigger slow before insert on messages for each row execute function slow()",
-            )
-            .await;
+        database.before_insert("perform pg_sleep(0.01)", "true").await;
         let config = PostgresConfig {
             statement_timeout: Duration::from_secs(1),
             lock_timeout: Duration::from_millis(300),

@@ -108,11 +108,9 @@ async fn a_refused_row_keeps_the_whole_batch_out_and_its_neighbours_go_in_withou
 async fn a_trigger_that_raises_refuses_the_row_and_its_values_stay_out_of_the_error() {
     with_database(|database| async move {
         database
-            .run(
-                "create function refuse() returns trigger language plpgsql as
-                 $$ begin raise exception 'not here' using detail = new.body; end $$;
-                 create trigger refuse before insert on messages
-                     for each row when (new.body = 'the secret') execute function refuse()",
+            .before_insert(
+                "raise exception 'not here' using detail = new.body",
+                "new.body = 'the secret'",
             )
             .await;
         let store = database.store();

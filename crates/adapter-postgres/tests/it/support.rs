@@ -93,6 +93,18 @@ impl Database {
         self.admin.batch_execute(statements).await.unwrap();
     }
 
+    /// Has `statement` run before each row is inserted into `messages` that meets `condition`, where `new` is the row.
+    pub(crate) async fn before_insert(&self, statement: &str, condition: &str) {
+        let name = format!("before_{}", Uuid::now_v7().simple());
+        self.run(&format!(
+            "create function {name}() returns trigger language plpgsql as
+                 $$ begin {statement}; return new; end $$;
+             create trigger {name} before insert on messages
+                 for each row when ({condition}) execute function {name}()"
+        ))
+        .await;
+    }
+
     /// Returns the one number that a query yields.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         self.admin.query_one(query, &[]).await.unwrap().get(0)
