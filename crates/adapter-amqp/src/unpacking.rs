@@ -43,8 +43,10 @@ impl Raw {
         let published = self.header.timestamp.and_then(moment_of_seconds);
         let last_at = story.last_at.or(published).unwrap_or_else(Timestamp::now);
         let letter = |content: &[u8]| {
-            let (id, severity, source) = DeadLetter::identify(&story.exchange, &story.routing_key, content);
             let decoded = Message::from_json(content);
+            let message = decoded.as_ref().ok();
+            let (id, severity, source) =
+                DeadLetter::identify(&story.exchange, &story.routing_key, content, message);
             let first_at = match (&decoded, story.first_at) {
                 (_, Some(first_at)) => first_at,
                 (Ok(message), None) => message.received_at,

@@ -2,7 +2,7 @@
 
 use sea_orm::sqlx;
 use warren_domain::ports::{DeadLetter, Death, LetterFacts, Revision};
-use warren_domain::{Severity, Timestamp};
+use warren_domain::{Message, Severity, Timestamp};
 
 use super::script::Script;
 use crate::entity::dead_letter;
@@ -36,7 +36,8 @@ impl DeadLine {
         let severity = u8::try_from(origin.severity).ok().and_then(Severity::from_number);
         let exchange = severity.map(Severity::as_str).unwrap_or_default();
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        let (id, said, source) = DeadLetter::identify(exchange, "", line);
+        let message = Message::from_json(line).ok();
+        let (id, said, source) = DeadLetter::identify(exchange, "", line, message.as_ref());
         let place = self.place as u64;
         DeadLetter {
             facts: LetterFacts {

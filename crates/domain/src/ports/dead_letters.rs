@@ -291,19 +291,21 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Looks who is speaking, in a line: whoever it is names the letter, its severity and its source.
+    /// Tells who is speaking in a line, of which `message` was read if it is one: whoever it is names the letter, its
+    /// severity and its source.
     pub fn identify(
         exchange: &str,
         routing_key: &str,
         line: &[u8],
+        message: Option<&Message>,
     ) -> (DeadLetterId, Option<Severity>, Option<Source>) {
-        match Message::from_json(line) {
-            Ok(message) => (
+        match message {
+            Some(message) => (
                 DeadLetterId::of_message(message.id),
                 Some(message.severity),
-                Some(message.source),
+                Some(message.source.clone()),
             ),
-            Err(_) => {
+            None => {
                 // Exchanges are named after severities: `warren.error`.
                 let severity = exchange.rsplit('.').next().and_then(|name| name.parse().ok());
                 let id = DeadLetterId::of_content(exchange, routing_key, line);
@@ -386,7 +388,7 @@ pub struct DeadLetterFilter {
     /// That died last before this time.
     pub until: Option<Timestamp>,
     /// Whose state is this one or an older one: what a count has seen, as [`DeadLetterCounts::newest`], without what
-    /// has died since.
+    /// has died since, as far as the clocks of those who keep letters agree.
     pub as_of: Option<Revision>,
 }
 
@@ -495,12 +497,16 @@ mod tests {
     fn a_letter_of_a_message_is_the_message_and_of_anything_else_its_bytes() {
         let id = MessageId::generate();
         let line = format!("{{\"id\":\"{id}\",\"body\":\"x\",\"severity\":\"error\",\"source\":\"a.b\"}}");
-        let (of_message, severity, source) = DeadLetter::identify("e", "r", line.as_bytes());
+        let identify = |exchange, routing_key, line| {
+            let message = Message::from_json(line).ok();
+            DeadLetter::identify(exchange, routing_key, line, message.as_ref())
+        };
+        let (of_message, severity, source) = identify("e", "r", line.as_bytes());
         assert_eq!(of_message, DeadLetterId::of_message(id));
         assert_eq!(severity, Some(Severity::Error));
         assert_eq!(source, "a.b".parse().ok());
 
-        let (garbage, severity, source) = DeadLetter::identify("warren.critical", "shop", b"\xff");
+        let (garbage, severity, source) = identify("warren.critical", "shop", b"\xff");
         assert_eq!(
             garbage,
             DeadLetterId::of_content("warren.critical", "shop", b"\xff")
@@ -514,7 +520,7 @@ mod tests {
         ];
         assert!(!others.contains(&garbage));
         assert_eq!(garbage.to_string().parse(), Ok(garbage));
-        let unknown = DeadLetter::identify("amq.topic", "no source", b"");
+        let unknown = identify("amq.topic", "no source", b"");
         assert_eq!((unknown.1, unknown.2), (None, None));
     }
 
