@@ -321,8 +321,9 @@ impl Consuming {
                 }
                 question = self.answering.question() => {
                     // Letters are given up from there; nobody else asks for them.
-                    let dead = matches!(self.group, ConsumerGroup::Store).then(|| self.topology.dead());
-                    self.answering.ask(question, ready(link, &self.queue, dead));
+                    let letters = matches!(self.group, ConsumerGroup::Store);
+                    let dead = || self.topology.dead();
+                    self.answering.ask(question, |due| ready(link, &self.queue, (due && letters).then(dead)));
                     Ok(())
                 }
                 () = silence.lasts(|| unsettled.out()), if quarantined => return End::Released,

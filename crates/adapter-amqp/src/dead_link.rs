@@ -94,9 +94,13 @@ impl Link {
 pub(crate) fn ended((class, method, mut reader): (u16, u16, Reader<'_>)) -> io::Error {
     let said = match (class, method) {
         (10, 50) | (20, 40) => {
-            let code = reader.u16().unwrap_or(0);
-            let text = reader.short().unwrap_or_default();
-            let said = format!("RabbitMQ: {text} ({code})");
+            let said = match (reader.u16(), reader.short()) {
+                (Some(code), Some(text)) => format!("RabbitMQ: {text} ({code})"),
+                _ => {
+                    let what = if class == 10 { "connection" } else { "channel" };
+                    format!("RabbitMQ closed the {what}, and its reason could not be read")
+                }
+            };
             return io::Error::new(io::ErrorKind::ConnectionAborted, said);
         }
         (60, 30) => "RabbitMQ ended the deliveries: the queue was deleted, or has no leader".to_owned(),
@@ -148,5 +152,22 @@ pub(crate) async fn limited(writing: impl Future<Output = io::Result<()>>) -> io
     match timeout(WRITE_TIMEOUT, writing).await {
         Ok(written) => written,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "RabbitMQ reads nothing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_says_its_reason_or_that_it_could_not_be_read() {
+        let said = |class, method, bytes: &[u8]| ended((class, method, Reader(bytes))).to_string();
+        let whole = [&404_u16.to_be_bytes()[..], &short("no queue 'a'")].concat();
+        assert_eq!(said(20, 40, &whole), "RabbitMQ: no queue 'a' (404)");
+        for torn in [&whole[..1], &whole[..2], &whole[..6]] {
+            let expected = "RabbitMQ closed the channel, and its reason could not be read";
+            assert_eq!(said(20, 40, torn), expected);
+        }
+        assert!(said(10, 50, &[]).contains("closed the connection"));
     }
 }

@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqprs::channel::QueueDeclareArguments;
+use amqprs::channel::{Channel, QueueDeclareArguments};
 use async_trait::async_trait;
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use warren_domain::ports::{GroupLag, HealthCheck, Lag, Unhealthy};
 
+use crate::backoff::Backoff;
 use crate::connection::{Event, Link};
 use crate::error::LinkError;
 use crate::metrics::DEAD_PACKETS;
@@ -27,13 +28,28 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many questions may fail on one connection, for the same reason.
 const MOST_FAILURES: u32 = 1_000;
 
+/// How many times on one connection RabbitMQ may fail to say what waits among the dead letters; each costs a channel, too.
+const MOST_DEAD_FAILURES: u32 = 500;
+
+/// The pauses after such a failure: while their queue is not there, a question each second is an answer too many.
+const DEAD_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_DEAD_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// How many may wait to be asked; whoever comes later waits for room.
 const WAITING: usize = 16;
 
 /// Whoever asks, and waits for the number of packets.
 pub(crate) type Question = oneshot::Sender<Result<u64, Unhealthy>>;
 
-type Asking = Pin<Box<dyn Future<Output = Result<u64, LinkError>> + Send + Sync>>;
+type Asking = Pin<Box<dyn Future<Output = Result<Told, LinkError>> + Send + Sync>>;
+
+/// What RabbitMQ says.
+pub(crate) struct Told {
+    /// How many packets are ready in the queue.
+    packets: u64,
+    /// The same of the dead letters, or why it does not say; `None` if it was not asked.
+    dead: Option<Result<u64, String>>,
+}
 
 /// Makes the two ends: one that asks, and one for the task that has the connection.
 pub(crate) fn questions(status: Arc<Status>) -> (QueueLag, Answering) {
@@ -42,6 +58,7 @@ pub(crate) fn questions(status: Arc<Status>) -> (QueueLag, Answering) {
         questions: asked,
         asking: None,
         failures: 0,
+        dead: DeadLetters::new(),
     };
     (QueueLag { questions, status }, answering)
 }
@@ -83,13 +100,17 @@ pub(crate) struct Answering {
     asking: Option<(Question, Asking)>,
     /// How many questions failed on this connection.
     failures: u32,
+    dead: DeadLetters,
 }
 
 impl Answering {
     /// Waits for the next question, after passing on the answer to the last. Cancel safe.
     pub(crate) async fn question(&mut self) -> Question {
         if let Some((_, asking)) = &mut self.asking {
-            let outcome = asking.await;
+            let outcome = asking.await.map(|told| {
+                self.dead.heed(told.dead);
+                told.packets
+            });
             self.failures += u32::from(outcome.is_err());
             if let Some((question, _)) = self.asking.take() {
                 answer(question, outcome);
@@ -102,16 +123,17 @@ impl Answering {
         }
     }
 
-    /// Has a question answered by `asking`, unless nobody waits for it any more.
-    pub(crate) fn ask(
-        &mut self,
-        question: Question,
-        asking: impl Future<Output = Result<u64, LinkError>> + Send + Sync + 'static,
-    ) {
+    /// Has a question answered by what `asking` makes, unless nobody waits for it any more; it is told whether to ask
+    /// for the dead letters, too.
+    pub(crate) fn ask<A>(&mut self, question: Question, asking: impl FnOnce(bool) -> A)
+    where
+        A: Future<Output = Result<Told, LinkError>> + Send + Sync + 'static,
+    {
         if self.failures >= MOST_FAILURES {
             let reason = "RabbitMQ has refused too often on this connection to say how many packets wait";
             answer(question, Err(LinkError::Lost(reason.to_owned())));
         } else if !question.is_closed() {
+            let asking = asking(self.dead.due());
             self.asking = Some((question, Box::pin(asking)));
         }
     }
@@ -119,9 +141,50 @@ impl Answering {
     /// Notes that the connection is gone, and with it what was asked over it.
     pub(crate) fn give_up(&mut self) {
         self.failures = 0;
+        self.dead = DeadLetters::new();
         if let Some((question, _)) = self.asking.take() {
             let reason = "the connection to RabbitMQ was lost";
             answer(question, Err(LinkError::Lost(reason.to_owned())));
+        }
+    }
+}
+
+/// Shows how many packets wait among the dead letters, and knows when to ask for that.
+struct DeadLetters {
+    backoff: Backoff,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl DeadLetters {
+    fn new() -> Self {
+        Self {
+            backoff: Backoff::new(DEAD_PAUSE, LONGEST_DEAD_PAUSE),
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    fn due(&self) -> bool {
+        let paused = self.not_before.is_some_and(|at| Instant::now() < at);
+        !paused && self.failures < MOST_DEAD_FAILURES
+    }
+
+    fn heed(&mut self, told: Option<Result<u64, String>>) {
+        match told {
+            None => {}
+            Some(Ok(packets)) => {
+                gauge!(DEAD_PACKETS).set(packets as f64);
+                self.backoff.reset();
+                self.not_before = None;
+            }
+            Some(Err(reason)) => {
+                gauge!(DEAD_PACKETS).set(f64::NAN);
+                let pause = self.backoff.pause();
+                tracing::warn!(reason, ?pause, "it is not known how many dead letters wait");
+                self.failures += 1;
+                self.not_before = Some(Instant::now() + pause);
+            }
         }
     }
 }
@@ -132,44 +195,82 @@ fn answer(question: Question, outcome: Result<u64, LinkError>) {
     question.send(outcome).ok();
 }
 
-/// Asks how many packets are ready in a queue; shows how many are in the one of the dead letters, if it is named.
+/// Asks how many packets are ready in a queue, and in the one of the dead letters, if it is named.
 ///
 /// On a channel of its own, because RabbitMQ closes the channel over a queue that is not there.
 pub(crate) fn ready(
     link: &Link,
     queue: &str,
     dead: Option<String>,
-) -> impl Future<Output = Result<u64, LinkError>> + Send + 'static {
+) -> impl Future<Output = Result<Told, LinkError>> + Send + 'static {
     let (opening, queue) = (link.side_channel(), queue.to_owned());
     let asking = link.run(QUESTION_TIMEOUT, async move {
         let (channel, mut events) = opening.await?;
-        let declare = QueueDeclareArguments::new(&queue).passive(true).finish();
-        let of = |declared: Option<(_, u32, _)>| declared.map_or(0, |(_, ready, _)| ready);
-        match channel.queue_declare(declare).await {
-            Ok(declared) => {
-                if let Some(dead) = dead {
-                    let declare = QueueDeclareArguments::new(&dead).passive(true).finish();
-                    match channel.queue_declare(declare).await {
-                        Ok(declared) => gauge!(DEAD_PACKETS).set(of(declared)),
-                        Err(error) => {
-                            tracing::debug!(%error, "RabbitMQ does not say how many dead letters wait");
-                        }
-                    }
-                }
-                Ok(of(declared).into())
-            }
-            Err(error) => {
-                let mut reason = error.to_string();
-                while let Ok(event) = events.try_recv() {
-                    if let Event::Closed { code, reason: said } = event {
-                        reason = format!("{said} ({code})");
-                    }
-                }
-                Err(LinkError::Lost(format!(
-                    "RabbitMQ does not say how many packets wait in queue {queue}: {reason}"
-                )))
-            }
-        }
+        let packets = ready_in(&channel, &mut events, &queue).await;
+        let packets = packets.map_err(LinkError::Lost)?;
+        let dead = match dead {
+            Some(dead) => Some(ready_in(&channel, &mut events, &dead).await),
+            None => None,
+        };
+        Ok(Told { packets, dead })
     });
     async move { asking.await? }
+}
+
+/// Asks how many packets are ready in a queue; after an error the channel is gone.
+async fn ready_in(channel: &Channel, events: &mut mpsc::Receiver<Event>, queue: &str) -> Result<u64, String> {
+    let declare = QueueDeclareArguments::new(queue).passive(true).finish();
+    match channel.queue_declare(declare).await {
+        Ok(declared) => Ok(declared.map_or(0, |(_, ready, _)| ready).into()),
+        Err(error) => {
+            let mut reason = error.to_string();
+            while let Ok(event) = events.try_recv() {
+                if let Event::Closed { code, reason: said } = event {
+                    reason = format!("{said} ({code})");
+                }
+            }
+            Err(format!(
+                "RabbitMQ does not say how many packets wait in queue {queue}: {reason}"
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_queue_of_dead_letters_is_asked_for_seldom_and_at_once_on_the_next_connection() {
+        let (lag, mut answering) = questions(Arc::new(Status::idle("test")));
+        let mut asked = 0;
+        let mut ask = async |answering: &mut Answering| {
+            let (question, answer) = oneshot::channel();
+            lag.questions.send(question).await.unwrap();
+            let question = answering.question().await;
+            answering.ask(question, |dead| {
+                asked += u32::from(dead);
+                let dead = dead.then(|| Err("no queue 'warren.dead'".to_owned()));
+                async { Ok(Told { packets: 7, dead }) }
+            });
+            // Whoever asks next gets the answer passed on.
+            timeout(Duration::from_secs(1), answering.question())
+                .await
+                .unwrap_err();
+            assert_eq!(answer.await.unwrap(), Ok(7));
+            asked
+        };
+        for _ in 0..3_600 {
+            ask(&mut answering).await;
+        }
+        // Each costs one of 2,047 channels.
+        let before = ask(&mut answering).await;
+        assert!((3..20).contains(&before), "{before}");
+        answering.give_up();
+        assert_eq!(ask(&mut answering).await, before + 1);
+        sleep(DEAD_PAUSE / 2).await;
+        assert_eq!(ask(&mut answering).await, before + 1);
+    }
 }

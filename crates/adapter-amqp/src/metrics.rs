@@ -23,7 +23,8 @@ pub fn describe_metrics() {
     describe_gauge!(
         DEAD_PACKETS,
         Unit::Count,
-        "Packets that wait in the queue of the dead letters, read every second; not those that were delivered"
+        "Packets that wait in the queue of the dead letters, read every second; not those that were delivered. NaN while \
+         RabbitMQ does not say"
     );
     describe_gauge!(
         DEAD_UNSETTLED,
