@@ -492,7 +492,7 @@ async fn a_consumer_without_deliveries_survives_every_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_rabbitmq_will_never_take_is_refused_and_its_neighbours_are_stored() {
-    Corner::run(|corner| async move {
+    Corner::run_alone(|corner| async move {
         let publisher = AmqpPublisher::start(AmqpConfig {
             publish_timeout: PATIENCE,
             max_pending_bytes: ByteSize::gib(1),

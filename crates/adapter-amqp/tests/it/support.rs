@@ -11,6 +11,7 @@ use amqprs::channel::{
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use futures_util::FutureExt;
+use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep, timeout};
 use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher, DeadLetterStrategy, remove_topology};
 use warren_domain::ports::{ConsumerGroup, Delivery, HealthCheck, MessageConsumer, NamedGroup, StartAt};
@@ -47,6 +48,9 @@ pub fn address() -> Address {
     }
 }
 
+/// Held by every test that runs in a corner, by one of them alone.
+static TURNS: RwLock<()> = RwLock::const_new(());
+
 /// A prefix of its own on the broker.
 pub struct Corner {
     pub config: AmqpConfig,
@@ -69,6 +73,18 @@ impl Corner {
 
     /// Runs `test` and removes what it leaves.
     pub async fn run<F: Future<Output = ()>>(test: impl FnOnce(Arc<Self>) -> F) {
+        let _beside_others = TURNS.read().await;
+        Self::run_now(test).await;
+    }
+
+    /// The same while no other test runs: one that takes the broker or the processors for itself makes those late that
+    /// look at the clock.
+    pub async fn run_alone<F: Future<Output = ()>>(test: impl FnOnce(Arc<Self>) -> F) {
+        let _alone = TURNS.write().await;
+        Self::run_now(test).await;
+    }
+
+    async fn run_now<F: Future<Output = ()>>(test: impl FnOnce(Arc<Self>) -> F) {
         let corner = Self::new();
         let outcome = AssertUnwindSafe(test(Arc::clone(&corner))).catch_unwind().await;
         corner.tear_down().await;
