@@ -14,6 +14,7 @@ mod dead_link;
 mod declaration;
 mod error;
 mod lag;
+mod lanes;
 mod metrics;
 mod packet;
 mod packing;

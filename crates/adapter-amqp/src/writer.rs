@@ -35,6 +35,7 @@ use crate::backoff::{Backoff, until};
 use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, Lost, cause};
+use crate::lanes::{Lanes, LastAt};
 use crate::metrics::PublishMetrics;
 use crate::packing::{Address, Chunk, Packet, PacketLimits, pack};
 use crate::status::{Status, chain};
@@ -125,8 +126,8 @@ struct Flight {
     born: Instant,
     /// Packets that were refused while the connection was young, and when to publish them again.
     refused: VecDeque<(Instant, Packet)>,
-    /// Something was confirmed, so that the broker is known to work.
-    proven: bool,
+    /// When something was last confirmed, so that the broker is known to work.
+    confirmed_at: LastAt,
     /// Declares the topology again, when there is a reason to.
     declaring: Option<Declaring>,
     declare_at: Instant,
@@ -287,7 +288,7 @@ impl Writing {
             next_round_at: None,
             born: Instant::now(),
             refused: VecDeque::new(),
-            proven: false,
+            confirmed_at: LastAt::default(),
             declaring: None,
             declare_at: Instant::now() + TOPOLOGY_CHECK,
             declare_backoff: Backoff::new(TOPOLOGY_PAUSE, TOPOLOGY_PATIENCE),
@@ -299,7 +300,7 @@ impl Writing {
             flight.confirms = Confirms::off_by_one();
         }
         let end = self.exchange(link, &mut flight).await;
-        if flight.proven {
+        if !flight.confirmed_at.ever().is_empty() {
             self.backoff.reset();
         }
         match &end {
@@ -318,7 +319,7 @@ impl Writing {
                      does not run (see `rabbitmqctl list_queues name state`)"
                 );
                 tracing::warn!(reason, "gave up the connection for publishing");
-                self.status.stalled();
+                self.status.stalled(self.stalled(&flight));
                 self.status.lost(&Lost::unconfirmed(reason));
                 self.connector.next_address();
             }
@@ -339,6 +340,23 @@ impl Writing {
         end
     }
 
+    /// Returns where RabbitMQ does not work: where a packet waits for too long, and where nothing was confirmed since that
+    /// was published.
+    fn stalled(&self, flight: &Flight) -> Lanes {
+        let now = Instant::now();
+        let overdue = flight.confirms.iter().filter_map(|packet| {
+            let (published, _) = packet.published?;
+            (published + self.confirm_timeout <= now).then_some((published, Lanes::to(&packet.address)))
+        });
+        let (mut since, mut stalled) = (now, Lanes::default());
+        for (published, lane) in overdue {
+            since = since.min(published);
+            stalled |= lane;
+        }
+        stalled |= Lanes::ALL.without(flight.confirmed_at.since(since));
+        stalled
+    }
+
     async fn exchange(&mut self, link: &mut Link, flight: &mut Flight) -> End {
         let mut queue_open = true;
         loop {
@@ -350,7 +368,15 @@ impl Writing {
             }
             let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
             let oldest = oldest.map(|(published, _)| published);
-            self.status.unconfirmed_since(oldest, flight.proven);
+            let under_way = || {
+                flight
+                    .confirms
+                    .iter()
+                    .map(|packet| Lanes::to(&packet.address))
+                    .collect()
+            };
+            self.status
+                .unconfirmed_since(oldest, flight.confirmed_at.ever(), under_way);
             self.metrics.unconfirmed_packets.set(flight.confirms.len() as f64);
             let retry_at = flight.refused.front().map(|(at, _)| *at);
             if closing && oldest.is_none() && retry_at.is_none() {
@@ -551,7 +577,9 @@ impl Writing {
                 flight.window.confirmed(round, packet.bytes);
                 self.metrics.confirmed(published.elapsed());
             }
-            flight.proven = true;
+            flight
+                .confirmed_at
+                .set(Lanes::to(&packet.address), Instant::now());
             if refusal.is_some() && flight.born.elapsed() < ELECTION {
                 // The connection has survived it, so it does not count as an attempt that costs one.
                 packet.attempts = 0;
