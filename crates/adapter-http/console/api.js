@@ -1,7 +1,61 @@
 // @ts-check
 // Requests to the server: every one has a timeout, and every failure is a Problem that says what to do.
+// And JSON with every digit: ids of 64 bits are common in attributes, and a JavaScript number would round them.
 
-import { parse } from "./json.js";
+/** An integer that no JavaScript number holds. */
+export class Exact {
+  /** @param {string} digits */
+  constructor(digits) {
+    this.digits = digits;
+  }
+
+  toString() {
+    return this.digits;
+  }
+}
+
+/** What marks such an integer while JSON.parse and JSON.stringify are at work; no message can hold U+0000. */
+const MARK = "\u0000n:";
+
+/** A text or a number, as JSON writes them. */
+const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+
+/** What a terminal or an editor might act upon, or hide. */
+const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+/**
+ * @param {string} text
+ * @returns {any} as the caller says what was asked for
+ */
+export function parse(text) {
+  if (!/\d{16}/.test(text)) return JSON.parse(text);
+  const marked = text.replace(TOKEN, (token) => (rounds(token) ? JSON.stringify(MARK + token) : token));
+  return JSON.parse(marked, (_, value) =>
+    typeof value === "string" && value.startsWith(MARK) ? new Exact(value.slice(MARK.length)) : value,
+  );
+}
+
+/** @param {string} token */
+function rounds(token) {
+  return /^-?\d{16,}$/.test(token) && BigInt(token) !== BigInt(Number(token));
+}
+
+/**
+ * Writes JSON; characters that cannot be seen are escaped, so that what is pasted is what was read.
+ *
+ * @param {unknown} value
+ * @param {number} [indent]
+ */
+export function print(value, indent) {
+  const text = JSON.stringify(
+    value,
+    (_, part) => (part instanceof Exact ? MARK + part.digits : part),
+    indent,
+  );
+  return text
+    .replace(/"\\u0000n:(-?\d+)"/g, "$1")
+    .replace(INVISIBLE, (hidden) => "\\u" + hidden.charCodeAt(0).toString(16).padStart(4, "0"));
+}
 
 /** How long an answer may take, milliseconds. */
 const TIMEOUT = 20_000;
@@ -50,8 +104,6 @@ export class Problem extends Error {
 export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
 
 /**
- * Writes an address; parameters that are empty are left out.
- *
  * @param {string} path
  * @param {Record<string, string | number>} parameters
  */
@@ -62,8 +114,6 @@ export function address(path, parameters) {
 }
 
 /**
- * Asks for a document.
- *
  * @param {string} path
  * @param {Record<string, string | number>} [parameters]
  * @param {AbortSignal} [signal]
@@ -73,8 +123,6 @@ export function get(path, parameters = {}, signal) {
 }
 
 /**
- * Sends a document.
- *
  * @param {"POST" | "DELETE"} method
  * @param {string} path
  * @param {unknown} [body]
@@ -103,11 +151,7 @@ async function request(url, init, signal) {
   }
 }
 
-/**
- * Reads an answer that is an error.
- *
- * @param {Response} response
- */
+/** @param {Response} response */
 export async function refusal(response) {
   const { status } = response;
   const is = response.headers.get("content-type") ?? "";
@@ -137,8 +181,9 @@ export function backoff(failures, first) {
  *
  * @param {(signal: AbortSignal) => Promise<void>} ask
  * @param {number} every milliseconds
+ * @param {(problem: Problem | null) => void} [tell] hears what is the matter, and that nothing is any more
  */
-export function poll(ask, every) {
+export function poll(ask, every, tell) {
   let failures = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -151,17 +196,19 @@ export function poll(ask, every) {
     abort.abort();
     abort = new AbortController();
     const { signal } = abort;
+    /** @type {Problem | null} */
+    let problem = null;
     try {
       await ask(signal);
-      failures = 0;
     } catch (error) {
-      if (isAbort(error)) return;
-      failures += 1;
+      problem = Problem.of(error);
     }
     if (signal.aborted) return;
+    failures = problem ? failures + 1 : 0;
+    tell?.(problem);
     timer = setTimeout(round, failures ? backoff(failures + 1, every) : every);
   };
-  document.addEventListener("visibilitychange", () => void round());
+  document.addEventListener("visibilitychange", round);
 
   return {
     /** Asks now, and from now on. */

@@ -2,17 +2,15 @@
 // Puts the page together.
 
 import { get } from "./api.js";
+import { Groups, Sources } from "./aside.js";
 import { DeadLetters } from "./dead-letters.js";
 import { byId, setText } from "./dom.js";
-import { Groups } from "./groups.js";
 import { Histogram } from "./histogram.js";
 import { listen } from "./keyboard.js";
 import { Messages } from "./messages.js";
 import { Pipeline } from "./pipeline.js";
-import { preferences } from "./preferences.js";
 import { Search } from "./search.js";
-import { Sources } from "./sources.js";
-import { DEFAULTS, Store, toAddress } from "./store.js";
+import { DEFAULTS, Store, preferences, toAddress } from "./store.js";
 import { short } from "./time.js";
 
 const store = new Store();

@@ -12,8 +12,6 @@ const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 
 const MINUTE = 60_000;
 
 /**
- * Chooses how wide a bucket is.
- *
  * @param {number} span milliseconds
  * @param {number} most how many buckets there is room for
  * @returns {number} minutes
@@ -49,8 +47,6 @@ export function snapped(a, b, minutes) {
 }
 
 /**
- * Chooses where an axis of time has its labels.
- *
  * @param {number} from milliseconds since 1970
  * @param {number} until
  * @param {number} most how many labels there is room for
@@ -66,11 +62,7 @@ export function ticks(from, until, most, offset) {
   return found;
 }
 
-/**
- * Rounds the end of an axis of numbers up.
- *
- * @param {number} most
- */
+/** @param {number} most */
 export function niceTop(most) {
   if (most <= 4) return Math.max(1, Math.ceil(most));
   const size = 10 ** Math.floor(Math.log10(most));

@@ -1,14 +1,14 @@
 // @ts-check
 // The page of dead letters: which there are, what each holds, and what can be done with them.
 
+/** @import { State, Store } from "./store.js" */
 /** @import { DryRun, Letter, WholeLetter } from "./types.js" */
-/** @import { Store, State } from "./store.js" */
 import { Problem, get, poll, send } from "./api.js";
-import { byId, copy, h, icon, problemText, setText } from "./dom.js";
+import { button, byId, copy, h, icon, problemText, setText } from "./dom.js";
 import { Jobs } from "./jobs.js";
-import { preferences } from "./preferences.js";
 import { wholeText } from "./row.js";
-import { clock, fromInput, full, instant, number, short, size, toInput } from "./time.js";
+import { preferences } from "./store.js";
+import { clock, full, instant, number, short, size } from "./time.js";
 
 /** How many letters a page has, and how many are shown at most; jobs take as many ids. */
 const PAGE = 100;
@@ -23,8 +23,6 @@ const REASONS = /** @type {Record<string, string>} */ ({
   refused_by_store: "the store refused it",
   delivery_limit: "it was given up after too many deliveries",
 });
-
-const PRESETS = ["", "-1h", "-1d", "-7d"];
 
 export class DeadLetters {
   #store;
@@ -48,10 +46,6 @@ export class DeadLetters {
   #source = byId("letter-source");
   /** @type {HTMLSelectElement} */
   #when = byId("letter-when");
-  /** @type {HTMLInputElement} */
-  #since = byId("letter-since");
-  /** @type {HTMLInputElement} */
-  #before = byId("letter-before");
   #jobs;
   #poll = poll((signal) => this.#count(signal), EVERY);
 
@@ -75,11 +69,7 @@ export class DeadLetters {
     );
   }
 
-  /**
-   * Shows what the state says.
-   *
-   * @param {State} state
-   */
+  /** @param {State} state */
   update(state) {
     const { view, reason, severity, source, since, before } = state;
     const wanted = view === "dead-letters" ? [reason, severity, source, since, before].join("\n") + "\n" : "";
@@ -210,9 +200,8 @@ export class DeadLetters {
     };
     const pressed = String(chosen.has(name));
     const title = REASONS[name] ?? "";
-    return h(
-      "button",
-      { type: "button", class: "chip", "aria-pressed": pressed, title, onclick },
+    return button(
+      { class: "chip", "aria-pressed": pressed, title, onclick },
       name,
       h("span", { class: "count" }, short(count)),
     );
@@ -220,16 +209,7 @@ export class DeadLetters {
 
   /** @param {Event} event */
   #filtered({ target }) {
-    const { zone } = preferences;
-    if (target === this.#when && this.#when.value === "custom") {
-      byId("letter-times").hidden = false;
-      this.#since.focus();
-      return;
-    }
-    const times =
-      this.#when.value === "custom"
-        ? { since: fromInput(this.#since.value, zone), before: fromInput(this.#before.value, zone) }
-        : { since: this.#when.value, before: "" };
+    const times = target === this.#when ? { since: this.#when.value, before: "" } : {};
     this.#store.set({
       severity: this.#severity.value,
       source: this.#source.value.trim(),
@@ -240,17 +220,13 @@ export class DeadLetters {
 
   /** @param {State} state */
   #drawFilter({ reason, severity, source, since, before }) {
-    const { zone } = preferences;
-    if (!Array.from(this.#severity.options).some(({ value }) => value === severity)) {
-      this.#severity.append(h("option", { value: severity }, severity));
-    }
-    this.#severity.value = severity;
+    choose(this.#severity, severity, severity);
+    choose(
+      this.#when,
+      before ? `${since}/${before}` : since,
+      `from ${since || "ever"} until ${before || "now"}`,
+    );
     this.#source.value = source;
-    const preset = before === "" && PRESETS.includes(since);
-    this.#when.value = preset ? since : "custom";
-    byId("letter-times").hidden = preset;
-    this.#since.value = since ? toInput(instant(since), zone) : "";
-    this.#before.value = before ? toInput(instant(before), zone) : "";
     byId("letter-filter-clear").hidden = [reason, severity, source, since, before].every(
       (part) => part === "",
     );
@@ -291,15 +267,8 @@ export class DeadLetters {
       h(
         "td",
         { class: "when" },
-        h(
-          "button",
-          {
-            type: "button",
-            class: "disclose",
-            "aria-expanded": "false",
-            "aria-label": `Details of ${id}`,
-            onclick: toggle,
-          },
+        button(
+          { class: "disclose", "aria-expanded": "false", "aria-label": `Details of ${id}`, onclick: toggle },
           icon("open"),
         ),
         h("time", { datetime: died }, h("span", { class: "date" }, `${at.date} `), at.time.slice(0, 8)),
@@ -372,6 +341,20 @@ export class DeadLetters {
   }
 }
 
+/**
+ * Shows a choice, also one that only an address makes.
+ *
+ * @param {HTMLSelectElement} select
+ * @param {string} value
+ * @param {string} text
+ */
+function choose(select, value, text) {
+  if (!Array.from(select.options).some((option) => option.value === value)) {
+    select.append(h("option", { value }, text));
+  }
+  select.value = value;
+}
+
 /** @param {WholeLetter} letter */
 function letterDetails(letter) {
   const { zone } = preferences;
@@ -397,16 +380,8 @@ function letterDetails(letter) {
     h(
       "div",
       { class: "actions", role: "group", "aria-label": "Dead letter" },
-      h(
-        "button",
-        { type: "button", class: "small", onclick: () => void copy(location.href, "the link") },
-        "Copy link",
-      ),
-      h(
-        "button",
-        { type: "button", class: "small", onclick: () => void copy(content, "the bytes") },
-        "Copy bytes",
-      ),
+      button({ class: "small", onclick: () => void copy(location.href, "the link") }, "Copy link"),
+      button({ class: "small", onclick: () => void copy(content, "the bytes") }, "Copy bytes"),
       text === null && h("span", { class: "hint" }, "These bytes are no text; they are shown in base64."),
       cut && h("span", { class: "hint" }, "Only the first 8 MiB are here."),
     ),

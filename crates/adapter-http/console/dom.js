@@ -18,8 +18,15 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /**
- * Makes an element of a drawing.
+ * Makes a button that submits nothing.
  *
+ * @param {Properties} properties
+ * @param {...Child} children
+ */
+export const button = (properties, ...children) =>
+  h("button", { type: "button", ...properties }, ...children);
+
+/**
  * @template {keyof SVGElementTagNameMap} T
  * @param {T} tag
  * @param {Properties} [properties]
@@ -48,16 +55,12 @@ function filled(element, properties, children) {
 }
 
 /**
- * Leaves out what is not there.
- *
  * @param {Child[]} children
  * @returns {(Node | string)[]}
  */
 export const present = (children) => /** @type {(Node | string)[]} */ (children.filter(Boolean));
 
 /**
- * Finds an element of the page.
- *
  * @template {Element} [E=HTMLElement]
  * @param {string} id
  * @returns {E}
@@ -113,8 +116,6 @@ export function toast(text) {
 }
 
 /**
- * Puts a text on the clipboard.
- *
  * @param {string} text
  * @param {string} what for the message that it is there
  */
@@ -141,11 +142,7 @@ async function copied(text) {
   }
 }
 
-/**
- * Makes the words of a problem.
- *
- * @param {import("./api.js").Problem} problem
- */
+/** @param {import("./api.js").Problem} problem */
 export function problemText(problem) {
   return h(
     "span",

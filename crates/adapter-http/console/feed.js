@@ -1,9 +1,9 @@
 // @ts-check
 // The messages behind the list: pages of what is stored, in both directions, and at the end what comes now.
 
-/** @import { Message, Page } from "./types.js" */
 /** @import { GapRow } from "./rows.js" */
 /** @import { State } from "./store.js" */
+/** @import { Message, Page } from "./types.js" */
 import { Problem, backoff, get, isAbort } from "./api.js";
 import { Rows, Waiting, gapRow, messageRow } from "./rows.js";
 import { isLive, listed } from "./store.js";
@@ -31,8 +31,6 @@ const SETTLED = 1_500;
 const FIRST_PAUSE = 1_000;
 
 /**
- * One direction of the list.
- *
  * @typedef {object} Direction
  * @property {string} after where to go on
  * @property {boolean} done whether there is nothing more
@@ -58,7 +56,6 @@ export class Feed {
   waiting = new Waiting(MOST_ROWS);
   older = direction();
   newer = direction();
-  /** Whether the first page is there. */
   ready = false;
   /** Whether what comes now belongs to the list. */
   live = false;
@@ -121,11 +118,7 @@ export class Feed {
     this.#soon();
   }
 
-  /**
-   * Fetches what follows in a direction.
-   *
-   * @param {"older" | "newer"} way
-   */
+  /** @param {"older" | "newer"} way */
   async more(way) {
     const { signal } = this.#abort;
     const at = this[way];

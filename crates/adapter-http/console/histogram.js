@@ -1,13 +1,12 @@
 // @ts-check
 // How many messages there were when, by severity; a click or a drag picks a part of the time.
 
-/** @import { Counts, Histogram as Answer, Severity } from "./types.js" */
 /** @import { State, Store } from "./store.js" */
+/** @import { Counts, Histogram as Answer, Severity } from "./types.js" */
 import { get, poll } from "./api.js";
 import { bucketMinutes, bucketText, niceTop, snapped, ticks } from "./chart.js";
 import { byId, h, setText, svg } from "./dom.js";
-import { preferences } from "./preferences.js";
-import { SEVERITIES, severities } from "./store.js";
+import { SEVERITIES, preferences, severities } from "./store.js";
 import { clock, instant, number, short } from "./time.js";
 
 /** How often the counts are asked for while messages come, milliseconds. */
@@ -35,7 +34,11 @@ export class Histogram {
   /** The bucket that the keyboard is at. */
   #cursor = -1;
   #asked = "";
-  #poll = poll((signal) => this.#ask(signal), EVERY);
+  #poll = poll(
+    (signal) => this.#ask(signal),
+    EVERY,
+    (problem) => this.#place.classList.toggle("stale", problem !== null),
+  );
 
   /**
    * @param {Store} store
@@ -60,11 +63,7 @@ export class Histogram {
     });
   }
 
-  /**
-   * Shows what the state says.
-   *
-   * @param {State} state
-   */
+  /** @param {State} state */
   update(state) {
     const asked = [state.view, state.source, state.from, state.until].join("\n");
     if (state.view !== "messages") this.#poll.stop();
@@ -87,14 +86,8 @@ export class Histogram {
     const span = instant(until, now) - instant(from, now);
     // Where the range is none, the server says so.
     const bucket = span > 0 ? bucketText(bucketMinutes(span, most)) : "";
-    try {
-      this.#answer = await get("/v1/counts", { source, from, until, bucket }, signal);
-      this.#place.classList.remove("stale");
-      this.#draw();
-    } catch (error) {
-      this.#place.classList.add("stale");
-      throw error;
-    }
+    this.#answer = await get("/v1/counts", { source, from, until, bucket }, signal);
+    this.#draw();
   }
 
   /** The ends of the axis, milliseconds since 1970. */
@@ -135,7 +128,6 @@ export class Histogram {
     this.#tell(sums);
   }
 
-  /** The severities that are looked at. */
   #shown() {
     const chosen = severities(this.#store.state.severity);
     return SEVERITIES.filter((severity) => chosen.size === 0 || chosen.has(severity));
@@ -300,11 +292,7 @@ export class Histogram {
     this.#draw();
   }
 
-  /**
-   * Shows the counts of a bucket.
-   *
-   * @param {number} bucket -1 for none
-   */
+  /** @param {number} bucket -1 for none */
   #point(bucket) {
     this.#tip.hidden = bucket < 0 || !this.#answer;
     if (bucket < 0 || !this.#answer) {

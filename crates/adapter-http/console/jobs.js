@@ -3,7 +3,7 @@
 
 /** @import { DryRun, Job } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
-import { byId, h, problemText, setText, toast } from "./dom.js";
+import { button, byId, h, problemText, setText, toast } from "./dom.js";
 import { number } from "./time.js";
 
 const EVERY = 700;
@@ -69,7 +69,7 @@ export class Jobs {
       { type: "submit", class: action === "purge" ? "danger" : "primary", disabled: true },
       title,
     );
-    const leave = h("button", { type: "button", onclick: () => this.#dialog.close() }, "Leave them");
+    const leave = button({ onclick: () => this.#dialog.close() }, "Leave them");
     const form = h(
       "form",
       { method: "dialog" },
@@ -209,12 +209,12 @@ export class Jobs {
  * Makes a field that has to be filled before a button can be pressed.
  *
  * @param {string} wanted
- * @param {HTMLButtonElement} button
+ * @param {HTMLButtonElement} go
  */
-function typed(wanted, button) {
+function typed(wanted, go) {
   const input = h("input", { type: "text", autocomplete: "off", spellcheck: "false", id: "typed" });
   input.addEventListener("input", () => {
-    button.disabled = input.value.trim() !== wanted;
+    go.disabled = input.value.trim() !== wanted;
   });
   return h("p", {}, h("label", { for: "typed" }, "Type ", h("code", {}, wanted), " to go on: "), input);
 }

@@ -17,8 +17,6 @@ const KEYS = [
 ];
 
 /**
- * What the keys do.
- *
  * @typedef {object} Actions
  * @property {() => void} search
  * @property {(step: number) => void} move

@@ -11,8 +11,6 @@ const MARGIN = 6;
 const NEAR = 30;
 
 /**
- * What the list asks and tells.
- *
  * @typedef {object} Hooks
  * @property {(row: Row) => HTMLElement} draw makes the element of a row, closed
  * @property {(row: Row) => HTMLElement | null} details makes what an open row shows
@@ -65,11 +63,7 @@ export class List {
     return this.#selected;
   }
 
-  /**
-   * Shows these rows, where the reader is.
-   *
-   * @param {Row[]} rows
-   */
+  /** @param {Row[]} rows */
   show(rows) {
     this.#rows = rows;
     // A feed has to have articles.
@@ -119,11 +113,7 @@ export class List {
     if (element && !element.contains(document.activeElement)) element.focus({ preventScroll: true });
   }
 
-  /**
-   * Marks the row that is so many rows further.
-   *
-   * @param {number} step
-   */
+  /** @param {number} step */
   move(step) {
     const at = this.#rows.findIndex((row) => row.key === this.#selected);
     const from = at < 0 ? this.#indexAt(this.#scroller.scrollTop + this.#scroller.clientHeight - 1) + 1 : at;
@@ -254,7 +244,6 @@ export class List {
     }
   }
 
-  /** Finds out how tall the open row is. */
   #measure() {
     const row = this.#rowOf(this.#open);
     const element = row && this.#drawn.get(row);

@@ -5,14 +5,12 @@
 /** @import { Search } from "./search.js" */
 /** @import { State, Store } from "./store.js" */
 import { Problem } from "./api.js";
-import { around, curl } from "./copy.js";
-import { byId, copy, h, problemText, setText, toast } from "./dom.js";
+import { button, byId, copy, h, problemText, setText, toast } from "./dom.js";
 import { Feed, newest } from "./feed.js";
 import { List } from "./list.js";
-import { preferences } from "./preferences.js";
 import { withTerm, words } from "./query.js";
-import { gapLine, messageDetails, messageLine } from "./row.js";
-import { DEFAULTS, SEVERITIES, severityText } from "./store.js";
+import { around, curl, gapLine, messageDetails, messageLine } from "./row.js";
+import { DEFAULTS, SEVERITIES, preferences, severityText } from "./store.js";
 import { clock, number, rate } from "./time.js";
 
 /** How often the rate is worked out, and how often a screen reader hears of new messages, milliseconds. */
@@ -66,11 +64,7 @@ export class Messages {
     setInterval(() => this.#measure(), RATE_EVERY);
   }
 
-  /**
-   * Shows what the state says.
-   *
-   * @param {State} state
-   */
+  /** @param {State} state */
   update(state) {
     const { view, q, severity, source, from, until, part } = state;
     const wanted = view === "messages" ? [q, severity, source, from, until, part].join("\n") : "";
@@ -93,7 +87,6 @@ export class Messages {
     this.#drawStatus();
   }
 
-  /** Pauses, or goes on. */
   pause() {
     if (this.#store.state.paused) this.resume();
     else this.#hold(false);
@@ -103,11 +96,7 @@ export class Messages {
     this.#store.set({ paused: "", open: "" }, "replace");
   }
 
-  /**
-   * Opens a row, or closes it.
-   *
-   * @param {string} [key]
-   */
+  /** @param {string} [key] */
   toggle(key = this.#list.selected) {
     if (!key || this.#feed.rows.get(key)?.kind !== "message") return;
     const open = this.#store.state.open === key ? "" : key;
@@ -292,20 +281,10 @@ export class Messages {
       h(
         "p",
         { class: "actions" },
-        filtered &&
-          h(
-            "button",
-            { type: "button", onclick: set({ q: "", severity: "", source: "" }) },
-            "Drop the filters",
-          ),
-        h(
-          "button",
-          { type: "button", onclick: set({ from: "-30d", until: "", part: "" }) },
-          "Look at the last 30 days",
-        ),
-        h(
-          "button",
-          { type: "button", onclick: set({ ...around(any), q: "", severity: "", source: "", part: "" }) },
+        filtered && button({ onclick: set({ q: "", severity: "", source: "" }) }, "Drop the filters"),
+        button({ onclick: set({ from: "-30d", until: "", part: "" }) }, "Look at the last 30 days"),
+        button(
+          { onclick: set({ ...around(any), q: "", severity: "", source: "", part: "" }) },
           "Show the newest",
         ),
       ),
@@ -356,7 +335,7 @@ function welcome() {
       "div",
       { class: "command" },
       h("pre", { tabindex: "0", "aria-label": "Command" }, command),
-      h("button", { type: "button", onclick: () => void copy(command, "the command") }, "Copy"),
+      button({ onclick: () => void copy(command, "the command") }, "Copy"),
     ),
     h("p", {}, h("a", { href: "/docs/" }, "What else can be sent, and how")),
   ];

@@ -1,11 +1,11 @@
 // @ts-check
 // The way of a message, as a strip: accepted, in the queue, stored, or dead.
 
-/** @import { Counts, Pipeline as Answer, Stage } from "./types.js" */
-import { Problem, get, poll } from "./api.js";
-import { byId, h, present, setText } from "./dom.js";
+/** @import { Pipeline as Answer, Stage } from "./types.js" */
+import { get, poll } from "./api.js";
 import { Sparkline } from "./chart.js";
-import { SEVERITIES } from "./store.js";
+import { byId, h, setText } from "./dom.js";
+import { total } from "./store.js";
 import { duration, number, rate, short } from "./time.js";
 
 const EVERY = 2_000;
@@ -18,116 +18,81 @@ const NAMES = /** @type {Record<string, string>} */ ({
   dead: "Dead letters",
 });
 
-/** @param {Counts | null | undefined} counts */
-const sum = (counts) => (counts ? SEVERITIES.reduce((all, severity) => all + counts[severity], 0) : null);
-
-/**
- * One stage on the page.
- *
- * @typedef {object} Box
- * @property {HTMLElement} element
- * @property {HTMLElement} figure
- * @property {HTMLElement} note
- * @property {Sparkline} line
- */
-
 export class Pipeline {
   #place = byId("pipeline");
-  /** @type {Map<string, Box>} */
-  #boxes = new Map();
-  #ondead;
+  #problem = byId("pipeline-problem");
+  /** @type {Map<string, Sparkline>} */
+  #lines = new Map();
 
   /** @param {(letters: number | null) => void} ondead */
   constructor(ondead) {
-    this.#ondead = ondead;
-    poll((signal) => this.#ask(signal), EVERY).start();
+    const ask = async (/** @type {AbortSignal} */ signal) => {
+      /** @type {Answer} */
+      const { stages, missing } = await get("/v1/pipeline", {}, signal);
+      this.#place.replaceChildren(...stages.map((stage) => this.#stage(stage, missing)));
+      ondead(stages.find(({ stage }) => stage === "dead")?.letters ?? null);
+    };
+    poll(ask, EVERY, (problem) => {
+      this.#place.classList.toggle("stale", problem !== null);
+      this.#problem.hidden = problem === null;
+      if (problem) setText(this.#problem, `${problem.title}. What is shown is old.`);
+    }).start();
   }
 
-  /** @param {AbortSignal} signal */
-  async #ask(signal) {
-    try {
-      this.#show(await get("/v1/pipeline", {}, signal));
-      this.#place.classList.remove("stale");
-      byId("pipeline-problem").hidden = true;
-    } catch (error) {
-      const problem = Problem.of(error);
-      if (!signal.aborted) {
-        this.#place.classList.add("stale");
-        byId("pipeline-problem").hidden = false;
-        setText(byId("pipeline-problem"), `${problem.title}. What is shown is old.`);
-      }
-      throw error;
-    }
-  }
-
-  /** @param {Answer} answer */
-  #show({ stages, missing }) {
-    const names = stages.map(({ stage }) => stage);
-    if (names.join() !== Array.from(this.#boxes.keys()).join()) this.#build(names);
-    for (const stage of stages) {
-      const box = this.#boxes.get(stage.stage);
-      if (!box) continue;
-      const unknown = missing.find((other) => other.stage === stage.stage);
-      const { figure, unit, note, reading } = figures(stage);
-      box.figure.replaceChildren(figure ?? "—", h("small", {}, figure === null ? "" : unit));
-      setText(box.note, unknown ? unknown.reason : note);
-      box.element.title = unknown ? `${unknown.reason}; ${unknown.hint}` : note;
-      box.element.classList.toggle("unknown", figure === null);
-      box.element.classList.toggle("alarm", stage.stage === "dead" && (stage.letters ?? 0) > 0);
-      box.line.push(reading);
-      if (stage.stage === "dead") this.#ondead(stage.letters ?? null);
-    }
-  }
-
-  /** @param {string[]} names */
-  #build(names) {
-    this.#boxes.clear();
-    for (const name of names) {
-      const line = new Sparkline();
-      const figure = h("div", { class: "figure" });
-      const note = h("div", { class: "note" });
-      const element = h(
-        "li",
-        { class: `stage ${name}` },
-        h("div", { class: "words" }, h("div", { class: "name" }, NAMES[name] ?? name), figure, note),
-        line.element,
-      );
-      this.#boxes.set(name, { element, figure, note, line });
-    }
-    this.#place.replaceChildren(...present(Array.from(this.#boxes.values(), ({ element }) => element)));
+  /**
+   * @param {Stage} stage
+   * @param {Answer["missing"]} missing
+   */
+  #stage(stage, missing) {
+    const { figure, unit, note, reading } = figures(stage);
+    const unknown = missing.find((other) => other.stage === stage.stage);
+    const line = this.#lines.get(stage.stage) ?? new Sparkline();
+    this.#lines.set(stage.stage, line);
+    line.push(reading);
+    const state = figure === null ? "unknown" : stage.letters ? "alarm" : "";
+    return h(
+      "li",
+      { class: `stage ${state}`, title: unknown ? `${unknown.reason}; ${unknown.hint}` : note },
+      h(
+        "div",
+        { class: "words" },
+        h("div", { class: "name" }, NAMES[stage.stage] ?? stage.stage),
+        h("div", { class: "figure" }, figure ?? "—", h("small", {}, figure === null ? "" : unit)),
+        h("div", { class: "note" }, unknown?.reason ?? note),
+      ),
+      line.element,
+    );
   }
 }
 
 /**
- * Says what is to be read at a stage.
- *
  * @param {Stage} stage
  * @returns {{ figure: string | null, unit: string, note: string, reading: number | null }}
  */
-function figures(stage) {
-  if (stage.stage === "dead") {
-    const letters = stage.letters ?? null;
+function figures({
+  stage,
+  letters,
+  messages,
+  packets,
+  oldest_seconds: oldest,
+  total: counts,
+  per_second,
+  duplicates,
+}) {
+  if (stage === "dead") {
+    const reading = letters ?? null;
     const note = letters ? "look at them" : letters === 0 ? "none" : "";
-    return { figure: letters === null ? null : short(letters), unit: "", note, reading: letters };
+    return { figure: reading === null ? null : short(reading), unit: "", note, reading };
   }
-  if (stage.stage === "in_rabbitmq" || stage.stage === "queued") {
-    const messages = stage.messages ?? null;
-    const waiting = messages ?? stage.packets ?? null;
-    const age = stage.oldest_seconds ? `the oldest for ${duration(stage.oldest_seconds)}` : "";
-    return {
-      figure: waiting === null ? null : short(waiting),
-      unit: messages === null ? " packets" : " messages",
-      note: waiting === 0 ? "nothing waits" : age,
-      reading: waiting,
-    };
+  if (stage === "in_rabbitmq" || stage === "queued") {
+    const reading = messages ?? packets ?? null;
+    const unit = messages === null || messages === undefined ? " packets" : " messages";
+    const note = reading === 0 ? "nothing waits" : oldest ? `the oldest for ${duration(oldest)}` : "";
+    return { figure: reading === null ? null : short(reading), unit, note, reading };
   }
-  const all = sum(stage.total);
-  const speed = stage.per_second ?? null;
-  const twice = stage.duplicates ? `, ${short(stage.duplicates)} duplicates` : "";
-  return {
-    figure: speed !== null ? rate(speed) : all === null ? null : number(all),
-    unit: speed === null ? "" : " /s",
-    note: all === null ? "" : `${number(all)} in all${twice}`,
-    reading: speed,
-  };
+  const all = counts ? number(total(counts)) : null;
+  const note = all === null ? "" : `${all} in all${duplicates ? `, ${short(duplicates)} duplicates` : ""}`;
+  if (typeof per_second === "number")
+    return { figure: rate(per_second), unit: " /s", note, reading: per_second };
+  return { figure: all, unit: "", note, reading: null };
 }

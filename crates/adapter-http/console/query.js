@@ -3,26 +3,18 @@
 // The server alone says what a query means, and what is wrong with one.
 
 /** @import { Json } from "./types.js" */
-import { Exact } from "./json.js";
+import { Exact } from "./api.js";
 
 /** `key` or `"key"`, an operator, and perhaps a quoted value; a phrase; or a word. */
 const TERM =
   /(-(?=\S))?(?:((?:[\p{L}\p{N}_\-./@$]+|"(?:[^"\\]|\\.)*")(?:!=|<=|>=|=|<|>)|(?:severity|source|id):)("(?:[^"\\]|\\.)*"(?!\S)|\S*)|"((?:[^"\\]|\\.)*)"(?!\S)|(\S+))/gu;
 
-/**
- * Returns the terms as they were written.
- *
- * @param {string} query
- */
+/** @param {string} query */
 export function terms(query) {
   return Array.from(query.matchAll(TERM), (match) => match[0]);
 }
 
-/**
- * Returns the texts that a body has to hold.
- *
- * @param {string} query
- */
+/** @param {string} query */
 export function words(query) {
   /** @type {string[]} */
   const found = [];

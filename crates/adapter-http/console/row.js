@@ -1,16 +1,15 @@
 // @ts-check
-// One row of the list, and what it shows when it is open.
+// One row of the list, what it shows when it is open, and a message as something to paste elsewhere.
 
-/** @import { Exact } from "./json.js" */
-/** @import { Json, Message } from "./types.js" */
+/** @import { Exact } from "./api.js" */
 /** @import { GapRow, MessageRow } from "./rows.js" */
 /** @import { Zone } from "./time.js" */
-import { around, asCurl, asJson, asText } from "./copy.js";
-import { copy, h, icon } from "./dom.js";
-import { print } from "./json.js";
+/** @import { Json, Message } from "./types.js" */
+import { print } from "./api.js";
+import { button, copy, h, icon } from "./dom.js";
 import { attributeTerm, flattened, parts } from "./query.js";
-import { toAddress, DEFAULTS } from "./store.js";
-import { clock, full, number } from "./time.js";
+import { DEFAULTS, toAddress } from "./store.js";
+import { clock, full, number, timeOfId } from "./time.js";
 
 /** How much of a body, and of how many attributes, a closed row shows, characters. */
 const MOST_BODY = 400;
@@ -21,8 +20,6 @@ const MOST_VALUE = 60;
 const MOST_SHOWN = 20_000;
 
 /**
- * What a row can ask for.
- *
  * @typedef {object} Actions
  * @property {(term: string) => void} term add a term to the query
  * @property {(severity: string, without: boolean) => void} severity show only this severity, or all others
@@ -42,8 +39,6 @@ const written = (value) => (typeof value === "string" ? value : print(value));
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 /**
- * Marks words in a text.
- *
  * @param {string} text
  * @param {string[]} words
  */
@@ -51,8 +46,6 @@ const marked = (text, words) =>
   parts(text, words).map((part) => (part.hit ? h("mark", {}, part.text) : part.text));
 
 /**
- * Draws a message as one line.
- *
  * @param {MessageRow} row
  * @param {Zone} zone
  * @param {string[]} words what is looked for in its body
@@ -103,8 +96,6 @@ export function messageLine({ key, message }, zone, words) {
 }
 
 /**
- * Draws a gap.
- *
  * @param {GapRow} row
  * @param {Zone} zone
  * @param {() => void} onload somebody wants what is missing
@@ -128,9 +119,8 @@ export function gapLine({ gap, busy }, zone, onload) {
         { class: "text" },
         `${count} ${because ?? `are not here: ${gap.reason}`}, ${from.time} – ${until.time}`,
       ),
-      h(
-        "button",
-        { type: "button", class: "small", onclick: onload, disabled: busy },
+      button(
+        { class: "small", onclick: onload, disabled: busy },
         busy ? "Fetching…" : "Fetch what is stored",
       ),
     ),
@@ -138,8 +128,6 @@ export function gapLine({ gap, busy }, zone, onload) {
 }
 
 /**
- * Draws what an open row shows.
- *
  * @param {Message} message
  * @param {Zone} zone
  * @param {string[]} words
@@ -148,8 +136,8 @@ export function gapLine({ gap, busy }, zone, onload) {
 export function messageDetails(message, zone, words, actions) {
   const { id, severity, source, body, occurred_at, received_at, stored_at } = message;
   const link = new URL(toAddress({ ...DEFAULTS, ...around(message) }), location.origin).href;
-  const button = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
-    h("button", { type: "button", class: "small", onclick }, label);
+  const small = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
+    button({ class: "small", onclick }, label);
   const time = (/** @type {string} */ at) => h("time", { datetime: at }, full(at, zone));
   return h(
     "div",
@@ -157,12 +145,12 @@ export function messageDetails(message, zone, words, actions) {
     h(
       "div",
       { class: "actions", role: "group", "aria-label": "Message" },
-      button("Neighbours in time", () => actions.around(message)),
+      small("Neighbours in time", () => actions.around(message)),
       h("span", { class: "label" }, "Copy"),
-      button("link", () => void copy(link, "the link")),
-      button("curl", () => void copy(asCurl(message, location.origin), "a curl that sends it again")),
-      button("JSON", () => void copy(asJson(message), "JSON")),
-      button("text", () => void copy(asText(message), "the text")),
+      small("link", () => void copy(link, "the link")),
+      small("curl", () => void copy(asCurl(message, location.origin), "a curl that sends it again")),
+      small("JSON", () => void copy(asJson(message), "JSON")),
+      small("text", () => void copy(asText(message), "the text")),
     ),
     wholeText(body, words),
     h(
@@ -202,10 +190,8 @@ export function wholeText(text, words) {
     ...marked(text.slice(0, MOST_SHOWN), words),
   );
   if (text.length <= MOST_SHOWN) return pre;
-  const more = h(
-    "button",
+  const more = button(
     {
-      type: "button",
       class: "small",
       onclick: () => {
         pre.textContent = text;
@@ -234,21 +220,12 @@ function field(name, value, filter, kind = "") {
     h(
       "dd",
       { class: kind },
-      h(
-        "button",
-        {
-          type: "button",
-          class: "pick",
-          onclick: choose(false),
-          title: "Only with this",
-          "aria-label": `Only with ${what}`,
-        },
+      button(
+        { class: "pick", onclick: choose(false), title: "Only with this", "aria-label": `Only with ${what}` },
         icon("include"),
       ),
-      h(
-        "button",
+      button(
         {
-          type: "button",
           class: "pick",
           onclick: choose(true),
           title: "Only without this",
@@ -256,11 +233,68 @@ function field(name, value, filter, kind = "") {
         },
         icon("exclude"),
       ),
-      h(
-        "button",
-        { type: "button", class: "value", onclick: choose(false), title: "Only with this" },
-        h("bdi", {}, value),
-      ),
+      button({ class: "value", onclick: choose(false), title: "Only with this" }, h("bdi", {}, value)),
     ),
   ];
+}
+
+/** What a shell takes as one argument on every system, with room to spare. */
+const MOST_ARGUMENT = 100_000;
+
+/** How much time before and after a message its link shows, milliseconds. */
+const AROUND = 15 * 60_000;
+
+/** @param {Message} message */
+export function asJson(message) {
+  return print(message, 2);
+}
+
+/** @param {Message} message */
+export function asText(message) {
+  const lines = [`${message.occurred_at} ${message.severity} ${message.source} ${message.body}`];
+  for (const { key, value } of flattened(message.attributes)) {
+    lines.push(`    ${key}=${typeof value === "string" ? value : print(value)}`);
+  }
+  return lines.join("\n");
+}
+
+/**
+ * Writes a command that sends the same again. It leaves the id out: under its id a message is stored once, however
+ * often it is sent.
+ *
+ * @param {Message} message
+ * @param {string} origin
+ */
+export function asCurl({ severity, source, body, attributes, occurred_at }, origin) {
+  const record = { severity, source, body, attributes, occurred_at };
+  return curl(print(record), origin);
+}
+
+/**
+ * @param {string} json on one line
+ * @param {string} origin
+ */
+export function curl(json, origin) {
+  const address = `${origin}/v1/messages`;
+  const head = "curl -H 'content-type: application/json'";
+  if (json.length > MOST_ARGUMENT) {
+    // The record is one line that begins with a brace, so it cannot end the document early.
+    return `${head} --data-binary @- ${address} <<'END'\n${json}\nEND\n`;
+  }
+  return `${head} -d '${json.replaceAll("'", "'\\''")}' ${address}`;
+}
+
+/**
+ * Returns the part of the address that shows a message among its neighbours in time.
+ *
+ * @param {Message} message
+ */
+export function around(message) {
+  const taken = timeOfId(message.id);
+  const time = Number.isNaN(taken) ? Date.parse(message.received_at) : taken;
+  return {
+    from: new Date(time - AROUND).toISOString(),
+    until: new Date(time + AROUND).toISOString(),
+    open: message.id,
+  };
 }

@@ -44,12 +44,10 @@ export class Rows {
     return this.#known.get(key);
   }
 
-  /** The oldest message, if there is one. */
   get first() {
     return this.items.find((row) => row.kind === "message");
   }
 
-  /** The newest message, if there is one. */
   get last() {
     return this.items.findLast((row) => row.kind === "message");
   }

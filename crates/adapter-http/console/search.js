@@ -1,12 +1,11 @@
 // @ts-check
 // What is looked for: the search box, the severities, the source, the range of time.
 
-/** @import { Counts, Severity } from "./types.js" */
 /** @import { Problem } from "./api.js" */
-/** @import { Store, State } from "./store.js" */
-import { byId, h, problemText, setText } from "./dom.js";
-import { preferences } from "./preferences.js";
-import { SEVERITIES, severities, severityText } from "./store.js";
+/** @import { State, Store } from "./store.js" */
+/** @import { Counts, Severity } from "./types.js" */
+import { button, byId, h, problemText, setText } from "./dom.js";
+import { SEVERITIES, preferences, severities, severityText } from "./store.js";
 import { RANGES, clock, fromInput, instant, short, toInput } from "./time.js";
 
 /** What can be typed, in the words of the help. */
@@ -36,7 +35,7 @@ export class Search {
   #error = byId("search-error");
   #help = byId("syntax");
   #helpButton = byId("syntax-toggle");
-  /** @type {Map<Severity, { button: HTMLButtonElement, count: HTMLElement }>} */
+  /** @type {Map<Severity, { chip: HTMLButtonElement, count: HTMLElement }>} */
   #chips = new Map();
 
   /** @param {Store} store */
@@ -72,19 +71,15 @@ export class Search {
     return shown;
   }
 
-  /**
-   * Shows what the state says.
-   *
-   * @param {State} state
-   */
+  /** @param {State} state */
   update(state) {
     const { zone } = preferences;
     this.#query.value = state.q;
     this.#source.value = state.source;
     const chosen = severities(state.severity);
-    for (const [severity, { button }] of this.#chips) {
-      button.setAttribute("aria-pressed", String(chosen.has(severity)));
-      button.classList.toggle("dimmed", chosen.size > 0 && !chosen.has(severity));
+    for (const [severity, { chip }] of this.#chips) {
+      chip.setAttribute("aria-pressed", String(chosen.has(severity)));
+      chip.classList.toggle("dimmed", chosen.size > 0 && !chosen.has(severity));
     }
     const preset = state.until === "" && RANGES.some(({ from }) => from === state.from);
     this.#range.value = preset ? state.from : "custom";
@@ -97,11 +92,7 @@ export class Search {
     this.#drawPart(state);
   }
 
-  /**
-   * Says how many messages of each severity there are.
-   *
-   * @param {Counts | null} counts
-   */
+  /** @param {Counts | null} counts */
   showCounts(counts) {
     for (const [severity, { count }] of this.#chips) setText(count, counts ? short(counts[severity]) : "");
   }
@@ -174,9 +165,9 @@ export class Search {
         if (!chosen.delete(severity)) chosen.add(severity);
         this.#store.set({ severity: severityText(chosen), open: "" });
       };
-      const button = h("button", { type: "button", class: `chip ${severity}`, onclick }, severity, count);
-      this.#chips.set(severity, { button, count });
-      byId("severities").append(button);
+      const chip = button({ class: `chip ${severity}`, onclick }, severity, count);
+      this.#chips.set(severity, { chip, count });
+      byId("severities").append(chip);
     }
   }
 
@@ -196,10 +187,8 @@ export class Search {
       h(
         "dt",
         {},
-        h(
-          "button",
+        button(
           {
-            type: "button",
             class: "example",
             title: "Put this into the search box",
             onclick: () => {

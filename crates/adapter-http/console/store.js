@@ -1,7 +1,9 @@
 // @ts-check
-// The one place that knows what is looked at. It mirrors the address: what is in here is in there, and back and forward work.
+// What is looked at, which the address of the page mirrors: what is in here is in there, and back and forward work.
+// And what belongs to whoever looks, which is kept in this browser.
 
-/** @import { Severity } from "./types.js" */
+/** @import { Zone } from "./time.js" */
+/** @import { Counts, Severity } from "./types.js" */
 
 /** @type {readonly Severity[]} */
 export const SEVERITIES = ["debug", "info", "warning", "error", "critical"];
@@ -37,8 +39,6 @@ export const DEFAULTS = Object.freeze({
 const KEYS = /** @type {(keyof State)[]} */ (Object.keys(DEFAULTS));
 
 /**
- * Reads the query of an address.
- *
  * @param {string} search
  * @returns {State}
  */
@@ -84,6 +84,9 @@ export function isLive(state) {
   return state.view === "messages" && listed(state).until === "";
 }
 
+/** @param {Counts} counts */
+export const total = (counts) => SEVERITIES.reduce((sum, severity) => sum + counts[severity], 0);
+
 /**
  * Reads a set of severities as the server does; none stands for all of them.
  *
@@ -112,7 +115,6 @@ export function severityText(chosen) {
   return all ? "" : SEVERITIES.filter((severity) => chosen.has(severity)).join(",");
 }
 
-/** Holds the state, and tells of its changes. */
 export class Store {
   /** @type {State} */
   #state;
@@ -134,8 +136,6 @@ export class Store {
   }
 
   /**
-   * Changes the state and the address.
-   *
    * @param {Partial<State>} patch
    * @param {"push" | "replace"} how whether the address before stays in the history
    */
@@ -155,3 +155,64 @@ export class Store {
     for (const listener of this.#listeners) listener(next, before);
   }
 }
+
+/** @type {Set<() => void>} */
+const listeners = new Set();
+
+/** @param {string} key */
+function stored(key) {
+  try {
+    return localStorage.getItem(`warren.${key}`) ?? "";
+  } catch {
+    // Storage may be switched off; then a choice lasts as long as the page.
+    return "";
+  }
+}
+
+/**
+ * @param {string} key
+ * @param {string} value
+ */
+function keep(key, value) {
+  try {
+    localStorage.setItem(`warren.${key}`, value);
+  } catch {
+    // As above.
+  }
+  for (const listener of listeners) listener();
+}
+
+/** @type {Zone} */
+let zone = stored("zone") === "utc" ? "utc" : "local";
+let theme = stored("theme");
+
+export const preferences = {
+  /** The zone in which times are written. */
+  get zone() {
+    return zone;
+  },
+
+  toggleZone() {
+    zone = zone === "utc" ? "local" : "utc";
+    keep("zone", zone);
+  },
+
+  /** `light`, `dark`, or empty for what the system says. */
+  get theme() {
+    return theme === "light" || theme === "dark" ? theme : "";
+  },
+
+  get isDark() {
+    return this.theme ? this.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  },
+
+  toggleTheme() {
+    theme = this.isDark ? "light" : "dark";
+    keep("theme", theme);
+  },
+
+  /** @param {() => void} listener */
+  subscribe(listener) {
+    listeners.add(listener);
+  },
+};

@@ -3,8 +3,7 @@
 // Server-sent events over fetch: EventSource shows neither the status nor the words of a refusal.
 
 /** @import { Gap, Message } from "./types.js" */
-import { Problem, address, backoff, isAbort, refusal } from "./api.js";
-import { parse } from "./json.js";
+import { Problem, address, backoff, isAbort, parse, refusal } from "./api.js";
 
 /** How long nothing at all may come, milliseconds; the server says something every 15 seconds. */
 const SILENCE = 45_000;
@@ -13,8 +12,6 @@ const SILENCE = 45_000;
 const FIRST_PAUSE = 800;
 
 /**
- * What the tail tells.
- *
  * @typedef {object} Listener
  * @property {(message: Message) => void} onmessage
  * @property {(gap: Gap) => void} ongap
@@ -157,8 +154,6 @@ export class EventParser {
   }
 
   /**
-   * Takes what came next.
-   *
    * @param {string} text
    * @returns {ServerEvent[]} the events that it completes
    * @throws {RangeError} when an event is over the bound

@@ -5,7 +5,6 @@
 
 const UNITS = /** @type {const} */ ({ s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 });
 
-/** The ranges that are offered. */
 export const RANGES = [
   { from: "-15m", name: "Last 15 minutes" },
   { from: "-1h", name: "Last hour" },
@@ -78,11 +77,7 @@ function offset(at) {
   return `${minutes < 0 ? "−" : "+"}${two(Math.floor(away / 60))}:${two(away % 60)}`;
 }
 
-/**
- * Writes a duration with one unit.
- *
- * @param {number} seconds
- */
+/** @param {number} seconds */
 export function duration(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
@@ -123,11 +118,7 @@ export function timeOfId(id) {
   return /^[0-9a-f]{8}-[0-9a-f]{4}-7/i.test(id) ? parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : NaN;
 }
 
-/**
- * Writes a number with a thousands separator.
- *
- * @param {number} value
- */
+/** @param {number} value */
 export function number(value) {
   return value.toLocaleString("en");
 }
@@ -151,20 +142,12 @@ export function short(value) {
   return number(Math.round(value));
 }
 
-/**
- * Writes messages per second.
- *
- * @param {number} value
- */
+/** @param {number} value */
 export function rate(value) {
   return value > 0 && value < 9.95 ? value.toFixed(1) : short(value);
 }
 
-/**
- * Writes a size in bytes.
- *
- * @param {number} bytes
- */
+/** @param {number} bytes */
 export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
   if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`;

@@ -3,7 +3,7 @@
 export type Severity = "debug" | "info" | "warning" | "error" | "critical";
 export type Counts = Record<Severity, number>;
 export type Json =
-  null | boolean | number | string | import("./json.js").Exact | Json[] | { [key: string]: Json };
+  null | boolean | number | string | import("./api.js").Exact | Json[] | { [key: string]: Json };
 
 export interface Message {
   id: string;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Exact } from "../../json.js";
+import { Exact } from "../../api.js";
 import { attributeTerm, flattened, parts, terms, withTerm, words } from "../../query.js";
 
 test("only what a body has to hold is marked in it", () => {

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 
-import { around, asCurl, asJson, asText } from "../../copy.js";
-import { Exact, parse, print } from "../../json.js";
+import { around, asCurl, asJson, asText } from "../../row.js";
+import { Exact, parse, print } from "../../api.js";
 
 /** @param {Partial<import("../../types.js").Message>} [more] */
 const message = (more) => ({
