@@ -209,7 +209,7 @@ pub(super) fn wrong(name: &str, value: &str, why: impl Display) -> Problem {
         "id" | "ids" => Problem::new(
             Kind::InvalidParameter,
             detail,
-            "take ids from the list, GET /v1/dead-letters",
+            "an id looks like 019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45; GET /v1/dead-letters lists those there are",
         ),
         "as_of" => Problem::new(
             Kind::InvalidParameter,

@@ -163,7 +163,8 @@ pub(crate) async fn post_redrive(State(jobs): State<DeadLetterJobs>, request: Re
     post, path = "/v1/dead-letters/purge", operation_id = "purgeDeadLetters", tag = "dead letters",
     summary = "Remove dead letters for good",
     description = "Removes every letter that is meant, and none that dies after the job has begun; with the `as_of` of a \
-        dry run, none that has died since that. Without `filter` and `ids` it has to say `\"all\": true`.",
+        dry run, none that has died since that. Both go by the clocks of those who keep letters: one whose clock is \
+        behind may keep one later that is meant all the same. Without `filter` and `ids` it has to say `\"all\": true`.",
     request_body(content((WishForm = "application/json"))),
     responses(
         (status = 200, description = "`dry_run`: how many letters are meant.", body = DryRun),
@@ -248,7 +249,8 @@ pub(crate) struct DryRun {
     letters: u64,
     /// The same, by reason.
     by_reason: BTreeMap<String, u64>,
-    /// The moment of this count: given to a job, it means these letters and none that has died since.
+    /// The newest state that was counted: given to a job, it means these letters and none that has died since, as far as
+    /// the clocks of those who keep letters agree.
     #[schema(format = "uuid")]
     as_of: String,
 }

@@ -133,7 +133,8 @@ pub(crate) struct WishForm {
     filter: Option<FilterForm>,
     /// Those with one of these ids, at most 1000, as far as `filter` means them too.
     ids: Option<Vec<String>>,
-    /// The `as_of` of a dry run: only what it counted, without what has died since. Otherwise the moment the job begins.
+    /// The `as_of` of a dry run: only what it counted, without what has died since as far as clocks agree. Otherwise the
+    /// moment the job begins.
     #[schema(format = "uuid")]
     as_of: Option<String>,
 }

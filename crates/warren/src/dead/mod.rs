@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use warren_domain::SeveritySet;
 use warren_domain::Timestamp;
-use warren_domain::ports::SourceBranch;
+use warren_domain::ports::{DeadLetterId, SourceBranch};
 use warren_pipeline::dead_letters::JobAction;
 use warren_process::exit::Exit;
 use warren_process::settings::Sources;
@@ -43,8 +43,8 @@ pub(crate) enum DeadCommand {
 /// Which server to ask.
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
-    /// The program that has them: `warren`, or a `store-worker` beside RabbitMQ. Default: the one that runs with the same
-    /// settings
+    /// The program that has them: `warren`, or beside RabbitMQ a `store-worker`, or an `ingest-api` with a spool for what
+    /// RabbitMQ refuses of it. Default: the one that runs with the same settings
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// Print JSON instead of text
@@ -88,6 +88,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShowArgs {
     /// Its id, from the list
+    #[arg(value_parser = letter_id)]
     id: String,
     #[command(flatten)]
     server: ServerArgs,
@@ -97,6 +98,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RedriveArgs {
     /// Only these, by id; without any and without a condition, all of them
+    #[arg(value_parser = letter_id)]
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -111,6 +113,7 @@ pub(crate) struct RedriveArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct PurgeArgs {
     /// Only these, by id
+    #[arg(value_parser = letter_id)]
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -218,11 +221,7 @@ async fn list(arguments: &ListArgs, server: &Server) -> Result<Exit> {
 }
 
 async fn show(arguments: &ShowArgs, server: &Server) -> Result<Exit> {
-    // An id is a UUID; whatever else is written there must not become another path.
-    let id = query(&[("", arguments.id.clone())]);
-    let answer = server
-        .get(&format!("/v1/dead-letters/{}", id.trim_start_matches('=')))
-        .await?;
+    let answer = server.get(&format!("/v1/dead-letters/{}", arguments.id)).await?;
     if arguments.server.json {
         write(&format!("{answer}\n"))?;
     } else {
@@ -414,6 +413,16 @@ fn checked<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<S
         .map_err(|error| Escaped(&error.to_string()).to_string())
 }
 
+/// Reads the id of a letter; nothing else can become part of a path.
+fn letter_id(text: &str) -> Result<String, String> {
+    text.parse::<DeadLetterId>()
+        .map(|id| id.to_string())
+        .map_err(|_| {
+            "an id looks like 019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45; `warren dead list` shows those there are"
+                .to_owned()
+        })
+}
+
 /// Reads a time: RFC 3339, or how long ago.
 fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
@@ -438,7 +447,40 @@ fn write(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Dead {
+        #[command(subcommand)]
+        _command: DeadCommand,
+    }
+
+    #[test]
+    fn what_is_no_id_is_told_what_an_id_looks_like_and_where_to_find_one() {
+        for command in ["show", "redrive", "purge"] {
+            let told = Dead::try_parse_from(["dead", command, "7"])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                told.contains("'7'") && told.contains("019aa2f4-") && told.contains("warren dead list"),
+                "{told}"
+            );
+        }
+        let id = "019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45";
+        assert_eq!(letter_id(&id.to_uppercase()), Ok(id.to_owned()));
+    }
+
+    #[test]
+    fn the_help_names_every_program_that_has_dead_letters() {
+        let help = Dead::try_parse_from(["dead", "list", "--help"])
+            .unwrap_err()
+            .to_string();
+        for program in ["warren", "store-worker", "ingest-api"] {
+            assert!(help.contains(program), "{help}");
+        }
+    }
 
     #[test]
     fn a_time_is_a_moment_or_how_long_ago() {
