@@ -80,19 +80,24 @@ export class Problem extends Error {
    * Makes one of whatever was thrown.
    *
    * @param {unknown} error
+   * @param {boolean} [byNetwork] whether a request threw it, and not this page by its own fault
    */
-  static of(error) {
+  static of(error, byNetwork = false) {
     if (error instanceof Problem) return error;
     if (error instanceof DOMException && error.name === "TimeoutError") {
       return new Problem({ title: "The server does not answer", hint: "It is asked again." });
     }
-    if (error instanceof TypeError) {
+    if (byNetwork && error instanceof TypeError) {
       return new Problem({
         title: "The server cannot be reached",
         hint: "Does it run, and is there a network?",
       });
     }
-    return new Problem({ title: "The answer cannot be understood", detail: String(error) });
+    if (!isAbort(error)) console.error(error);
+    return new Problem({
+      title: byNetwork ? "The answer cannot be understood" : "This page has a fault",
+      detail: String(error),
+    });
   }
 }
 
@@ -147,7 +152,7 @@ async function request(url, init, signal) {
     if (!response.ok) throw await refusal(response);
     return parse(await response.text());
   } catch (error) {
-    throw isAbort(error) ? error : Problem.of(error);
+    throw isAbort(error) ? error : Problem.of(error, true);
   }
 }
 

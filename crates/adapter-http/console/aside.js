@@ -5,7 +5,7 @@
 /** @import { Counts, Group } from "./types.js" */
 import { get, poll } from "./api.js";
 import { Sparkline } from "./chart.js";
-import { button, byId, h, setText } from "./dom.js";
+import { button, byId, h, refill, setText } from "./dom.js";
 import { SEVERITIES, listed, total } from "./store.js";
 import { duration, number, rate, short } from "./time.js";
 
@@ -119,7 +119,7 @@ export class Sources {
     else if (asked !== this.#asked) this.#poll.start();
     this.#asked = asked;
     for (const choice of this.#place.querySelectorAll("button")) {
-      choice.setAttribute("aria-pressed", String(choice.dataset.source === state.source));
+      choice.setAttribute("aria-pressed", String(choice.dataset.key === state.source));
     }
   }
 
@@ -137,8 +137,9 @@ export class Sources {
         ? `${number(hidden)} more; type one.`
         : "";
     setText(this.#note, sources.length === 0 ? "None in this range." : rest);
-    this.#place.replaceChildren(
-      ...sources.slice(0, MOST).map(({ source, counts }) => this.#item(source, counts)),
+    refill(
+      this.#place,
+      sources.slice(0, MOST).map(({ source, counts }) => this.#item(source, counts)),
     );
   }
 
@@ -154,7 +155,7 @@ export class Sources {
       {},
       button(
         {
-          "data-source": source,
+          "data-key": source,
           "aria-pressed": String(chosen()),
           onclick: () => this.#store.set({ source: chosen() ? "" : source, open: "" }),
         },

@@ -37,10 +37,9 @@ export function bucketText(minutes) {
  *
  * @param {number} a one end, milliseconds since 1970
  * @param {number} b the other end
- * @param {number} minutes the width of a bucket
+ * @param {number} width of a bucket, milliseconds
  */
-export function snapped(a, b, minutes) {
-  const width = minutes * MINUTE;
+export function snapped(a, b, width) {
   const from = Math.floor(Math.min(a, b) / width) * width;
   const until = Math.max(from + width, Math.ceil(Math.max(a, b) / width) * width);
   return { from, until };

@@ -4,7 +4,7 @@
 /** @import { State, Store } from "./store.js" */
 /** @import { DryRun, Letter, WholeLetter } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
-import { button, byId, copy, h, icon, problemText, setText } from "./dom.js";
+import { button, byId, copy, h, icon, problemText, refill, setText } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { wholeText } from "./row.js";
 import { preferences } from "./store.js";
@@ -114,7 +114,11 @@ export class DeadLetters {
 
   #filter() {
     const { reason, severity, source, since, before } = this.#store.state;
-    const time = (/** @type {string} */ text) => (text ? new Date(instant(text)).toISOString() : "");
+    // What is no time goes as it is: the server says what is wrong with it.
+    const time = (/** @type {string} */ text) => {
+      const at = text ? instant(text) : NaN;
+      return Number.isNaN(at) ? text : new Date(at).toISOString();
+    };
     const written = { reason, severity, source, since: time(since), until: time(before) };
     return Object.fromEntries(Object.entries(written).filter(([, value]) => value !== ""));
   }
@@ -174,13 +178,18 @@ export class DeadLetters {
     const meant = reasons.filter(([name]) => chosen.size === 0 || chosen.has(name));
     const total = meant.reduce((sum, [, count]) => sum + count, 0);
     setText(byId("letters-total"), `${number(total)} dead ${total === 1 ? "letter" : "letters"}`);
-    byId("letter-reasons").replaceChildren(
-      ...reasons.map(([name, count]) => this.#reasonChip(name, count, chosen)),
+    refill(
+      byId("letter-reasons"),
+      reasons.map(([name, count]) => this.#reasonChip(name, count, chosen)),
     );
     const changed = this.#listed >= 0 && total !== this.#listed;
     this.#total = total;
     // Rows that somebody reads, or is about to choose, stay where they are.
-    const calm = this.#chosen.size === 0 && !this.#store.state.open && this.#letters.length <= PAGE;
+    const calm =
+      this.#chosen.size === 0 &&
+      !this.#store.state.open &&
+      !this.#rows.contains(document.activeElement) &&
+      this.#letters.length <= PAGE;
     if (changed && calm) void this.#load(null);
     byId("letters-changed").hidden = !changed || calm;
     if (!changed || calm) this.#listed = total;
@@ -201,7 +210,7 @@ export class DeadLetters {
     const pressed = String(chosen.has(name));
     const title = REASONS[name] ?? "";
     return button(
-      { class: "chip", "aria-pressed": pressed, title, onclick },
+      { class: "chip", "data-key": name, "aria-pressed": pressed, title, onclick },
       name,
       h("span", { class: "count" }, short(count)),
     );
@@ -306,8 +315,10 @@ export class DeadLetters {
     for (const row of this.#rows.querySelectorAll("tr.opened")) {
       if (row.getAttribute("data-id") === id) return;
       row.classList.remove("opened");
-      row.querySelector(".disclose")?.setAttribute("aria-expanded", "false");
       row.nextElementSibling?.remove();
+      const disclose = row.querySelector(".disclose");
+      if (disclose) disclose.setAttribute("aria-expanded", "false");
+      else row.remove();
     }
     if (!id) return;
     const row = this.#rows.querySelector(`tr[data-id="${CSS.escape(id)}"]`);

@@ -99,6 +99,20 @@ export function icon(name) {
   );
 }
 
+/**
+ * Puts other elements into a place; the focus stays with the one that has the same `data-key`.
+ *
+ * @param {HTMLElement} place
+ * @param {HTMLElement[]} children
+ */
+export function refill(place, children) {
+  const { activeElement } = document;
+  const key = place.contains(activeElement) ? activeElement?.getAttribute("data-key") : null;
+  place.replaceChildren(...children);
+  if (key)
+    /** @type {HTMLElement | null} */ (place.querySelector(`[data-key="${CSS.escape(key)}"]`))?.focus();
+}
+
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let fading;
 

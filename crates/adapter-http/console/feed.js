@@ -22,7 +22,7 @@ const MOST_PAGE = 1_000;
 const MOST_EMPTY = 10;
 
 /**
- * When the store is asked again after the tail has begun, milliseconds: what was on its way to it before the tail
+ * When the store is asked again after the tail has begun, or begun again, milliseconds: what was on its way to it before the tail
  * listened has arrived by then.
  */
 const SETTLED = 1_500;
@@ -68,7 +68,6 @@ export class Feed {
   /** @type {Record<string, string>} */
   #filter = {};
   #failures = 0;
-  #settled = false;
   #frame = 0;
 
   /** @param {Hooks} hooks */
@@ -100,7 +99,6 @@ export class Feed {
     this.waiting.drain();
     this.ready = false;
     this.live = isLive(state);
-    this.#settled = false;
     this.#failures = 0;
     if (this.live) this.#tail.start({ severity, source, q });
     else this.#tail.stop();
@@ -316,8 +314,7 @@ export class Feed {
    */
   #tailIs(state, problem) {
     this.#hooks.ontail(state, problem);
-    if (state !== "live" || this.#settled) return;
-    this.#settled = true;
+    if (state !== "live") return;
     const { signal } = this.#abort;
     setTimeout(() => void this.#settle(signal), SETTLED);
   }

@@ -140,14 +140,13 @@ export class Histogram {
    */
   #bars(shown, x, y) {
     const answer = /** @type {Answer} */ (this.#answer);
-    const width = answer.bucket_minutes * 60_000;
     const paths = /** @type {Record<string, string>} */ (
       Object.fromEntries(SEVERITIES.map((severity) => [severity, ""]))
     );
     for (const { start, counts } of answer.buckets) {
       const at = Date.parse(start);
       const left = Math.max(LEFT, x(at) + 0.5);
-      const right = Math.max(left + 1, x(at + width) - 0.5);
+      const right = Math.max(left + 1, x(at + this.#width) - 0.5);
       let below = 0;
       // The gravest at the bottom, where a few can be seen beside many.
       for (const severity of shown.toReversed()) {
@@ -189,9 +188,8 @@ export class Histogram {
    * @param {number} floor
    */
   #picked(x, floor) {
-    const minutes = this.#answer?.bucket_minutes ?? 1;
     const [from, until] = this.#store.state.part.split("/").map((time) => Date.parse(time));
-    const drag = this.#drag && snapped(this.#drag.from, this.#drag.to, minutes);
+    const drag = this.#drag && snapped(this.#drag.from, this.#drag.to, this.#width);
     const range = drag ?? (from && until ? { from, until } : null);
     const boxes = [];
     const box = (/** @type {number} */ a, /** @type {number} */ b, /** @type {string} */ name) =>
@@ -203,7 +201,7 @@ export class Histogram {
     }
     if (this.#cursor >= 0) {
       const at = this.#timeOf(this.#cursor);
-      boxes.push(box(Math.max(LEFT, x(at)), x(at + minutes * 60_000), "cursor"));
+      boxes.push(box(Math.max(LEFT, x(at)), x(at + this.#width), "cursor"));
     }
     return boxes;
   }
@@ -217,23 +215,28 @@ export class Histogram {
     }
     this.#oncounts(counts);
     const all = sums.reduce((sum, count) => sum + count, 0);
-    setText(
-      byId("histogram-sum"),
-      `${number(all)} messages in ${widthText(this.#answer?.bucket_minutes ?? 1)} bars`,
-    );
-    this.#place.setAttribute("aria-valuemax", String(Math.max(0, this.#bucketCount() - 1)));
+    setText(byId("histogram-sum"), `${number(all)} messages in ${widthText(this.#width / 60_000)} bars`);
+    this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
     if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
   }
 
-  #bucketCount() {
-    const { from, until } = this.#ends();
-    return Math.ceil((until - from) / ((this.#answer?.bucket_minutes ?? 1) * 60_000));
+  /** The width of a bucket, milliseconds. */
+  get #width() {
+    return (this.#answer?.bucket_minutes ?? 1) * 60_000;
+  }
+
+  get #lastBucket() {
+    return this.#bucketAt(this.#ends().until - 1);
+  }
+
+  /** @param {number} time */
+  #bucketAt(time) {
+    return Math.floor(time / this.#width) - Math.floor(this.#ends().from / this.#width);
   }
 
   /** @param {number} bucket */
   #timeOf(bucket) {
-    const width = (this.#answer?.bucket_minutes ?? 1) * 60_000;
-    return (Math.floor(this.#ends().from / width) + bucket) * width;
+    return (Math.floor(this.#ends().from / this.#width) + bucket) * this.#width;
   }
 
   /** @param {PointerEvent} event */
@@ -262,15 +265,14 @@ export class Histogram {
       this.#drag.to = time;
       this.#draw();
     }
-    const width = this.#answer.bucket_minutes * 60_000;
-    this.#point(Math.floor(time / width) - Math.floor(this.#ends().from / width));
+    this.#point(this.#bucketAt(time));
   }
 
   /** @param {PointerEvent} event */
   #up(event) {
     if (!this.#drag || !this.#answer) return;
     const { from } = this.#drag;
-    const picked = snapped(from, this.#timeAt(event), this.#answer.bucket_minutes);
+    const picked = snapped(from, this.#timeAt(event), this.#width);
     this.#drag = null;
     this.#pick(picked.from, picked.until);
   }
@@ -323,7 +325,7 @@ export class Histogram {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const last = this.#bucketCount() - 1;
+    const last = this.#lastBucket;
     const steps = /** @type {Record<string, number>} */ ({
       ArrowLeft: -1,
       ArrowRight: 1,
@@ -346,7 +348,7 @@ export class Histogram {
       event.preventDefault();
       event.stopPropagation();
       const from = this.#timeOf(this.#cursor);
-      this.#pick(from, from + (this.#answer?.bucket_minutes ?? 1) * 60_000);
+      this.#pick(from, from + this.#width);
     }
   }
 }

@@ -164,6 +164,7 @@ export class Jobs {
     this.#draw();
     if (this.#job.state !== "running") {
       this.#poll.stop();
+      toast(byId("job-title").textContent ?? "");
       this.#ondone();
     }
   }

@@ -40,6 +40,8 @@ export class List {
   #selected = "";
   /** What is at the upper edge, so that it stays there when rows come or go above it. */
   #anchor = { key: "", distance: 0 };
+  /** Where the newest row was last scrolled to. */
+  #end = 0;
   #resized = new ResizeObserver(() => this.#resize());
 
   /**
@@ -73,6 +75,7 @@ export class List {
 
   /** Draws every row anew, because how rows look has changed. */
   redraw() {
+    if (this.#window.contains(document.activeElement)) this.#scroller.focus({ preventScroll: true });
     this.#window.replaceChildren();
     this.#drawn.clear();
     this.#layOut();
@@ -168,6 +171,7 @@ export class List {
     this.#sizer.style.height = `${this.#topOf(this.#rows.length)}px`;
     if (this.follow) {
       this.#scrollTo(this.#scroller.scrollHeight);
+      this.#end = this.#scroller.scrollTop;
     } else if (anchor.key) {
       const index = this.#rows.findIndex((row) => row.key === anchor.key);
       if (index >= 0) this.#scrollTo(this.#topOf(index) + anchor.distance);
@@ -264,7 +268,8 @@ export class List {
   #scrolled() {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
     const below = scrollHeight - clientHeight - scrollTop;
-    if (this.follow && below > this.#rowHeight) this.#leave();
+    // A list that has become lower is away from its end, too, but was not scrolled up.
+    if (below > this.#rowHeight && scrollTop < this.#end) this.#leave();
     this.#hold();
     this.#render();
     if (!this.follow && below < 2) this.#hooks.onarrive();

@@ -86,7 +86,7 @@ function figures({
   }
   if (stage === "in_rabbitmq" || stage === "queued") {
     const reading = messages ?? packets ?? null;
-    const unit = messages === null || messages === undefined ? " packets" : " messages";
+    const unit = `${messages === null || messages === undefined ? " packet" : " message"}${reading === 1 ? "" : "s"}`;
     const note = reading === 0 ? "nothing waits" : oldest ? `the oldest for ${duration(oldest)}` : "";
     return { figure: reading === null ? null : short(reading), unit, note, reading };
   }

@@ -35,6 +35,8 @@ export class Search {
   #error = byId("search-error");
   #help = byId("syntax");
   #helpButton = byId("syntax-toggle");
+  /** @type {(State & { zone: string }) | undefined} */
+  #shown;
   /** @type {Map<Severity, { chip: HTMLButtonElement, count: HTMLElement }>} */
   #chips = new Map();
 
@@ -74,22 +76,31 @@ export class Search {
   /** @param {State} state */
   update(state) {
     const { zone } = preferences;
-    this.#query.value = state.q;
-    this.#source.value = state.source;
+    // What somebody is typing stays, whatever else changes meanwhile.
+    const before = this.#shown;
+    this.#shown = { ...state, zone };
+    if (before?.q !== state.q) this.#query.value = state.q;
+    if (before?.source !== state.source) this.#source.value = state.source;
+    if (before?.from !== state.from || before.until !== state.until || before.zone !== zone)
+      this.#drawTimes(state);
     const chosen = severities(state.severity);
     for (const [severity, { chip }] of this.#chips) {
       chip.setAttribute("aria-pressed", String(chosen.has(severity)));
       chip.classList.toggle("dimmed", chosen.size > 0 && !chosen.has(severity));
     }
+    this.#drawPart(state);
+  }
+
+  /** @param {State} state */
+  #drawTimes(state) {
+    const { zone } = preferences;
     const preset = state.until === "" && RANGES.some(({ from }) => from === state.from);
     this.#range.value = preset ? state.from : "custom";
     this.#custom.hidden = preset;
-    const now = Date.now();
-    const [from, until] = [instant(state.from, now), instant(state.until, now)];
+    const [from, until] = [instant(state.from), instant(state.until)];
     this.#from.value = Number.isNaN(from) ? "" : toInput(from, zone);
     this.#until.value = Number.isNaN(until) || state.until === "" ? "" : toInput(until, zone);
     setText(byId("zone-of-range"), zone === "utc" ? "UTC" : "local time");
-    this.#drawPart(state);
   }
 
   /** @param {Counts | null} counts */

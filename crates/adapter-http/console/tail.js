@@ -12,6 +12,12 @@ const SILENCE = 45_000;
 const FIRST_PAUSE = 800;
 
 /**
+ * How long a page that nobody sees goes on listening, milliseconds. A browser has six connections for all pages of a
+ * server together: pages that are forgotten must not use them up. The cursor brings what came meanwhile.
+ */
+const UNSEEN = 120_000;
+
+/**
  * @typedef {object} Listener
  * @property {(message: Message) => void} onmessage
  * @property {(gap: Gap) => void} ongap
@@ -63,9 +69,14 @@ export class Tail {
         if (stopped.aborted) return;
         problem = isAbort(error)
           ? new Problem({ title: "The live tail has gone silent" })
-          : Problem.of(error);
+          : Problem.of(error, true);
       }
       if (stopped.aborted) return;
+      if (document.hidden) {
+        await shown(stopped);
+        failures = 0;
+        continue;
+      }
       // Wrong parameters, or a server that has no tail, will not become right by themselves.
       if (problem.status >= 400 && problem.status < 500 && problem.status !== 408 && problem.status !== 429) {
         this.#listener.onstate("refused", problem);
@@ -87,6 +98,14 @@ export class Tail {
    */
   async #listen(filter, place, stopped, onheard) {
     const silent = new AbortController();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let unseen;
+    const look = () => {
+      clearTimeout(unseen);
+      unseen = setTimeout(() => document.hidden && silent.abort(), UNSEEN);
+    };
+    look();
+    document.addEventListener("visibilitychange", look, { signal: silent.signal });
     let timer = setTimeout(() => silent.abort(), SILENCE);
     try {
       const headers = new Headers({ accept: "text/event-stream" });
@@ -106,17 +125,32 @@ export class Tail {
         clearTimeout(timer);
         timer = setTimeout(() => silent.abort(), SILENCE);
         onheard();
-        for (const { event, data, id } of parser.push(value)) {
-          if (id) place.cursor = id;
+        const events = parser.push(value);
+        // Before the events are looked at: one that cannot be read must not come again and again.
+        place.cursor = parser.id || place.cursor;
+        for (const { event, data } of events) {
           if (event === "message") this.#listener.onmessage(parse(data));
           else if (event === "gap") this.#listener.ongap(parse(data));
         }
       }
     } finally {
       clearTimeout(timer);
+      clearTimeout(unseen);
       silent.abort();
     }
   }
+}
+
+/**
+ * Waits until somebody sees the page.
+ *
+ * @param {AbortSignal} stopped
+ */
+function shown(stopped) {
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true, signal: stopped });
+    stopped.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 /**
@@ -133,7 +167,7 @@ function pause(milliseconds, stopped) {
   });
 }
 
-/** @typedef {{ event: string, data: string, id: string }} ServerEvent */
+/** @typedef {{ event: string, data: string }} ServerEvent */
 
 /** Takes a stream of text apart into events, as the HTML standard says; what it holds is bounded. */
 export class EventParser {
@@ -146,6 +180,8 @@ export class EventParser {
   #size = 0;
   #event = "";
   #id = "";
+  /** The id of the last event, also of one without data. */
+  id = "";
   #most;
 
   /** @param {number} most how many characters one event may have; a message is far smaller, escaped as it may be */
@@ -191,8 +227,9 @@ export class EventParser {
   #line(line, events) {
     if (line === "") {
       if (this.#data.length > 0) {
-        events.push({ event: this.#event || "message", data: this.#data.join("\n"), id: this.#id });
+        events.push({ event: this.#event || "message", data: this.#data.join("\n") });
       }
+      this.id = this.#id;
       this.#data = [];
       this.#size = 0;
       this.#event = "";

@@ -136,7 +136,7 @@ export function short(value) {
   ])) {
     if (value >= least) {
       const scaled = value / (unit === "k" ? 1e3 : least);
-      return `${scaled.toFixed(scaled < 100 ? 1 : 0)}${unit}`;
+      return `${scaled.toFixed(scaled < 100 ? 1 : 0).replace(/\.0$/, "")}${unit}`;
     }
   }
   return number(Math.round(value));

@@ -112,6 +112,36 @@ journey("what is looked for is in the address, and back and forward work", async
 });
 
 journey(
+  "a list that becomes lower is not taken for one that was scrolled",
+  async ({ page, open, source }) => {
+    await store(source, ...Array.from({ length: 100 }, (_, n) => ({ body: `line ${n}.` })));
+    await open(`?source=${source}`);
+    await page.locator("#tail.live").waitFor();
+    for (const height of [500, 900, 420, 800]) {
+      await page.setViewportSize({ width: 1280, height });
+      await send({ source, body: `at ${height}` });
+      await row(page, `at ${height}`).waitFor();
+    }
+    await page.getByRole("button", { name: "Syntax" }).click();
+    await send({ source, body: "beneath the help" });
+    await row(page, "beneath the help").waitFor();
+    assert.doesNotMatch(page.url(), /paused/);
+  },
+);
+
+journey("what somebody types stays while messages come", async ({ page, open, source }) => {
+  await open(`?source=${source}`);
+  await page.locator("#tail.live").waitFor();
+  const box = page.getByRole("searchbox", { name: "Search" });
+  await box.fill("half a wo");
+  await page.getByRole("button", { name: "Pause" }).click();
+  await send({ source, body: "came meanwhile" });
+  await page.getByRole("button", { name: "1 new" }).click();
+  await row(page, "came meanwhile").waitFor();
+  assert.equal(await box.inputValue(), "half a wo");
+});
+
+journey(
   "what is wrong with a search is pointed at",
   async ({ page, open }) => {
     await open();

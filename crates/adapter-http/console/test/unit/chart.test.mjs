@@ -26,9 +26,9 @@ test("there are never more buckets than there is room for", () => {
 
 test("a click is one bucket, and a drag whole ones in either direction", () => {
   const at = (/** @type {number} */ minutes) => minutes * 60_000;
-  assert.deepEqual(snapped(at(7), at(7), 5), { from: at(5), until: at(10) });
-  assert.deepEqual(snapped(at(5), at(5), 5), { from: at(5), until: at(10) });
-  assert.deepEqual(snapped(at(12), at(3), 5), { from: at(0), until: at(15) });
+  assert.deepEqual(snapped(at(7), at(7), at(5)), { from: at(5), until: at(10) });
+  assert.deepEqual(snapped(at(5), at(5), at(5)), { from: at(5), until: at(10) });
+  assert.deepEqual(snapped(at(12), at(3), at(5)), { from: at(0), until: at(15) });
 });
 
 test("the labels of an axis are at whole hours of the zone that is shown", () => {

@@ -7,10 +7,10 @@ const STREAM =
   '\ufeff: keep-alive\r\n\r\nid: 7\r\nevent: message\r\ndata: {"a":1}\r\n\r\ndata:one\rdata: two\r\rid: 8\nevent: gap\ndata: é😀\n\nevent: nothing\n\ndata\n\n';
 
 const EVENTS = [
-  { event: "message", data: '{"a":1}', id: "7" },
-  { event: "message", data: "one\ntwo", id: "7" },
-  { event: "gap", data: "é😀", id: "8" },
-  { event: "message", data: "", id: "8" },
+  { event: "message", data: '{"a":1}' },
+  { event: "message", data: "one\ntwo" },
+  { event: "gap", data: "é😀" },
+  { event: "message", data: "" },
 ];
 
 test("events are the same wherever the stream is cut", () => {
@@ -20,15 +20,26 @@ test("events are the same wherever the stream is cut", () => {
       const pieces = [STREAM.slice(0, first), STREAM.slice(first, second), STREAM.slice(second)];
       const events = pieces.flatMap((piece) => parser.push(piece));
       assert.deepEqual(events, EVENTS, `cut at ${first} and ${second}`);
+      assert.equal(parser.id, "8");
     }
   }
+});
+
+test("the place in the stream is known as soon as it is told, and not before it is told to its end", () => {
+  const parser = new EventParser();
+  assert.deepEqual(parser.push("id: 5\n\n"), []);
+  assert.equal(parser.id, "5");
+  parser.push("id: 6\ndata: half\n");
+  assert.equal(parser.id, "5");
+  parser.push("\n");
+  assert.equal(parser.id, "6");
 });
 
 test("an event that is not complete is not told", () => {
   const parser = new EventParser();
   assert.deepEqual(parser.push("data: half"), []);
   assert.deepEqual(parser.push("\n"), []);
-  assert.deepEqual(parser.push("\n"), [{ event: "message", data: "half", id: "" }]);
+  assert.deepEqual(parser.push("\n"), [{ event: "message", data: "half" }]);
 });
 
 test("an event without an end is refused before it fills the memory", () => {
