@@ -7,11 +7,13 @@
 //! warren_adapter_conformance::store_suite!(MyStore::fresh());
 //! warren_adapter_conformance::tally_suite!(MyBook::fresh());
 //! warren_adapter_conformance::dead_letters_suite!(MyLetters::fresh());
+//! warren_adapter_conformance::reader_suite!(MyReader::fresh());
 //! ```
 //!
 //! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`],
-//! [`store::StoreUnderTest`], [`tally::TallyUnderTest`] or [`dead_letters::DeadLettersUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the
-//! crate that calls the macro needs `tokio` among its dependencies.
+//! [`store::StoreUnderTest`], [`tally::TallyUnderTest`], [`dead_letters::DeadLettersUnderTest`] or
+//! [`reader::ReaderUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the crate that
+//! calls the macro needs `tokio` among its dependencies.
 //!
 //! The suites fail by panicking, as tests do.
 
@@ -20,6 +22,7 @@
 
 pub mod broker;
 pub mod dead_letters;
+pub mod reader;
 pub mod samples;
 pub mod scripted;
 pub mod scripted_letters;

@@ -20,6 +20,14 @@ pub fn message(severity: Severity, source: &str, body: &str) -> Message {
     }
 }
 
+/// Returns a message with these attributes, which are an object.
+pub fn with_attributes(message: Message, attributes: Value) -> Message {
+    Message {
+        attributes: Attributes::new(object(attributes), &MessageLimits::CEILING).unwrap(),
+        ..message
+    }
+}
+
 /// Makes `count` messages that go through the severities and a few sources in turn.
 pub fn messages(count: usize) -> Vec<Message> {
     let sources = ["default", "billing.api", "shop.web.checkout", "sensor-7"];

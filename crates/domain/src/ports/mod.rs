@@ -23,8 +23,9 @@ pub use dead_letters::{
 pub use health::{HealthCheck, Unhealthy};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};
 pub use reader::{
-    Bucket, Counts, Found, InvalidPlace, InvalidTimeRange, MOST_BUCKETS, MOST_FOUND, MOST_SOURCES,
-    MessageReader, Order, Place, ReadError, Search, Sources, StoredMessage, TimeRange,
+    Bucket, Counts, Found, InvalidPlace, InvalidTimeRange, MOST_BUCKETS, MOST_FOUND, MOST_FOUND_BYTES,
+    MOST_PATTERNS, MOST_SOURCES, MessageReader, Order, Place, ReadError, Search, Sources, StoredMessage,
+    TimeRange,
 };
 pub use store::{Maintained, MessageStore, StoreError, StoreMaintenance, Stored};
 pub use tally::{Countable, Counted, Tally, TallyBook, TallyError};

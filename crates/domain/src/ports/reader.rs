@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::str::FromStr;
 
 use async_trait::async_trait;
@@ -19,11 +20,16 @@ use crate::{Message, MessageId, Query, Selection, SeverityCounts, SeveritySet, S
 /// up, and a future that is dropped ends the work in the store, too, as far as the store can.
 #[async_trait]
 pub trait MessageReader: fmt::Debug + Send + Sync + 'static {
-    /// Lists messages that `search` means, from its place on, in its order; at most `limit`, and at most [`MOST_FOUND`].
+    /// Lists messages that `search` means, from its place on, in its order; at most `limit`, and at most [`MOST_FOUND`]. A
+    /// limit of 0 is taken for 1.
     ///
-    /// A search that meets little may look at much. It then ends before its page is full and says how far it has come:
-    /// whoever goes on from [`Found::next`] misses nothing and meets nothing twice. Without a next place there was nothing
-    /// more when it was looked for.
+    /// A search that meets little may look at much, and one that meets large messages would make a large answer
+    /// ([`MOST_FOUND_BYTES`]). It then ends before its page is full, or with none at all, and says how far it has come:
+    /// whoever goes on from [`Found::next`] misses nothing and meets nothing twice, and always comes further. Without a next
+    /// place there was nothing more when it was looked for.
+    ///
+    /// What is stored while pages are turned is found if it lies ahead. What is older than the store keeps may be missed
+    /// before it is gone.
     async fn find(&self, search: &Search, limit: usize) -> Result<Found, ReadError>;
 
     /// Returns one message.
@@ -33,18 +39,27 @@ pub trait MessageReader: fmt::Debug + Send + Sync + 'static {
     /// out.
     async fn counts(&self, wanted: &Counts) -> Result<Vec<Bucket>, ReadError>;
 
-    /// Lists the sources of a range of time, in the order of their names, with their counts; at most [`MOST_SOURCES`].
+    /// Lists the sources of a range of time, in the order of their names, with their counts of these severities; at most
+    /// [`MOST_SOURCES`]. As with [`Counts`], whole minutes are counted.
     async fn sources(&self, range: TimeRange, severities: SeveritySet) -> Result<Sources, ReadError>;
 }
 
 /// How many messages one call of [`MessageReader::find`] lists at most.
 pub const MOST_FOUND: usize = 1_000;
 
-/// How many sources are listed at most, and how many may be meant by the patterns of one search.
+/// After how many bytes of bodies a page ends; it may be longer by one message, and by what attributes take.
+pub const MOST_FOUND_BYTES: usize = 8 << 20;
+
+/// How many sources are listed at most.
 pub const MOST_SOURCES: usize = 1_000;
+
+/// How many patterns of sources a [`Selection`] may have that is read by.
+pub const MOST_PATTERNS: usize = 100;
 
 /// How many buckets [`Counts`] may have at most.
 pub const MOST_BUCKETS: u64 = 1_500;
+
+const MINUTE_MICROS: i64 = 60_000_000;
 
 /// A range of time that holds its beginning and not its end; never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +107,12 @@ impl TimeRange {
         self.until
     }
 
+    /// Returns the minutes since 1970 that it is in, those that it begins and ends in included.
+    pub const fn minutes(self) -> Range<i64> {
+        let last = self.until.unix_micros() - 1;
+        self.from.unix_micros() / MINUTE_MICROS..last / MINUTE_MICROS + 1
+    }
+
     /// Tells whether a time is within.
     pub fn holds(self, time: Timestamp) -> bool {
         self.from <= time && time < self.until
@@ -120,6 +141,24 @@ impl Search {
             && self.selection.matches(message)
             && self.query.holds(message)
     }
+
+    /// Refuses what would be too much for any store.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMuch`].
+    pub fn check(&self) -> Result<(), ReadError> {
+        check_patterns(&self.selection)
+    }
+}
+
+fn check_patterns(selection: &Selection) -> Result<(), ReadError> {
+    let patterns = selection.sources.len();
+    if patterns <= MOST_PATTERNS {
+        return Ok(());
+    }
+    Err(ReadError::TooMuch {
+        reason: format!("{patterns} patterns of sources, over the limit of {MOST_PATTERNS}"),
+    })
 }
 
 /// Which messages come first.
@@ -205,6 +244,27 @@ pub struct Counts {
     pub minutes: NonZeroU32,
 }
 
+impl Counts {
+    /// Refuses what would be too much for any store.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMuch`].
+    pub fn check(&self) -> Result<(), ReadError> {
+        check_patterns(&self.selection)?;
+        let (minutes, width) = (self.range.minutes(), i64::from(self.minutes.get()));
+        // Not negative, and never empty.
+        let buckets = ((minutes.end - 1) / width - minutes.start / width + 1).unsigned_abs();
+        if buckets <= MOST_BUCKETS {
+            return Ok(());
+        }
+        Err(ReadError::TooMuch {
+            reason: format!(
+                "{buckets} buckets, over the limit of {MOST_BUCKETS}; ask for wider ones, or for less time"
+            ),
+        })
+    }
+}
+
 /// The counts of a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
@@ -244,7 +304,7 @@ pub enum ReadError {
         #[source]
         cause: Option<Cause>,
     },
-    /// Ask for less: patterns that mean too many sources, a range of too many buckets.
+    /// Ask for less: too many patterns of sources, a range of too many buckets, one that takes too long to count.
     #[error("too much is asked for: {reason}")]
     TooMuch {
         /// What is too much, and what the limit is.

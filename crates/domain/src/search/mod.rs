@@ -4,17 +4,24 @@
 //! attributes, `severity>=error`, `source:billing.*`, `id:…`; a `-` before a term asks for its opposite. There is no
 //! `or` and there are no parentheses, so a query has no depth, and what it costs is bounded by [`Query::MOST_TERMS`].
 //!
-//! [`Query::holds`] is what a term means. Stores find by other means and have to find the same.
+//! [`Query::holds`] is what a term means. Stores find by other means and have to find the same; [`Meaning`] is a search
+//! as they can ask for it, and [`Walk`] how they look through what no index finds.
 
 mod attribute;
 mod error;
+mod ids;
+mod meaning;
 mod parse;
 mod scan;
+mod walk;
 
 use std::fmt;
 
 pub use attribute::AttributeTest;
 pub use error::InvalidQuery;
+pub use ids::IdRange;
+pub use meaning::{Meaning, SourceTest};
+pub use walk::{MinuteCount, Step, Walk};
 
 use crate::{Message, MessageId, SeveritySet, SourcePattern};
 
