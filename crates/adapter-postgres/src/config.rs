@@ -170,6 +170,57 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
+/// Settings of whoever reads messages, section `reader`; where they are read from is said by [`PostgresConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReaderConfig {
+    /// Connections that read, 1–64, beside those that write. Each keeps one processor of PostgreSQL's busy at most; who asks
+    /// while all are busy waits for `postgres.acquire_timeout`. Default 4.
+    pub connections: usize,
+    /// How long one search looks before it hands over what it has found, and says where to go on. At least 1 ms. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub search_time: Duration,
+    /// How long one statement may run; PostgreSQL ends it then. At least 100 ms. Default 2 s.
+    ///
+    /// Searches make their statements short, so this is for a server that is slow, and for counts of a very long time. A
+    /// lock is waited for half as long, and no longer than `postgres.lock_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
+}
+
+impl Default for ReaderConfig {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            search_time: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl ReaderConfig {
+    /// Lists what is wrong: the field, relative to the section, and what to do about it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if !(1..=64).contains(&self.connections) {
+            problems.push(("connections", "must be between 1 and 64".to_owned()));
+        }
+        for (field, time, least) in [
+            ("search_time", self.search_time, Duration::from_millis(1)),
+            (
+                "statement_timeout",
+                self.statement_timeout,
+                Duration::from_millis(100),
+            ),
+        ] {
+            if time < least || time > Duration::from_mins(10) {
+                problems.push((field, format!("must be between {least:?} and ten minutes")));
+            }
+        }
+        problems
+    }
+}
+
 /// What limits a session; PostgreSQL is told, and the client keeps a longer one of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionLimits {
@@ -196,6 +247,14 @@ impl SessionLimits {
         }
     }
 
+    pub(crate) fn reading(config: &PostgresConfig, reader: &ReaderConfig) -> Self {
+        Self {
+            statement: reader.statement_timeout,
+            lock: config.lock_timeout.min(reader.statement_timeout / 2),
+            ..Self::writing(config)
+        }
+    }
+
     pub(crate) fn maintaining(config: &PostgresConfig) -> Self {
         Self {
             statement: config.maintenance_timeout,
@@ -219,16 +278,19 @@ impl SessionLimits {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.listed())]
 pub struct ConfigError {
-    /// Each field, relative to the section `postgres`, with what is wrong and what to do.
+    /// The section: `postgres` or `reader`.
+    pub section: &'static str,
+    /// Each field, relative to the section, with what is wrong and what to do.
     pub problems: Vec<(&'static str, String)>,
 }
 
 impl ConfigError {
     fn listed(&self) -> String {
+        let section = self.section;
         let lines: Vec<_> = self
             .problems
             .iter()
-            .map(|(field, problem)| format!("postgres.{field} {problem}"))
+            .map(|(field, problem)| format!("{section}.{field} {problem}"))
             .collect();
         lines.join("; ")
     }
@@ -263,6 +325,18 @@ mod tests {
                 "lock_timeout"
             ]
         );
+    }
+
+    #[test]
+    fn what_a_reader_may_take_is_bounded() {
+        assert_eq!(ReaderConfig::default().problems(), []);
+        let config = ReaderConfig {
+            connections: 0,
+            search_time: Duration::ZERO,
+            statement_timeout: Duration::from_hours(1),
+        };
+        let fields: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["connections", "search_time", "statement_timeout"]);
     }
 
     #[test]

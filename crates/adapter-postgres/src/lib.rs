@@ -1,8 +1,8 @@
 //! PostgreSQL through sea-orm and tokio-postgres: migrations, partitions, store.
 //!
 //! [`migrate`] brings a database to the schema that this crate knows; [`PostgresStore`] writes to it, keeps its
-//! partitions, and says whether it is well; [`PostgresReader`] reads back; [`PostgresDeadLetters`] keeps what could not
-//! be stored. Everything else is private.
+//! partitions, and says whether it is well; [`PostgresReader`] finds messages again; [`PostgresDeadLetters`] keeps what
+//! could not be stored. Everything else is private.
 //!
 //! `messages` is partitioned by UTC day *through the id*, whose first 48 bits are milliseconds: the primary key holds over
 //! all partitions, and so does idempotency, a message delivered again after midnight included; a time range is an id
@@ -30,7 +30,7 @@ mod target;
 mod tls;
 mod unnest;
 
-pub use config::{ConfigError, PostgresConfig};
+pub use config::{ConfigError, PostgresConfig, ReaderConfig};
 pub use dead_letters::PostgresDeadLetters;
 pub use error::ServerFault;
 pub use metrics::describe_metrics;

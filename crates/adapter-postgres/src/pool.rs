@@ -1,31 +1,44 @@
-//! The few connections that write.
+//! The few connections that write, and the few that read.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use warren_domain::ports::StoreError;
 
 use crate::config::{PostgresConfig, SessionLimits};
 use crate::error::unavailable;
-use crate::session::{Connector, WriteSession};
+use crate::session::{Connector, Session, WriteSession};
 
 /// The pause after the first failed attempt to connect is up to this long…
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// …doubles with each one, and is never longer than this: batches are waiting.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// A connection that is ready for some purpose.
+pub(crate) trait Pooled: Deref<Target = Session> + Send + Sized {
+    /// Connects, within the connect timeout.
+    fn open(
+        connector: &Connector,
+        limits: SessionLimits,
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send;
+
+    /// Says goodbye.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
 /// Lends connections, a bounded number, opened when they are first needed.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct Pool<S = WriteSession> {
     connector: Connector,
     limits: SessionLimits,
     size: u32,
     acquire_timeout: Duration,
     lifetime: Duration,
-    permits: Semaphore,
-    idle: Mutex<Vec<WriteSession>>,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<S>>,
     attempts: Mutex<Attempts>,
 }
 
@@ -37,16 +50,21 @@ struct Attempts {
     fault: Option<StoreError>,
 }
 
-impl Pool {
-    pub(crate) fn new(connector: Connector, config: &PostgresConfig) -> Self {
-        let size = config.write_connections;
+impl<S: Pooled> Pool<S> {
+    /// Makes a pool of so many connections.
+    pub(crate) fn new(
+        connector: Connector,
+        config: &PostgresConfig,
+        limits: SessionLimits,
+        size: usize,
+    ) -> Self {
         Self {
             connector,
-            limits: SessionLimits::writing(config),
+            limits,
             size: u32::try_from(size).unwrap_or(u32::MAX),
             acquire_timeout: config.acquire_timeout,
             lifetime: config.connection_lifetime,
-            permits: Semaphore::new(size),
+            permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::new(Vec::with_capacity(size)),
             attempts: Mutex::new(Attempts {
                 failures: 0,
@@ -60,13 +78,13 @@ impl Pool {
     ///
     /// Takes at most the acquire timeout and the connect timeout together. After a failed attempt nobody tries again
     /// before a jittered pause is over, so that a server that comes back is not run over.
-    pub(crate) async fn acquire(&self) -> Result<Lease<'_>, StoreError> {
+    pub(crate) async fn acquire(&self) -> Result<Lease<'_, S>, StoreError> {
         let deadline = Instant::now() + self.acquire_timeout;
         let too_late = || {
             let fault = format!("no connection was free within {:?}", self.acquire_timeout);
             unavailable(self.connector.place(), &fault)
         };
-        let permit = match timeout_at(deadline, self.permits.acquire()).await {
+        let permit = match timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) => {
                 return Err(unavailable(
@@ -92,7 +110,7 @@ impl Pool {
                 return Err(fault.unwrap_or_else(too_late));
             }
         }
-        match self.connector.open_writing(self.limits).await {
+        match S::open(&self.connector, self.limits).await {
             Ok(session) => {
                 let mut attempts = locked(&self.attempts);
                 (attempts.failures, attempts.fault) = (0, None);
@@ -124,15 +142,15 @@ impl Pool {
         }
     }
 
-    fn lease<'p>(&'p self, session: WriteSession, permit: SemaphorePermit<'p>) -> Lease<'p> {
+    const fn lease(&self, session: S, permit: OwnedSemaphorePermit) -> Lease<'_, S> {
         Lease {
             pool: self,
             session,
-            _permit: permit,
+            permit,
         }
     }
 
-    fn idle_session(&self) -> Option<WriteSession> {
+    fn idle_session(&self) -> Option<S> {
         let mut idle = locked(&self.idle);
         while let Some(session) = idle.pop() {
             if !session.is_closed() && session.age() < self.lifetime {
@@ -145,26 +163,37 @@ impl Pool {
 
 /// A connection on loan. Dropped, it is closed: whatever was under way on it never matters to the next one.
 #[derive(Debug)]
-pub(crate) struct Lease<'p> {
-    pool: &'p Pool,
-    session: WriteSession,
-    _permit: SemaphorePermit<'p>,
+pub(crate) struct Lease<'p, S: Pooled = WriteSession> {
+    pool: &'p Pool<S>,
+    session: S,
+    permit: OwnedSemaphorePermit,
 }
 
-impl Lease<'_> {
+impl<S: Pooled> Lease<'_, S> {
     /// Gives a connection back on which nothing is under way.
     pub(crate) fn give_back(self) {
-        let Self { pool, session, .. } = self;
+        let Self {
+            pool,
+            session,
+            permit,
+        } = self;
         if !session.is_closed() {
             locked(&pool.idle).push(session);
         }
+        // Only now may the next one look for it.
+        drop(permit);
+    }
+
+    /// Takes the connection out of the pool, which opens no other in its place before the permit is dropped.
+    pub(crate) fn keep(self) -> (S, OwnedSemaphorePermit) {
+        (self.session, self.permit)
     }
 }
 
-impl std::ops::Deref for Lease<'_> {
-    type Target = WriteSession;
+impl<S: Pooled> Deref for Lease<'_, S> {
+    type Target = S;
 
-    fn deref(&self) -> &WriteSession {
+    fn deref(&self) -> &S {
         &self.session
     }
 }

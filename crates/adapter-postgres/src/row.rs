@@ -24,6 +24,11 @@ pub(crate) fn postgres_micros(timestamp: Timestamp) -> i64 {
     timestamp.unix_micros() - EPOCH_MICROS
 }
 
+/// Returns the start of a minute since 1970 as the binary format of `timestamptz` has it.
+pub(crate) const fn micros_of_minute(minute: i64) -> i64 {
+    minute * 60_000_000 - EPOCH_MICROS
+}
+
 /// Returns a severity as its column has it: the lowest OpenTelemetry number of the severity.
 pub(crate) fn severity_number(severity: Severity) -> i16 {
     i16::from(severity.number())

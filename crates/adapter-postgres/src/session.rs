@@ -12,6 +12,7 @@ use warren_domain::ports::StoreError;
 use crate::config::{ConfigError, PostgresConfig, SessionLimits};
 use crate::error::{Failure, misconfigured, unavailable};
 use crate::migration;
+use crate::pool::Pooled;
 use crate::target::Target;
 use crate::tls::Tls;
 use crate::{claims, counts, metrics, unnest};
@@ -43,7 +44,10 @@ impl Connector {
             Err(_) => None,
         };
         let (Ok(target), Some(tls), []) = (target, tls, &problems[..]) else {
-            return Err(ConfigError { problems });
+            return Err(ConfigError {
+                section: "postgres",
+                problems,
+            });
         };
         let mut driver = target.driver_config();
         driver
@@ -75,7 +79,7 @@ impl Connector {
     }
 
     /// Connects and prepares the statements that write, all within the connect timeout.
-    pub(crate) async fn open_writing(&self, limits: SessionLimits) -> Result<WriteSession, StoreError> {
+    async fn open_writing(&self, limits: SessionLimits) -> Result<WriteSession, StoreError> {
         self.limited(async {
             let session = self.connect(limits).await?;
             session.check_schema(self.place()).await?;
@@ -280,8 +284,14 @@ impl WriteSession {
     pub(crate) fn statements(&self) -> &Statements {
         &self.statements
     }
+}
 
-    pub(crate) async fn close(self) {
+impl Pooled for WriteSession {
+    async fn open(connector: &Connector, limits: SessionLimits) -> Result<Self, StoreError> {
+        connector.open_writing(limits).await
+    }
+
+    async fn close(self) {
         self.session.close().await;
     }
 }
@@ -291,5 +301,41 @@ impl std::ops::Deref for WriteSession {
 
     fn deref(&self) -> &Session {
         &self.session
+    }
+}
+
+/// A connection that is ready to read, and can do nothing else.
+#[derive(Debug)]
+pub(crate) struct ReadSession(Session);
+
+/// What a session that reads begins with.
+///
+/// One process of the server for each: what a reader may use of the machine is the number of its connections. Rows are
+/// found through the key, a bounded part of it at a time, and statistics lag behind a table that grows: without them
+/// PostgreSQL might read a whole day to find a minute. Compiling a statement would take longer than it runs.
+const READING: &str = "set default_transaction_read_only = on; set application_name = 'warren reader'; \
+    set max_parallel_workers_per_gather = 0; set enable_seqscan = off; set jit = off";
+
+impl Pooled for ReadSession {
+    async fn open(connector: &Connector, limits: SessionLimits) -> Result<Self, StoreError> {
+        let opening = async {
+            let session = connector.connect(limits).await?;
+            session.run(READING).await?;
+            session.check_schema(connector.place()).await?;
+            Ok(Self(session))
+        };
+        connector.limited(opening).await
+    }
+
+    async fn close(self) {
+        self.0.close().await;
+    }
+}
+
+impl std::ops::Deref for ReadSession {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
     }
 }

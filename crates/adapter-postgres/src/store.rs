@@ -46,7 +46,7 @@ use warren_domain::ports::{
 use warren_domain::{Message, SeverityCounts, Timestamp};
 
 use crate::claims::{self, Claimed};
-use crate::config::{ConfigError, PostgresConfig};
+use crate::config::{ConfigError, PostgresConfig, SessionLimits};
 use crate::error::Failure;
 use crate::pool::{Lease, Pool};
 use crate::session::{Connector, WriteSession};
@@ -170,7 +170,12 @@ impl PostgresStore {
     pub fn new(config: PostgresConfig, retention_days: Option<u32>) -> Result<Self, ConfigError> {
         let connector = Connector::new(&config)?;
         Ok(Self {
-            pool: Pool::new(connector.clone(), &config),
+            pool: Pool::new(
+                connector.clone(),
+                &config,
+                SessionLimits::writing(&config),
+                config.write_connections,
+            ),
             connector,
             config,
             retention_days,

@@ -5,4 +5,3 @@
 
 pub(crate) mod dead_letter;
 pub(crate) mod message;
-pub(crate) mod message_count;

@@ -1,28 +1,36 @@
 //! The contract of a message store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
+use warren_adapter_conformance::reader::ReaderUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
-use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader, PostgresStore};
-use warren_domain::ports::{DeadLetters, MessageStore, StoreMaintenance};
+use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader, PostgresStore, ReaderConfig};
+use warren_domain::ports::{DeadLetters, MessageReader, MessageStore, StoreMaintenance};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
-use crate::support::{Database, drop_database};
+use crate::support::{Database, counts, drop_database, find};
 
 struct Postgres {
     database: Database,
     store: Arc<PostgresStore>,
-    reader: PostgresReader,
+    reader: Arc<PostgresReader>,
+    hasty: Arc<PostgresReader>,
 }
 
 impl Postgres {
     async fn fresh() -> Arc<Self> {
         let database = Database::migrated().await;
+        let hasty = ReaderConfig {
+            search_time: Duration::from_millis(1),
+            ..ReaderConfig::default()
+        };
         Arc::new(Self {
             store: Arc::new(database.store()),
-            reader: database.reader().await,
+            reader: Arc::new(database.reader()),
+            hasty: Arc::new(PostgresReader::new(&database.config(), &hasty).unwrap()),
             database,
         })
     }
@@ -36,13 +44,13 @@ impl StoreUnderTest for Postgres {
 
     async fn find(&self, ids: &[MessageId]) -> Vec<Message> {
         let rows = self.database.number("select count(*) from messages").await;
-        let found = self.reader.find(ids).await.unwrap();
+        let found = find(&self.reader, ids).await;
         assert!(i64::try_from(found.len()).unwrap() <= rows);
         found
     }
 
     async fn counts(&self) -> SeverityCounts {
-        self.reader.counts(Timestamp::MIN, Timestamp::MAX).await.unwrap()
+        counts(&self.reader).await
     }
 
     async fn refuse(&self, id: MessageId) -> bool {
@@ -59,12 +67,41 @@ impl StoreUnderTest for Postgres {
     }
 
     async fn tear_down(&self) {
+        self.reader.close().await;
         self.store.close().await;
         drop_database(&self.database.name).await;
     }
 }
 
+#[async_trait]
+impl ReaderUnderTest for Postgres {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn reader(&self) -> Arc<dyn MessageReader> {
+        Arc::clone(&self.reader) as _
+    }
+
+    fn hasty_reader(&self) -> Arc<dyn MessageReader> {
+        Arc::clone(&self.hasty) as _
+    }
+
+    async fn maintain(&self) {
+        self.store.maintain(Timestamp::now()).await.unwrap();
+    }
+
+    async fn tear_down(&self) {
+        self.hasty.close().await;
+        StoreUnderTest::tear_down(self).await;
+    }
+}
+
 warren_adapter_conformance::store_suite!(Postgres::fresh());
+
+mod reader {
+    warren_adapter_conformance::reader_suite!(super::Postgres::fresh());
+}
 
 struct Letters {
     database: Database,

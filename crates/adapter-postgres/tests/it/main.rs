@@ -5,6 +5,7 @@ mod conformance;
 mod days;
 mod outages;
 mod proxy;
+mod reading;
 mod rights;
 mod schema;
 mod storing;

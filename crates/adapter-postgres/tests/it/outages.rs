@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use warren_adapter_conformance::dead_letters::letter;
 use warren_adapter_conformance::samples::{message, messages};
-use warren_adapter_postgres::{PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, migrate};
+use warren_adapter_postgres::{
+    PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, ReaderConfig, migrate,
+};
 use warren_domain::ports::{
-    DeadLetterFilter, DeadLetters, HealthCheck, MessageStore, StoreError, StoreMaintenance,
+    DeadLetterFilter, DeadLetters, HealthCheck, MessageReader, MessageStore, ReadError, StoreError,
+    StoreMaintenance,
 };
 use warren_domain::{Severity, Timestamp};
 
@@ -258,14 +261,22 @@ async fn a_reader_gives_up_on_a_server_that_has_gone_silent() {
             url: proxy.url(&database),
             ..database.config()
         });
-        let reader = PostgresReader::connect(&config).await.unwrap();
-        let sought = [messages(1)[0].id];
-        assert_eq!(reader.find(&sought).await.unwrap(), []);
+        let limits = ReaderConfig {
+            statement_timeout: Duration::from_millis(600),
+            ..ReaderConfig::default()
+        };
+        let reader = PostgresReader::new(&config, &limits).unwrap();
+        let sought = messages(1)[0].id;
+        assert_eq!(reader.fetch(sought).await.unwrap(), None);
         proxy.set(Network::Silent);
         let begun = Instant::now();
-        assert_unavailable(reader.find(&sought).await);
-        assert_unavailable(reader.counts(Timestamp::MIN, Timestamp::MAX).await);
-        reader.close().await.ok();
+        for _ in 0..2 {
+            let error = reader.fetch(sought).await.unwrap_err();
+            assert!(matches!(error, ReadError::Unavailable { .. }), "{error}");
+        }
+        proxy.set(Network::Up);
+        reader.fetch(sought).await.unwrap();
+        reader.close().await;
         assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     })
     .await;

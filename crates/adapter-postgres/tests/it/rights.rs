@@ -6,13 +6,16 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 use warren_adapter_conformance::dead_letters;
 use warren_adapter_conformance::samples::messages;
-use warren_adapter_postgres::{PostgresConfig, PostgresDeadLetters, PostgresStore, migrate};
-use warren_domain::Timestamp;
-use warren_domain::ports::{
-    DeadLetterFilter, DeadLetters, DeadLettersError, HealthCheck, MessageStore, StoreError, StoreMaintenance,
+use warren_adapter_postgres::{
+    PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, ReaderConfig, migrate,
 };
+use warren_domain::ports::{
+    DeadLetterFilter, DeadLetters, DeadLettersError, HealthCheck, MessageReader, MessageStore, Order,
+    ReadError, Search, StoreError, StoreMaintenance, TimeRange,
+};
+use warren_domain::{Selection, SeveritySet, Timestamp};
 
-use crate::support::{Database, with_database};
+use crate::support::{Database, counts, find, with_database};
 
 fn assert_misconfigured<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
     let error = outcome.unwrap_err();
@@ -89,6 +92,42 @@ async fn a_role_without_rights_is_told_so_and_the_documented_ones_suffice() {
             store.close().await;
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_reads_needs_no_right_to_write_and_could_not_use_one() {
+    with_database(|database| async move {
+        let store = database.store();
+        let batch = messages(20);
+        store.store(&batch).await.unwrap();
+        as_stranger(&database, async |role, config| {
+            let reader = PostgresReader::new(&config, &ReaderConfig::default()).unwrap();
+            let error = reader.fetch(batch[0].id).await.unwrap_err();
+            assert!(matches!(error, ReadError::Misconfigured { .. }), "{error}");
+            assert!(error.to_string().contains("42501"), "{error}");
+            database
+                .run(&format!(
+                    "grant select on warren_migrations, messages, message_counts_folded, message_count_deltas to {role}"
+                ))
+                .await;
+            assert_eq!(find(&reader, &[batch[0].id]).await.len(), 1);
+            let all = SeveritySet::ALL;
+            assert_eq!(counts(&reader).await.total(), 20);
+            assert_eq!(reader.sources(TimeRange::ALL, all).await.unwrap().sources.len(), 4);
+            let search = Search {
+                selection: Selection::of(all),
+                query: "message source:#".parse().unwrap(),
+                range: TimeRange::ALL,
+                order: Order::NewestFirst,
+                from: None,
+            };
+            assert_eq!(reader.find(&search, 100).await.unwrap().messages.len(), 20);
+            reader.close().await;
+        })
+        .await;
+        store.close().await;
     })
     .await;
 }

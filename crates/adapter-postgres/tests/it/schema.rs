@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use warren_adapter_conformance::samples::messages;
-use warren_adapter_postgres::{PostgresConfig, PostgresReader, migrate};
+use warren_adapter_postgres::{PostgresConfig, migrate};
 use warren_domain::Timestamp;
-use warren_domain::ports::{HealthCheck, MessageStore, StoreError, StoreMaintenance};
+use warren_domain::ports::{
+    HealthCheck, MessageReader, MessageStore, ReadError, StoreError, StoreMaintenance,
+};
 
 use crate::support::{Database, drop_database, with_database, with_empty_database};
 
@@ -14,8 +16,11 @@ async fn assert_misconfigured(database: &Database, said: &str) {
     let told = [
         store.store(&messages(3)).await.unwrap_err(),
         store.maintain(Timestamp::now()).await.unwrap_err(),
-        PostgresReader::connect(&database.config()).await.unwrap_err(),
     ];
+    let reader = database.reader();
+    let unread = reader.fetch(messages(1)[0].id).await.unwrap_err();
+    assert!(matches!(unread, ReadError::Misconfigured { .. }), "{unread}");
+    assert!(unread.to_string().contains(said), "{unread}");
     for error in told {
         assert!(matches!(error, StoreError::Misconfigured { .. }), "{error}");
         let text = error.to_string();

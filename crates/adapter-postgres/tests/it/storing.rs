@@ -13,7 +13,7 @@ use warren_domain::{
     Attributes, Body, Message, MessageId, MessageLimits, Severity, SeverityCounts, Timestamp,
 };
 
-use crate::support::{Database, with_database};
+use crate::support::{Database, find, with_database};
 
 fn counts(messages: &[Message]) -> SeverityCounts {
     messages.iter().map(|message| message.severity).collect()
@@ -257,7 +257,7 @@ fn any_message() -> impl Strategy<Value = Message> {
 #[tokio::test]
 async fn whatever_is_stored_reads_back_with_every_field_equal() {
     with_database(|database| async move {
-        let (store, reader) = (database.store(), database.reader().await);
+        let (store, reader) = (database.store(), database.reader());
         let mut runner = TestRunner::deterministic();
         let mut batch: Vec<_> = (0..1_500)
             .map(|_| any_message().new_tree(&mut runner).unwrap().current())
@@ -265,9 +265,9 @@ async fn whatever_is_stored_reads_back_with_every_field_equal() {
         let by_unnest = batch.split_off(1_350);
         for batch in [batch, by_unnest] {
             store.store(&batch).await.unwrap();
-            assert_same_messages(&reader.find(&ids(&batch)).await.unwrap(), &batch);
+            assert_same_messages(&find(&reader, &ids(&batch)).await, &batch);
         }
-        reader.close().await.unwrap();
+        reader.close().await;
         store.close().await;
     })
     .await;

@@ -1,11 +1,14 @@
 //! A database for each test, and what tests do to it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
-use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, migrate};
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig, migrate};
+use warren_domain::ports::{Counts, MessageReader, TimeRange};
+use warren_domain::{Message, MessageId, Selection, SeverityCounts, SeveritySet};
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,8 +87,8 @@ impl Database {
         PostgresStore::new(self.config(), None).unwrap()
     }
 
-    pub(crate) async fn reader(&self) -> PostgresReader {
-        PostgresReader::connect(&self.config()).await.unwrap()
+    pub(crate) fn reader(&self) -> PostgresReader {
+        PostgresReader::new(&self.config(), &ReaderConfig::default()).unwrap()
     }
 
     /// Runs statements as superuser.
@@ -115,6 +118,25 @@ impl Database {
         let rows = self.admin.query(query, &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
+}
+
+/// Returns the messages with these ids.
+pub(crate) async fn find(reader: &PostgresReader, ids: &[MessageId]) -> Vec<Message> {
+    let found = reader.messages(ids).await.unwrap();
+    found.into_iter().map(|stored| stored.message).collect()
+}
+
+/// Returns the counts of all time.
+pub(crate) async fn counts(reader: &PostgresReader) -> SeverityCounts {
+    let everything = Counts {
+        selection: Selection::of(SeveritySet::ALL),
+        range: TimeRange::ALL,
+        minutes: NonZeroU32::MAX,
+    };
+    let buckets = reader.counts(&everything).await.unwrap();
+    buckets
+        .first()
+        .map_or_else(SeverityCounts::default, |all| all.counts)
 }
 
 /// Drops a database, whoever is still connected.

@@ -11,11 +11,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use warren_adapter_conformance::samples::messages;
-use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, migrate};
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig, migrate};
 use warren_domain::ports::{MessageStore, StoreError};
 
 use crate::proxy::server_address;
-use crate::support::{Database, with_database};
+use crate::support::{Database, find, with_database};
 
 /// Somebody who signs certificates.
 struct Authority {
@@ -109,9 +109,9 @@ async fn assert_works(config: &PostgresConfig) {
     let store = PostgresStore::new(config.clone(), None).unwrap();
     let batch = messages(500);
     store.store(&batch).await.unwrap();
-    let reader = PostgresReader::connect(config).await.unwrap();
-    assert_eq!(reader.find(&[batch[0].id]).await.unwrap().len(), 1);
-    reader.close().await.unwrap();
+    let reader = PostgresReader::new(config, &ReaderConfig::default()).unwrap();
+    assert_eq!(find(&reader, &[batch[0].id]).await.len(), 1);
+    reader.close().await;
     migrate(config).await.unwrap();
     store.close().await;
 }

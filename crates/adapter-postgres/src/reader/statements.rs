@@ -1,0 +1,347 @@
+//! What PostgreSQL is asked. Everything that comes from outside is a parameter.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use serde_json::Value;
+use tokio_postgres::types::{IsNull, ToSql, Type, accepts, to_sql_checked};
+use uuid::Uuid;
+use warren_domain::ports::{Counts, MOST_SOURCES, Order, TimeRange};
+use warren_domain::search::{IdRange, Meaning, SourceTest};
+use warren_domain::{AttributeTest, MessageId, Severity, SeveritySet};
+
+use crate::row::{micros_of_minute, severity_number};
+
+/// What a message is read from.
+pub(super) const COLUMNS: &str =
+    "id, severity, source, body, attributes, occurred_at, received_at, stored_at";
+
+/// Both places that counts are in: what is folded, and what was appended since.
+const COUNTS: [&str; 2] = ["message_counts_folded", "message_count_deltas"];
+
+/// A statement with its parameters.
+#[derive(Debug, Default)]
+pub(super) struct Statement<'v> {
+    text: String,
+    values: Vec<(Box<dyn ToSql + Sync + Send + 'v>, Type)>,
+}
+
+impl<'v> Statement<'v> {
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        let parameters = self.values.iter();
+        parameters
+            .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+            .collect()
+    }
+
+    /// Takes a value; returns how the text names it.
+    fn value(&mut self, value: impl ToSql + Sync + Send + 'v, kind: Type) -> String {
+        self.values.push((Box::new(value), kind));
+        format!("${}", self.values.len())
+    }
+
+    fn number(&mut self, number: usize) -> String {
+        self.value(i64::try_from(number).unwrap_or(i64::MAX), Type::INT8)
+    }
+
+    fn minute(&mut self, minute: i64) -> String {
+        self.value(Minute(minute), Type::TIMESTAMPTZ)
+    }
+
+    /// Finds messages by their ids.
+    pub(super) fn fetch(ids: &[MessageId]) -> Self {
+        let mut statement = Self::default();
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+        let ids = statement.value(ids, Type::UUID_ARRAY);
+        statement.text = format!("select {COLUMNS} from messages where id = any({ids})");
+        statement
+    }
+
+    /// Finds the message that so many others come before.
+    pub(super) fn edge(ids: IdRange, order: Order, passing: usize) -> Self {
+        let mut statement = Self::default();
+        let (from, until) = (
+            statement.value(ids.from(), Type::UUID),
+            statement.value(ids.until(), Type::UUID),
+        );
+        let (passing, order) = (statement.number(passing), direction(order));
+        statement.text = format!(
+            "select id from messages where id >= {from} and id < {until} order by id {order} limit 1 offset {passing}"
+        );
+        statement
+    }
+
+    /// Finds what is meant among some ids: at most so many messages, and no more of them than it takes for so many bytes of
+    /// bodies. The last column sums these up.
+    ///
+    /// It may find more than what is meant.
+    pub(super) fn look(
+        meaning: &'v Meaning<'_>,
+        ids: IdRange,
+        order: Order,
+        most: usize,
+        most_bytes: usize,
+    ) -> Self {
+        let mut statement = Self::default();
+        let (from, until) = (
+            statement.value(ids.from(), Type::UUID),
+            statement.value(ids.until(), Type::UUID),
+        );
+        let mut conditions = vec![format!("id >= {from}"), format!("id < {until}")];
+        conditions.extend(statement.selected(meaning));
+        for (text, negated) in &meaning.texts {
+            // In this collation `lower` changes the letters from A to Z alone.
+            let text = statement.value(text.to_ascii_lowercase(), Type::TEXT);
+            let is = if *negated { "=" } else { ">" };
+            conditions.push(format!("strpos(lower(body collate \"C\"), {text}) {is} 0"));
+        }
+        for (attribute, negated) in &meaning.attributes {
+            // The condition may hold for others, too, so its opposite might not hold for all that are meant.
+            if !negated {
+                conditions.push(statement.attribute(attribute));
+            }
+        }
+        let (conditions, order) = (conditions.join(" and "), direction(order));
+        let (most, most_bytes) = (statement.number(most), statement.number(most_bytes));
+        statement.text = format!(
+            "select {COLUMNS}, bytes from (
+                select *, sum(octet_length(body)) over (order by id {order} rows unbounded preceding) as bytes
+                from (select {COLUMNS} from messages where {conditions} order by id {order} limit {most}) as found
+            ) as measured
+            where bytes - octet_length(body) < {most_bytes}
+            order by id {order}"
+        );
+        statement
+    }
+
+    /// Counts by minute what is stored and what of it is meant, over about as many rows of counts as are wanted; only minutes
+    /// with something meant, and the last one that was counted, which the last column has if there are others.
+    pub(super) fn walk_counts(
+        meaning: &'v Meaning<'_>,
+        order: Order,
+        minutes: &Range<i64>,
+        most: usize,
+    ) -> Self {
+        let mut statement = Self::default();
+        let selected = statement.selected(meaning);
+        let meant = if selected.is_empty() {
+            "true".to_owned()
+        } else {
+            selected.join(" and ")
+        };
+        let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
+        let (most, direction) = (statement.number(most), direction(order));
+        let [folded, _] = COUNTS;
+        let edge = "(select minute from edge)";
+        let within = match order {
+            Order::NewestFirst => format!("minute >= coalesce({edge}, {from}) and minute < {until}"),
+            Order::OldestFirst => {
+                format!("minute >= {from} and (minute <= {edge} or {edge} is null and minute < {until})")
+            }
+        };
+        let counts = both("minute, severity, source, count", &within);
+        statement.text = format!(
+            "with edge as materialized (
+                select (
+                    select minute from {folded} where minute >= {from} and minute < {until}
+                    order by minute {direction} limit 1 offset {most}
+                ) as minute
+            ), counted as (
+                select minute, sum(count)::bigint as stored,
+                    coalesce(sum(count) filter (where {meant}), 0)::bigint as meant
+                from ({counts}) as counts group by minute
+            )
+            select date_part('epoch', minute)::bigint / 60, stored, meant, date_part('epoch', {edge})::bigint / 60
+            from counted where meant > 0 or minute = {edge} order by minute {direction}"
+        );
+        statement
+    }
+
+    /// Sums counts up by bucket and severity.
+    pub(super) fn counts(wanted: &'v Counts) -> Self {
+        let mut statement = Self::default();
+        let minutes = wanted.range.minutes();
+        let mut conditions = vec![
+            format!("minute >= {}", statement.minute(minutes.start)),
+            format!("minute < {}", statement.minute(minutes.end)),
+        ];
+        conditions.extend(statement.severities(wanted.selection.severities));
+        if !wanted.selection.sources.is_empty() {
+            conditions.push(statement.source(&SourceTest {
+                patterns: &wanted.selection.sources,
+                negated: false,
+            }));
+        }
+        let counts = both("minute, severity, count", &conditions.join(" and "));
+        let width = statement.value(i64::from(wanted.minutes.get()) * 60, Type::INT8);
+        statement.text = format!(
+            "select date_part('epoch', minute)::bigint / {width} as bucket, severity::bigint, sum(count)::bigint
+            from ({counts}) as counts group by 1, 2 order by 1"
+        );
+        statement
+    }
+
+    /// Sums counts up by source, a column for each severity; one more than may be listed.
+    pub(super) fn sources(range: TimeRange, severities: SeveritySet) -> Self {
+        let mut statement = Self::default();
+        let minutes = range.minutes();
+        let mut conditions = vec![
+            format!("minute >= {}", statement.minute(minutes.start)),
+            format!("minute < {}", statement.minute(minutes.end)),
+        ];
+        conditions.extend(statement.severities(severities));
+        let counts = both("severity, source, count", &conditions.join(" and "));
+        let sums: Vec<_> = Severity::ALL
+            .into_iter()
+            .map(|severity| {
+                let severity = severity_number(severity);
+                format!("coalesce(sum(count) filter (where severity = {severity}), 0)::bigint")
+            })
+            .collect();
+        let (sums, most) = (sums.join(", "), statement.number(MOST_SOURCES + 1));
+        statement.text = format!(
+            "select source, {sums} from ({counts}) as counts
+            group by source having sum(count) > 0 order by source collate \"C\" limit {most}"
+        );
+        statement
+    }
+
+    /// Returns the conditions on severity and source, which rows and counts have alike.
+    fn selected(&mut self, meaning: &Meaning<'_>) -> Vec<String> {
+        let mut conditions: Vec<_> = self.severities(meaning.severities).into_iter().collect();
+        for test in &meaning.sources {
+            conditions.push(self.source(test));
+        }
+        conditions
+    }
+
+    fn severities(&mut self, severities: SeveritySet) -> Option<String> {
+        if severities == SeveritySet::ALL {
+            return None;
+        }
+        let numbers: Vec<_> = severities.iter().map(severity_number).collect();
+        // One of them as itself: only so an index by severity has them in the order of their ids.
+        Some(match numbers[..] {
+            [number] => format!("severity = {}", self.value(number, Type::INT2)),
+            _ => format!("severity = any({})", self.value(numbers, Type::INT2_ARRAY)),
+        })
+    }
+
+    fn source(&mut self, test: &SourceTest<'_>) -> String {
+        let is_pattern = |pattern: &&str| pattern.split('.').any(|segment| matches!(segment, "*" | "#"));
+        let (patterns, names): (Vec<_>, Vec<_>) =
+            (test.patterns.iter().map(|pattern| pattern.as_str())).partition(is_pattern);
+        let mut any = Vec::new();
+        if !names.is_empty() {
+            let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+            any.push(format!("source = any({})", self.value(names, Type::TEXT_ARRAY)));
+        }
+        if !patterns.is_empty() {
+            let regex = self.value(regex(&patterns), Type::TEXT);
+            any.push(format!("(source || '.') collate \"C\" ~ {regex}"));
+        }
+        let not = if test.negated { "not " } else { "" };
+        format!("{not}({})", any.join(" or "))
+    }
+
+    /// Returns a condition that holds for whatever is meant, and for little else.
+    fn attribute(&mut self, test: &AttributeTest) -> String {
+        let key = self.value(test.key().to_owned(), Type::TEXT);
+        let path: Vec<_> = test.path().map(str::to_owned).collect();
+        let path = self.value(path, Type::TEXT_ARRAY);
+        let (flat, nested) = (format!("attributes -> {key}"), format!("attributes #> {path}"));
+        let values = test.values();
+        if values.iter().all(is_the_same_in_decimals) {
+            let values = self.value(values, Type::JSONB_ARRAY);
+            format!("({flat} = any({values}) or {nested} = any({values}))")
+        } else {
+            format!("({flat} is not null or {nested} is not null)")
+        }
+    }
+}
+
+/// Tells whether a value equals the same others for PostgreSQL, which compares decimals, as for us, who compare floats
+/// where one of two is a float: all that 53 bits hold does.
+fn is_the_same_in_decimals(value: &Value) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    value.as_f64().is_none_or(|number| number.abs() < EXACT)
+}
+
+/// Selects columns from both places that counts are in.
+fn both(columns: &str, conditions: &str) -> String {
+    COUNTS
+        .map(|table| format!("select {columns} from {table} where {conditions}"))
+        .join(" union all ")
+}
+
+const fn direction(order: Order) -> &'static str {
+    match order {
+        Order::NewestFirst => "desc",
+        Order::OldestFirst => "asc",
+    }
+}
+
+/// Writes patterns of sources as one regular expression over a source with a dot behind it, so that every segment has one.
+///
+/// Their alphabet has nothing but the dot that means something in a regular expression.
+fn regex(patterns: &[&str]) -> String {
+    let segment = |segment: &str| match segment {
+        "*" => r"[^.]+\.".to_owned(),
+        "#" => r"(?:[^.]+\.)*".to_owned(),
+        name => format!(r"{name}\."),
+    };
+    let pattern = |pattern: &&str| pattern.split('.').map(segment).collect::<String>();
+    let patterns: Vec<_> = patterns.iter().map(pattern).collect();
+    format!("^(?:{})$", patterns.join("|"))
+}
+
+/// The start of a minute since 1970, which may be one more than the last that a message can have.
+#[derive(Debug)]
+struct Minute(i64);
+
+impl ToSql for Minute {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        bytes::BufMut::put_i64(out, micros_of_minute(self.0));
+        Ok(IsNull::No)
+    }
+
+    accepts!(TIMESTAMPTZ);
+    to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patterns_become_one_regular_expression() {
+        assert_eq!(
+            regex(&["billing.*", "#.a-b_c"]),
+            r"^(?:billing\.[^.]+\.|(?:[^.]+\.)*a-b_c\.)$"
+        );
+    }
+
+    #[test]
+    fn only_numbers_that_floats_tell_apart_are_compared_by_postgresql() {
+        for (value, same) in [
+            (json!("9007199254740993"), true),
+            (json!(null), true),
+            (json!(9_007_199_254_740_991_i64), true),
+            (json!(9_007_199_254_740_993_i64), false),
+            (json!(-1e300), false),
+            (json!(0.1), true),
+        ] {
+            assert_eq!(is_the_same_in_decimals(&value), same, "{value}");
+        }
+    }
+}
