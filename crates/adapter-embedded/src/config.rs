@@ -145,6 +145,63 @@ impl EmbeddedConfig {
     }
 }
 
+/// The settings of whoever reads messages, section `reader`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReaderConfig {
+    /// Connections that read, 1–64, each with a thread and 8 MiB of pages. Default 2.
+    pub connections: u32,
+    /// How long one search looks before it hands over what it has found, and says where to go on. At least 1 ms. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub search_time: Duration,
+    /// How long one statement may run, and how long is waited for a connection that is free. At least 100 ms. Default 2 s.
+    ///
+    /// Searches make their statements short, so this is for a disk that is slow, and for counts of a very long time.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
+}
+
+impl Default for ReaderConfig {
+    fn default() -> Self {
+        Self {
+            connections: 2,
+            search_time: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl ReaderConfig {
+    /// Lists what is wrong: the field, relative to the section, and what to do about it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if !(1..=64).contains(&self.connections) {
+            let connections = self.connections;
+            problems.push((
+                "connections",
+                format!("is {connections}; set it between 1 and 64"),
+            ));
+        }
+        for (field, time, least) in [
+            ("search_time", self.search_time, Duration::from_millis(1)),
+            (
+                "statement_timeout",
+                self.statement_timeout,
+                Duration::from_millis(100),
+            ),
+        ] {
+            let most = Duration::from_mins(10);
+            if time < least || time > most {
+                problems.push((
+                    field,
+                    format!("is {time:?}; set it between {least:?} and {most:?}"),
+                ));
+            }
+        }
+        problems
+    }
+}
+
 /// The settings of a spool: the section `spool`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -263,6 +320,18 @@ mod tests {
         };
         let named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
         assert_eq!(named, ["path", "max_bytes", "publish_timeout"]);
+    }
+
+    #[test]
+    fn what_a_reader_may_take_is_bounded() {
+        assert_eq!(ReaderConfig::default().problems(), []);
+        let config = ReaderConfig {
+            connections: 0,
+            search_time: Duration::ZERO,
+            statement_timeout: Duration::from_hours(1),
+        };
+        let named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(named, ["connections", "search_time", "statement_timeout"]);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! cannot come from within this process.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sea_orm::sqlx::pool::PoolConnection;
@@ -24,6 +24,7 @@ use warren_planted::{Bug, planted};
 
 use crate::error::{Fault, OpenError, fault, from_orm, result_code};
 use crate::space::Footprint;
+use crate::sync::lock;
 
 /// Marks a file as ours: "Wrrn".
 const APPLICATION_ID: i64 = 0x5772_726e;
@@ -52,6 +53,10 @@ pub(crate) struct Database {
     wal: PathBuf,
     writer: DatabaseConnection,
     readers: DatabaseConnection,
+    /// How to open one more connection that only reads.
+    reading: SqliteConnectOptions,
+    /// Those that were made for somebody.
+    lent: Mutex<Vec<SqlitePool>>,
     place: &'static str,
     abandoned: AtomicBool,
 }
@@ -96,14 +101,15 @@ impl Database {
         let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
         migrate::<M>(&path, place, &writer).await?;
 
-        let readers = pool(layout.readers, options.pragma("query_only", "on"))
-            .await
-            .map_err(fail)?;
+        let reading = reading(&path, &layout);
+        let readers = pool(layout.readers, reading.clone()).await.map_err(fail)?;
         let mut wal = path.clone().into_os_string();
         wal.push("-wal");
         Ok(Self {
             writer,
             readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
+            reading,
+            lent: Mutex::default(),
             wal: wal.into(),
             place,
             path,
@@ -135,6 +141,24 @@ impl Database {
         self.readers.get_sqlite_connection_pool()
     }
 
+    /// Makes connections that only read, for somebody who may keep them busy for long; opened when they are needed.
+    pub(crate) fn pool_of_readers(&self, connections: u32, acquire_timeout: Duration) -> SqlitePool {
+        let pool = pool_options(connections)
+            .min_connections(0)
+            .acquire_timeout(acquire_timeout)
+            .connect_lazy_with(self.reading.clone());
+        lock(&self.lent).push(pool.clone());
+        pool
+    }
+
+    async fn close_readers(&self) -> Result<(), sqlx::Error> {
+        let lent = std::mem::take(&mut *lock(&self.lent));
+        for pool in lent {
+            pool.close().await;
+        }
+        self.readers.close_by_ref().await.map_err(unshare)
+    }
+
     /// Measures what the file takes on the disk.
     pub(crate) async fn footprint(
         &self,
@@ -157,7 +181,7 @@ impl Database {
 
     /// Closes a file that other processes may have open; the last of them moves the write-ahead log into it.
     pub(crate) async fn leave(&self) -> Result<(), sqlx::Error> {
-        self.readers.close_by_ref().await.map_err(unshare)?;
+        self.close_readers().await?;
         self.writer.close_by_ref().await.map_err(unshare)
     }
 
@@ -173,7 +197,7 @@ impl Database {
         if self.abandoned.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.readers.close_by_ref().await.map_err(unshare)?;
+        self.close_readers().await?;
         let mut connection = self.writer().await?;
         sqlx::query("pragma wal_checkpoint(truncate)")
             .execute(&mut *connection)
@@ -224,7 +248,22 @@ fn options(path: &Path, layout: &Layout) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Says nothing of the file itself, unlike [`options`]: whoever asks for its journal waits until nobody writes.
+fn reading(path: &Path, layout: &Layout) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("cache_size", format!("-{}", layout.cache_kib))
+        .pragma("trusted_schema", "off")
+        .pragma("query_only", "on")
+        .disable_statement_logging()
+}
+
 async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    pool_options(connections).connect_with(options).await
+}
+
+fn pool_options(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(1)
@@ -232,8 +271,6 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(options)
-        .await
 }
 
 /// Makes an empty file ours; refuses one of another program.

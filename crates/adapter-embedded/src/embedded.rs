@@ -12,7 +12,7 @@ use warren_domain::ports::{
     MessageStore, NamedGroup, StoreMaintenance,
 };
 
-use crate::config::EmbeddedConfig;
+use crate::config::{EmbeddedConfig, ReaderConfig};
 use crate::database::Database;
 use crate::directory::Directory;
 use crate::error::{OpenError, chain};
@@ -24,11 +24,11 @@ use crate::queue::consumer::{Consumer, Reading};
 use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
 use crate::queue::publisher::Publisher;
+use crate::reader::EmbeddedReader;
 use crate::schema::{QueueMigrator, StoreMigrator};
 use crate::section::Section;
 use crate::space::Space;
 use crate::store::Store;
-use crate::store::read::EmbeddedReader;
 use crate::sync::lock;
 #[cfg(doc)]
 use warren_domain::ports::StartAt;
@@ -57,7 +57,7 @@ pub struct Embedded {
     queue: Arc<Queue>,
     store: Arc<Store>,
     queue_file: Arc<Database>,
-    reader: EmbeddedReader,
+    store_file: Arc<Database>,
     health: Arc<EmbeddedHealth>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
@@ -110,10 +110,8 @@ impl Embedded {
         Ok(Self {
             queue,
             store,
-            reader: EmbeddedReader {
-                store: Arc::clone(&store_file),
-            },
             queue_file,
+            store_file: Arc::clone(&store_file),
             health: Arc::new(EmbeddedHealth {
                 condition,
                 store: Arc::new(StoreHealth(store_file)),
@@ -198,9 +196,11 @@ impl Embedded {
         Arc::clone(&self.health.store) as Arc<dyn HealthCheck>
     }
 
-    /// Returns a look at what is stored.
-    pub fn reader(&self) -> EmbeddedReader {
-        self.reader.clone()
+    /// Returns what finds stored messages, on connections of its own, opened when they are first needed.
+    ///
+    /// Each call makes another reader with other connections; clones share theirs.
+    pub fn reader(&self, config: &ReaderConfig) -> EmbeddedReader {
+        EmbeddedReader::new(Arc::clone(&self.store_file), config.clone())
     }
 
     /// Keeps the acknowledgements, moves the write-ahead logs into their files and closes them.
@@ -215,7 +215,7 @@ impl Embedded {
             // Closed before.
             return;
         }
-        close_files(tasks, &[&self.queue_file, &self.reader.store]).await;
+        close_files(tasks, &[&self.queue_file, &self.store_file]).await;
     }
 }
 

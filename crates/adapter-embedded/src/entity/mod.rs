@@ -5,4 +5,3 @@ pub(crate) mod dead_letter_before;
 pub(crate) mod group;
 pub(crate) mod log_total;
 pub(crate) mod message;
-pub(crate) mod message_count;

@@ -3,11 +3,9 @@
 //! - [`insert`]: batches in, each message once; each batch one [`Transaction`](crate::transaction::Transaction).
 //! - [`claims`]: what came under the key of a request is stored once, whatever its id.
 //! - [`retention`]: what is too old goes.
-//! - [`read`]: a look at what is there, by sea-orm.
 
 mod claims;
 mod insert;
-pub(crate) mod read;
 mod retention;
 
 use std::sync::Arc;

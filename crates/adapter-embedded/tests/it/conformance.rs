@@ -1,19 +1,22 @@
 //! The ports' contracts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
 use warren_adapter_conformance::broker::BrokerUnderTest;
 use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
+use warren_adapter_conformance::reader::ReaderUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
-use warren_adapter_embedded::Embedded;
+use warren_adapter_embedded::{Embedded, ReaderConfig};
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetters, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageStore,
+    ConsumerGroup, DeadLetters, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageReader,
+    MessageStore,
 };
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
-use crate::support::{config, directory};
+use crate::support::{config, counts, directory, stored};
 
 struct Subject {
     embedded: Embedded,
@@ -73,11 +76,11 @@ impl StoreUnderTest for Subject {
     }
 
     async fn find(&self, ids: &[MessageId]) -> Vec<Message> {
-        self.embedded.reader().messages(ids).await.unwrap()
+        stored(&self.embedded, ids).await
     }
 
     async fn counts(&self) -> SeverityCounts {
-        self.embedded.reader().counts().await.unwrap()
+        counts(&self.embedded).await
     }
 
     async fn refuse(&self, id: MessageId) -> bool {
@@ -112,6 +115,36 @@ impl DeadLettersUnderTest for Subject {
     }
 }
 
+#[async_trait]
+impl ReaderUnderTest for Subject {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        self.embedded.store()
+    }
+
+    fn reader(&self) -> Arc<dyn MessageReader> {
+        Arc::new(self.embedded.reader(&ReaderConfig::default()))
+    }
+
+    fn hasty_reader(&self) -> Arc<dyn MessageReader> {
+        Arc::new(self.embedded.reader(&ReaderConfig {
+            search_time: Duration::from_millis(1),
+            ..ReaderConfig::default()
+        }))
+    }
+
+    async fn maintain(&self) {
+        self.embedded
+            .maintenance()
+            .maintain(Timestamp::now())
+            .await
+            .unwrap();
+    }
+
+    async fn tear_down(&self) {
+        self.embedded.close().await;
+    }
+}
+
 mod broker {
     warren_adapter_conformance::broker_suite!(super::fresh());
 }
@@ -122,4 +155,8 @@ mod store {
 
 mod dead_letters {
     warren_adapter_conformance::dead_letters_suite!(super::fresh());
+}
+
+mod reader {
+    warren_adapter_conformance::reader_suite!(super::fresh());
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use warren_adapter_conformance::samples::{assert_same_messages, message};
 use warren_domain::{Attributes, Body, Message, MessageLimits, Severity, Timestamp};
 
-use crate::support::{directory, drain, envelope, ids, open, publish};
+use crate::support::{directory, drain, envelope, ids, open, publish, stored};
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -89,7 +89,7 @@ fn whatever_the_validator_takes_reads_back_equal() {
             runtime.block_on(async {
                 publish(&embedded, &sent).await;
                 drain(&embedded).await;
-                let found = embedded.reader().messages(&ids(&sent)).await.unwrap();
+                let found = stored(&embedded, &ids(&sent)).await;
                 assert_same_messages(&found, &sent);
             });
             Ok(())

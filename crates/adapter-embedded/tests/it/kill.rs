@@ -12,7 +12,7 @@ use warren_domain::MessageId;
 use warren_domain::ports::ConsumerGroup;
 
 use crate::opening::count;
-use crate::support::{PATIENCE, directory, drain, open};
+use crate::support::{PATIENCE, counts, directory, drain, open, stored};
 
 const CHILD: &str = "WARREN_TEST_EMBEDDED_CHILD";
 const ROUNDS: u64 = 8;
@@ -100,9 +100,9 @@ fn nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_stored_twice() {
     runtime.block_on(async {
         let embedded = open(directory.path()).await;
         drain(&embedded).await;
-        let stored = embedded.reader().messages(&acknowledged).await.unwrap();
+        let stored = stored(&embedded, &acknowledged).await;
         assert_eq!(stored.len(), acknowledged.len(), "acknowledged and lost");
-        let counted = embedded.reader().counts().await.unwrap().total();
+        let counted = counts(&embedded).await.total();
         embedded.close().await;
         drop(embedded);
         let (queue, store) = (

@@ -9,7 +9,7 @@ use warren_adapter_embedded::{Embedded, EmbeddedConfig};
 use warren_domain::ports::{PublishError, StoreError};
 use warren_domain::{Message, Severity, Timestamp};
 
-use crate::support::{PATIENCE, config, directory, drain, eventually, ids, open, publish};
+use crate::support::{PATIENCE, config, counts, directory, drain, eventually, ids, open, publish, stored};
 
 fn small(directory: &std::path::Path) -> EmbeddedConfig {
     EmbeddedConfig {
@@ -79,7 +79,7 @@ async fn a_full_directory_refuses_by_name_and_takes_messages_again_once_there_is
         maintained.removed[0].contains(&(published + more).to_string()),
         "{maintained:?}"
     );
-    assert_eq!(embedded.reader().counts().await.unwrap().total(), 0);
+    assert_eq!(counts(&embedded).await.total(), 0);
     eventually("there is room again", async || {
         embedded.publisher().publish(bulk(), None).await.is_ok()
     })
@@ -129,10 +129,9 @@ async fn retention_removes_what_is_older_and_nothing_else() {
     let maintained = maintenance.maintain(now).await.unwrap();
     assert!(maintained.removed[0].starts_with("2 messages"), "{maintained:?}");
     assert!(maintenance.maintain(now).await.unwrap().removed.is_empty());
-    let reader = embedded.reader();
-    assert!(reader.messages(&ids(&old)).await.unwrap().is_empty());
-    assert_eq!(reader.messages(&ids(&young)).await.unwrap().len(), 2);
-    assert_eq!(reader.counts().await.unwrap().total(), 2);
+    assert!(stored(&embedded, &ids(&old)).await.is_empty());
+    assert_eq!(stored(&embedded, &ids(&young)).await.len(), 2);
+    assert_eq!(counts(&embedded).await.total(), 2);
     embedded.close().await;
 }
 
@@ -225,7 +224,7 @@ async fn a_row_that_the_table_refuses_is_told_from_a_store_that_is_not_there() {
         store.store(&batch).await,
         Err(StoreError::Rejected { .. })
     ));
-    let found = embedded.reader().messages(&ids(&batch)).await.unwrap();
+    let found = stored(&embedded, &ids(&batch)).await;
     assert!(found.is_empty(), "all or nothing");
     batch.pop();
     store.store(&batch).await.unwrap();

@@ -8,6 +8,7 @@ mod kill;
 mod letters;
 mod limits;
 mod opening;
+mod reading;
 mod reopening;
 mod round_trip;
 mod selecting;

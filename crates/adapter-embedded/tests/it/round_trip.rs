@@ -4,7 +4,7 @@ use warren_adapter_conformance::samples::{assert_same_messages, extremes, messag
 use warren_domain::SeverityCounts;
 use warren_domain::ports::{ConsumerGroup, PublishError};
 
-use crate::support::{directory, drain, ids, letters, next, open, publish};
+use crate::support::{counts, directory, drain, ids, letters, next, open, publish, stored};
 
 #[tokio::test]
 async fn a_published_message_ends_in_the_store_with_every_field_equal() {
@@ -13,10 +13,9 @@ async fn a_published_message_ends_in_the_store_with_every_field_equal() {
     let sent = extremes();
     publish(&embedded, &sent).await;
     assert_eq!(drain(&embedded).await, sent.len());
-    let reader = embedded.reader();
-    assert_same_messages(&reader.messages(&ids(&sent)).await.unwrap(), &sent);
-    let counts: SeverityCounts = sent.iter().map(|message| message.severity).collect();
-    assert_eq!(reader.counts().await.unwrap(), counts);
+    assert_same_messages(&stored(&embedded, &ids(&sent)).await, &sent);
+    let sum: SeverityCounts = sent.iter().map(|message| message.severity).collect();
+    assert_eq!(counts(&embedded).await, sum);
     embedded.health().check().await.unwrap();
     embedded.close().await;
 }

@@ -1,16 +1,19 @@
 //! What the tests share: a directory of their own, and short ways to use what is in it.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::timeout;
-use warren_adapter_embedded::{Embedded, EmbeddedConfig};
+use warren_adapter_embedded::{Embedded, EmbeddedConfig, ReaderConfig};
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetterFilter, DeadLetters, Delivery, KeptLetter, MOST_LISTED, MessageConsumer,
-    NamedGroup, StartAt,
+    ConsumerGroup, Counts, DeadLetterFilter, DeadLetters, Delivery, KeptLetter, MOST_LISTED, MessageConsumer,
+    MessageReader, NamedGroup, StartAt, TimeRange,
 };
-use warren_domain::{Attributes, Body, Message, MessageId, MessageLimits, Selection, Severity};
+use warren_domain::{
+    Attributes, Body, Message, MessageId, MessageLimits, Selection, Severity, SeverityCounts, SeveritySet,
+};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -81,6 +84,27 @@ pub(crate) async fn letters_in(letters: &dyn DeadLetters) -> Vec<(KeptLetter, Ve
 
 pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {
     messages.iter().map(|message| message.id).collect()
+}
+
+/// Returns the messages with these ids that are stored.
+pub(crate) async fn stored(embedded: &Embedded, ids: &[MessageId]) -> Vec<Message> {
+    let reader = embedded.reader(&ReaderConfig::default());
+    let found = reader.messages(ids).await.unwrap();
+    found.into_iter().map(|stored| stored.message).collect()
+}
+
+/// Returns the counts of all that is stored.
+pub(crate) async fn counts(embedded: &Embedded) -> SeverityCounts {
+    let everything = Counts {
+        selection: Selection::of(SeveritySet::ALL),
+        range: TimeRange::ALL,
+        minutes: NonZeroU32::MAX,
+    };
+    let reader = embedded.reader(&ReaderConfig::default());
+    let buckets = reader.counts(&everything).await.unwrap();
+    buckets
+        .first()
+        .map_or_else(SeverityCounts::default, |all| all.counts)
 }
 
 /// Returns the message without what it says.
