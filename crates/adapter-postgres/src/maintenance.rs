@@ -209,17 +209,23 @@ async fn drop_partition(session: &Session, day: Day) -> Result<(), Failure> {
     session.run(&format!("drop table {}", day.partition())).await
 }
 
-/// Adds what was appended to the counts by minute, and removes it, in slices of one statement each.
+/// Adds what was appended to the counts by minute and by quarter of an hour, and removes it, in slices of one statement
+/// each.
 async fn fold_counts(session: &Session) -> Result<(), Failure> {
     const FOLD: &str = "\
         with gone as (
             delete from message_count_deltas
             where ctid = any(array(select ctid from message_count_deltas limit $1))
             returning minute, severity, source, count
-        ), folded as (
+        ), minutes as (
             insert into message_counts_folded as folded (minute, severity, source, count)
             select minute, severity, source, sum(count) from gone group by 1, 2, 3 order by 1, 2, 3
             on conflict (minute, severity, source) do update set count = folded.count + excluded.count
+        ), quarters as (
+            insert into message_counts_quarters as folded (quarter, severity, source, count)
+            select to_timestamp(floor(date_part('epoch', minute) / 900) * 900), severity, source, sum(count)
+            from gone group by 1, 2, 3 order by 1, 2, 3
+            on conflict (quarter, severity, source) do update set count = folded.count + excluded.count
         )
         select count(*) from gone";
     let folded = in_slices(session, FOLD, &[&SLICE]).await?;
@@ -281,16 +287,22 @@ async fn remove_strays(session: &Session, first_kept: Day) -> Result<(), Failure
     Ok(())
 }
 
-/// Removes the counts of the minutes before `first_kept`.
+/// Removes the counts of the time before `first_kept`.
 async fn remove_counts(session: &Session, first_kept: Day) -> Result<(), Failure> {
-    const COUNTS: &str = "\
-        with gone as (
-            delete from message_counts_folded where (minute, severity, source) in (
-                select minute, severity, source from message_counts_folded where minute < $2 order by minute limit $1
-            ) returning 1
-        )
-        select count(*) from gone";
-    in_slices(session, COUNTS, &[&SLICE, &Moment(first_kept.start())]).await?;
+    for (table, time) in [
+        ("message_counts_folded", "minute"),
+        ("message_counts_quarters", "quarter"),
+    ] {
+        let remove = format!(
+            "with gone as (
+                delete from {table} where ({time}, severity, source) in (
+                    select {time}, severity, source from {table} where {time} < $2 order by {time} limit $1
+                ) returning 1
+            )
+            select count(*) from gone"
+        );
+        in_slices(session, &remove, &[&SLICE, &Moment(first_kept.start())]).await?;
+    }
     Ok(())
 }
 

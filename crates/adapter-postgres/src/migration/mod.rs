@@ -7,6 +7,7 @@ mod m0001_messages;
 mod m0002_dead_letters;
 mod m0003_idempotency;
 mod m0004_deaths;
+mod m0005_count_quarters;
 mod script;
 
 use sea_orm::DynIden;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_dead_letters::MIGRATION),
             Box::new(m0003_idempotency::MIGRATION),
             Box::new(m0004_deaths::MIGRATION),
+            Box::new(m0005_count_quarters::MIGRATION),
         ]
     }
 

@@ -50,7 +50,7 @@ const TIMED_OUT: &str = "57014";
 ///
 /// A call takes at most `postgres.acquire_timeout` + `postgres.connect_timeout` + `reader.search_time` +
 /// `reader.statement_timeout` + 1 s. It needs the right to select from `warren_migrations`, `messages`,
-/// `message_counts_folded` and `message_count_deltas`, and a standby will do.
+/// `message_counts_folded`, `message_counts_quarters` and `message_count_deltas`, and a standby will do.
 #[derive(Debug)]
 pub struct PostgresReader {
     connector: Connector,
@@ -174,7 +174,8 @@ impl PostgresReader {
         match walk.next() {
             Step::End => {}
             Step::Count { minutes, most } => {
-                let counting = Statement::walk_counts(page.meaning, order, &minutes, most);
+                let leaping = std::mem::replace(&mut page.leaping, true);
+                let counting = Statement::walk_counts(page.meaning, order, &minutes, most, leaping);
                 let (mut counts, mut through) = (Vec::new(), None);
                 for row in reading.rows(&counting).await? {
                     let (minute, stored, meant): (i64, i64, i64) =
@@ -245,6 +246,8 @@ struct Page<'s> {
     found: Found,
     /// How long the bodies are.
     bytes: usize,
+    /// Whether what is nearest was counted and was not enough.
+    leaping: bool,
 }
 
 #[async_trait]
@@ -258,6 +261,7 @@ impl MessageReader for PostgresReader {
             meaning: &meaning,
             found: Found::default(),
             bytes: 0,
+            leaping: false,
         };
         for _ in 0..self.slowness.load(Ordering::Relaxed) {
             walk.slow_down();

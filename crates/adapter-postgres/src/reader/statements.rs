@@ -16,8 +16,12 @@ use crate::row::{micros_of_minute, severity_number};
 pub(super) const COLUMNS: &str =
     "id, severity, source, body, attributes, occurred_at, received_at, stored_at";
 
-/// Both places that counts are in: what is folded, and what was appended since.
-const COUNTS: [&str; 2] = ["message_counts_folded", "message_count_deltas"];
+/// Counts by minute, folded.
+const MINUTES: &str = "message_counts_folded";
+/// The same by quarters of an hour.
+const QUARTERS: &str = "message_counts_quarters";
+/// Counts by minute that were appended since.
+const DELTAS: &str = "message_count_deltas";
 
 /// A statement with its parameters.
 #[derive(Debug, Default)]
@@ -120,11 +124,15 @@ impl<'v> Statement<'v> {
 
     /// Counts by minute what is stored and what of it is meant, over about as many rows of counts as are wanted; only minutes
     /// with something meant, and the last one that was counted, which the last column has if there are others.
+    ///
+    /// Leaping, it begins with the first quarter of an hour that has something meant, however far away that is. It costs a
+    /// second look at what was appended, and so is nothing for the first step of a search.
     pub(super) fn walk_counts(
         meaning: &'v Meaning<'_>,
         order: Order,
         minutes: &Range<i64>,
         most: usize,
+        leaping: bool,
     ) -> Self {
         let mut statement = Self::default();
         let selected = statement.selected(meaning);
@@ -133,21 +141,43 @@ impl<'v> Statement<'v> {
         } else {
             selected.join(" and ")
         };
-        let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
+        let (mut from, mut until) = (statement.minute(minutes.start), statement.minute(minutes.end));
         let (most, direction) = (statement.number(most), direction(order));
-        let [folded, _] = COUNTS;
+        let mut leap = String::new();
+        if leaping {
+            let quarter = statement.minute(minutes.start / QUARTER * QUARTER);
+            let nearest = format!(
+                "select quarter from {QUARTERS} where quarter >= {quarter} and quarter < {until} and {meant}
+                order by quarter {direction} limit 1"
+            );
+            let appended = format!("from {DELTAS} where minute >= {from} and minute < {until} and {meant}");
+            let first = match order {
+                Order::NewestFirst => format!(
+                    "greatest(({nearest}) + interval '15 minutes', (select max(minute) + interval '1 minute' {appended}))"
+                ),
+                Order::OldestFirst => format!("least(({nearest}), (select min(minute) {appended}))"),
+            };
+            leap = format!("first as materialized (select {first} as minute), ");
+            let first = "(select minute from first)";
+            match order {
+                Order::NewestFirst => until = format!("least({until}, coalesce({first}, {from}))"),
+                Order::OldestFirst => from = format!("greatest({from}, coalesce({first}, {until}))"),
+            }
+        }
         let edge = "(select minute from edge)";
         let within = match order {
             Order::NewestFirst => format!("minute >= coalesce({edge}, {from}) and minute < {until}"),
             Order::OldestFirst => {
-                format!("minute >= {from} and (minute <= {edge} or {edge} is null and minute < {until})")
+                format!("minute >= {from} and minute < coalesce({edge} + interval '1 minute', {until})")
             }
         };
-        let counts = both("minute, severity, source, count", &within);
+        let counts = [MINUTES, DELTAS]
+            .map(|table| format!("select minute, severity, source, count from {table} where {within}"))
+            .join(" union all ");
         statement.text = format!(
-            "with edge as materialized (
+            "with {leap}edge as materialized (
                 select (
-                    select minute from {folded} where minute >= {from} and minute < {until}
+                    select minute from {MINUTES} where minute >= {from} and minute < {until}
                     order by minute {direction} limit 1 offset {most}
                 ) as minute
             ), counted as (
@@ -164,19 +194,18 @@ impl<'v> Statement<'v> {
     /// Sums counts up by bucket and severity.
     pub(super) fn counts(wanted: &'v Counts) -> Self {
         let mut statement = Self::default();
-        let minutes = wanted.range.minutes();
-        let mut conditions = vec![
-            format!("minute >= {}", statement.minute(minutes.start)),
-            format!("minute < {}", statement.minute(minutes.end)),
-        ];
-        conditions.extend(statement.severities(wanted.selection.severities));
+        let mut conditions: Vec<_> = statement
+            .severities(wanted.selection.severities)
+            .into_iter()
+            .collect();
         if !wanted.selection.sources.is_empty() {
             conditions.push(statement.source(&SourceTest {
                 patterns: &wanted.selection.sources,
                 negated: false,
             }));
         }
-        let counts = both("minute, severity, count", &conditions.join(" and "));
+        let by_quarters = i64::from(wanted.minutes.get()) % QUARTER == 0;
+        let counts = statement.counted(&wanted.range.minutes(), by_quarters, &conditions);
         let width = statement.value(i64::from(wanted.minutes.get()) * 60, Type::INT8);
         statement.text = format!(
             "select date_part('epoch', minute)::bigint / {width} as bucket, severity::bigint, sum(count)::bigint
@@ -188,13 +217,8 @@ impl<'v> Statement<'v> {
     /// Sums counts up by source, a column for each severity; one more than may be listed.
     pub(super) fn sources(range: TimeRange, severities: SeveritySet) -> Self {
         let mut statement = Self::default();
-        let minutes = range.minutes();
-        let mut conditions = vec![
-            format!("minute >= {}", statement.minute(minutes.start)),
-            format!("minute < {}", statement.minute(minutes.end)),
-        ];
-        conditions.extend(statement.severities(severities));
-        let counts = both("severity, source, count", &conditions.join(" and "));
+        let conditions: Vec<_> = statement.severities(severities).into_iter().collect();
+        let counts = statement.counted(&range.minutes(), true, &conditions);
         let sums: Vec<_> = Severity::ALL
             .into_iter()
             .map(|severity| {
@@ -208,6 +232,20 @@ impl<'v> Statement<'v> {
             group by source having sum(count) > 0 order by source collate \"C\" limit {most}"
         );
         statement
+    }
+
+    /// Selects the counts of a stretch of time from wherever they are.
+    fn counted(&mut self, minutes: &Range<i64>, by_quarters: bool, conditions: &[String]) -> String {
+        let places: Vec<_> = (places(minutes, by_quarters).into_iter())
+            .map(|(table, minutes)| {
+                let time = if table == QUARTERS { "quarter" } else { "minute" };
+                let (from, until) = (self.minute(minutes.start), self.minute(minutes.end));
+                let within = [format!("{time} >= {from} and {time} < {until}")];
+                let conditions = [&within[..], conditions].concat().join(" and ");
+                format!("select {time} as minute, severity, source, count from {table} where {conditions}")
+            })
+            .collect();
+        places.join(" union all ")
     }
 
     /// Returns the conditions on severity and source, which rows and counts have alike.
@@ -271,11 +309,24 @@ fn is_the_same_in_decimals(value: &Value) -> bool {
     value.as_f64().is_none_or(|number| number.abs() < EXACT)
 }
 
-/// Selects columns from both places that counts are in.
-fn both(columns: &str, conditions: &str) -> String {
-    COUNTS
-        .map(|table| format!("select {columns} from {table} where {conditions}"))
-        .join(" union all ")
+/// How many minutes [`QUARTERS`] sums up.
+const QUARTER: i64 = 15;
+
+/// Returns where the counts of a stretch of time are: of its whole quarters by quarters, if they may be.
+fn places(minutes: &Range<i64>, by_quarters: bool) -> Vec<(&'static str, Range<i64>)> {
+    let Range { start, end } = *minutes;
+    let (first, last) = ((start + QUARTER - 1) / QUARTER * QUARTER, end / QUARTER * QUARTER);
+    let folded = if by_quarters && first < last {
+        vec![
+            (MINUTES, start..first),
+            (QUARTERS, first..last),
+            (MINUTES, last..end),
+        ]
+    } else {
+        vec![(MINUTES, start..end)]
+    };
+    let places = folded.into_iter().chain([(DELTAS, start..end)]);
+    places.filter(|(_, minutes)| !minutes.is_empty()).collect()
 }
 
 const fn direction(order: Order) -> &'static str {
@@ -329,6 +380,29 @@ mod tests {
             regex(&["billing.*", "#.a-b_c"]),
             r"^(?:billing\.[^.]+\.|(?:[^.]+\.)*a-b_c\.)$"
         );
+    }
+
+    #[test]
+    fn whole_quarters_are_counted_by_quarters() {
+        let deltas = |minutes| (DELTAS, minutes);
+        for (minutes, by_quarters, expected) in [
+            (0..30, true, vec![(QUARTERS, 0..30), deltas(0..30)]),
+            (0..30, false, vec![(MINUTES, 0..30), deltas(0..30)]),
+            (14..29, true, vec![(MINUTES, 14..29), deltas(14..29)]),
+            (
+                14..31,
+                true,
+                vec![
+                    (MINUTES, 14..15),
+                    (QUARTERS, 15..30),
+                    (MINUTES, 30..31),
+                    deltas(14..31),
+                ],
+            ),
+            (15..16, true, vec![(MINUTES, 15..16), deltas(15..16)]),
+        ] {
+            assert_eq!(places(&minutes, by_quarters), expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use warren_adapter_postgres::{PostgresConfig, PostgresStore};
 use warren_domain::ports::{Counts, MessageReader, MessageStore, StoreError, StoreMaintenance, TimeRange};
 use warren_domain::{Message, Selection, SeveritySet, Timestamp};
 
-use crate::support::{Database, counts, find, with_database};
+use crate::support::{Database, assert_quarters_are_exact, counts, find, with_database};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -251,6 +251,7 @@ async fn counts_are_the_same_before_and_after_folding() {
                     database.number("select count(*) from message_count_deltas").await,
                     0
                 );
+                assert_quarters_are_exact(&database).await;
                 assert_eq!(counts(&reader).await, counted);
             }
         }

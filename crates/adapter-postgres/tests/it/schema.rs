@@ -9,7 +9,9 @@ use warren_domain::ports::{
     HealthCheck, MessageReader, MessageStore, ReadError, StoreError, StoreMaintenance,
 };
 
-use crate::support::{Database, drop_database, with_database, with_empty_database};
+use crate::support::{
+    Database, assert_quarters_are_exact, drop_database, with_database, with_empty_database,
+};
 
 async fn assert_misconfigured(database: &Database, said: &str) {
     let store = database.store();
@@ -42,7 +44,7 @@ async fn a_database_without_a_schema_is_refused_with_the_command_to_run() {
         let report = migrate(&database.config()).await.unwrap();
         assert_eq!(
             (report.before, report.applied.len(), report.partitions.len()),
-            (None, 4, 9)
+            (None, 5, 9)
         );
         let store = database.store();
         store.store(&messages(3)).await.unwrap();
@@ -57,9 +59,9 @@ async fn a_schema_that_lacks_a_migration_is_refused_with_the_version_that_is_nee
     with_database(|database| async move {
         // What a program finds that knows one migration more than the database.
         database
-            .run("delete from warren_migrations where version = 'm0004_deaths'")
+            .run("delete from warren_migrations where version = 'm0005_count_quarters'")
             .await;
-        assert_misconfigured(&database, "m0004_deaths").await;
+        assert_misconfigured(&database, "m0005_count_quarters").await;
     })
     .await;
 }
@@ -100,9 +102,29 @@ async fn migrating_twice_changes_nothing() {
         let store = database.store();
         store.store(&messages(5)).await.unwrap();
         let report = migrate(&database.config()).await.unwrap();
-        assert_eq!(report.before.as_deref(), Some("m0004_deaths"));
+        assert_eq!(report.before.as_deref(), Some("m0005_count_quarters"));
         assert_eq!((report.applied, report.partitions), (Vec::new(), Vec::new()));
         assert_eq!(database.number("select count(*) from messages").await, 5);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_folded_before_there_were_quarters_is_in_them_after_the_migration() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(50)).await.unwrap();
+        store.maintain(Timestamp::now()).await.unwrap();
+        database
+            .run(
+                "drop table message_counts_quarters;
+                 delete from warren_migrations where version = 'm0005_count_quarters'",
+            )
+            .await;
+        let report = migrate(&database.config()).await.unwrap();
+        assert_eq!(report.applied, ["m0005_count_quarters"]);
+        assert_quarters_are_exact(&database).await;
         store.close().await;
     })
     .await;
@@ -117,8 +139,8 @@ async fn of_several_migrations_at_once_one_works_and_the_others_wait() {
             .into_iter()
             .map(|report| report.unwrap().applied.len())
             .sum();
-        assert_eq!(applied, 4);
-        assert_eq!(database.number("select count(*) from warren_migrations").await, 4);
+        assert_eq!(applied, 5);
+        assert_eq!(database.number("select count(*) from warren_migrations").await, 5);
     })
     .await;
 }

@@ -139,6 +139,27 @@ pub(crate) async fn counts(reader: &PostgresReader) -> SeverityCounts {
         .map_or_else(SeverityCounts::default, |all| all.counts)
 }
 
+/// Asserts that the counts by quarters of an hour are the sums of those by minute, and that there are some.
+pub(crate) async fn assert_quarters_are_exact(database: &Database) {
+    let wrong = "select count(*) from (
+            select to_timestamp(floor(date_part('epoch', minute) / 900) * 900) as quarter, severity, source,
+                sum(count) as count
+            from message_counts_folded group by 1, 2, 3
+        ) as summed full join message_counts_quarters as quarters using (quarter, severity, source)
+        where summed.count is distinct from quarters.count";
+    assert_eq!(
+        database.number(wrong).await,
+        0,
+        "quarters that differ from their minutes"
+    );
+    assert!(
+        database
+            .number("select count(*) from message_counts_quarters")
+            .await
+            > 0
+    );
+}
+
 /// Drops a database, whoever is still connected.
 pub(crate) async fn drop_database(name: &str) {
     let server = connect(&server_url()).await;
