@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::Bytes;
 use bytesize::ByteSize;
 use http_body_util::BodyExt;
@@ -12,7 +12,7 @@ use metrics::counter;
 use tokio::time::{Instant, timeout_at};
 use warren_domain::Severity;
 
-use crate::budget::{NoPermit, Permit};
+use crate::budget::{NoPermit, Permit, SMALL};
 use crate::config::HttpConfig;
 use crate::decode::Coding;
 use crate::metrics::REFUSED;
@@ -28,6 +28,9 @@ const COPIED: usize = 16 << 10;
 const STEP: usize = 16 << 10;
 /// How much a body of known length is given at a time once it has turned out to be slow, in bytes.
 const KNOWN_STEP: usize = 1 << 20;
+
+/// How long the body of a refused request has to come, so that its connection can be kept.
+const DROP_TIME: Duration = Duration::from_millis(25);
 
 /// What a body may cost.
 #[derive(Clone, Debug)]
@@ -142,6 +145,30 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
     }
 }
 
+/// Drops the body of a refused request if it is small and at hand, and tells whether it is over.
+///
+/// Otherwise the connection has to be closed, and a client that is refused would come back with a new one: under
+/// overload that costs both sides more than dropping some kilobytes. Nothing of it is kept. Who waits to be asked for the
+/// body is not asked.
+pub(crate) async fn drop_small(headers: &HeaderMap, body: &mut Body) -> bool {
+    let small = declared_length(headers).is_some_and(|length| length <= SMALL as u64);
+    if !small || headers.contains_key(EXPECT) {
+        return false;
+    }
+    let dropping = async {
+        loop {
+            match body.frame().await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+    };
+    timeout_at(Instant::now() + DROP_TIME, dropping)
+        .await
+        .unwrap_or(false)
+}
+
 /// Reads the whole body as it comes over the wire.
 ///
 /// The permit is taken before the first byte is read, by `Content-Length` where there is one, else step by step. Who
@@ -149,7 +176,7 @@ pub(crate) fn no_permit(reason: NoPermit) -> Problem {
 /// side by side from the start would keep each other from their ends.
 pub(crate) async fn read(
     headers: &HeaderMap,
-    mut body: Body,
+    body: &mut Body,
     coding: Coding,
     limits: &Limits,
     permit: &mut Permit,

@@ -56,7 +56,7 @@ pub struct HttpConfig {
     /// message has to be.
     pub max_in_flight_requests: usize,
     /// How long a request waits for its share of `max_in_flight_bytes` and `max_in_flight_requests`; then 503. Default
-    /// 100 ms: waiting longer only serves clients that have given up.
+    /// 20 ms: waiting longer only serves clients that have given up.
     #[serde(with = "humantime_serde")]
     pub permit_wait: Duration,
     /// How long a stopping server goes on accepting connections after it has become not ready, so that balancers
@@ -84,7 +84,7 @@ impl Default for HttpConfig {
             request_timeout: Duration::from_secs(15),
             max_in_flight_bytes: ByteSize::mib(40),
             max_in_flight_requests: 2_048,
-            permit_wait: Duration::from_millis(100),
+            permit_wait: Duration::from_millis(20),
             drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(10),
         }

@@ -1,7 +1,9 @@
 //! `POST /v1/messages`.
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -17,7 +19,7 @@ use warren_pipeline::{Intake, IntakeConfig, Prepared, Receipt};
 
 use crate::answer::{Outcome, answer};
 use crate::body::{self, Limits, no_permit, reserved_for};
-use crate::budget::{Budget, Permit, SMALL};
+use crate::budget::{Budget, NoPermit, Permit, SMALL};
 use crate::config::HttpConfig;
 use crate::decode::{self, Coding, DECODERS, Decoders};
 use crate::edge::BodyRead;
@@ -27,11 +29,15 @@ use crate::pressure::Gravest;
 use crate::problem::{Kind, Problem};
 use crate::query::{Query, excerpt};
 use crate::records::{Form, Records};
+use crate::sift;
 
-/// Bodies over this size are read on a thread of their own, in bytes: some milliseconds of work.
+/// Bodies over this size are read apart from the runtime, in bytes: some milliseconds of work.
 const HEAVY_BYTES: usize = 256 << 10;
-/// Requests of more records than this are read on a thread of their own, however short they are.
+/// Requests of more records than this are read apart from the runtime, however short they are.
 const HEAVY_RECORDS: usize = 1_000;
+/// The same while some severities are refused, in bytes: very many requests come then, and those that are refused must
+/// not wait behind those that are read.
+const HEAVY_BYTES_PRESSED: usize = 4 << 10;
 
 /// The gravest severity in a request, so that it can be refused before its body is read.
 const WARREN_SEVERITY: HeaderName = HeaderName::from_static("warren-severity");
@@ -52,6 +58,8 @@ pub(crate) struct Shared {
     max_messages: usize,
     budget: Arc<Budget>,
     decoders: Arc<Semaphore>,
+    /// As many requests are read apart from the runtime at once as there are processors.
+    readers: Arc<Semaphore>,
     request_timeout: std::time::Duration,
     wire_bytes: Histogram,
     decoded_bytes: Histogram,
@@ -68,6 +76,7 @@ impl IntakeRoutes {
             max_messages: config.max_messages,
             budget: Budget::new(http),
             decoders: Arc::new(Semaphore::new(DECODERS)),
+            readers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
             request_timeout: http.request_timeout,
             wire_bytes: histogram!(REQUEST_BYTES, "stage" => "wire"),
             decoded_bytes: histogram!(REQUEST_BYTES, "stage" => "decoded"),
@@ -172,7 +181,7 @@ struct Asked {
     ),
 )]
 pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let asked = match ask(&parts) {
         Ok(asked) => asked,
         Err(problem) => return problem.into_response(),
@@ -184,17 +193,37 @@ pub(crate) async fn post_messages(State(shared): State<Arc<Shared>>, request: Re
     );
     let mut permit = match Budget::admit(Arc::clone(&shared.budget), gravest).await {
         Ok(permit) => permit,
-        Err(reason) => return no_permit(reason).into_response(),
+        Err(reason) => return refuse(no_permit(reason), &parts.headers, &mut body).await,
     };
-    let wire = match body::read(&parts.headers, body, asked.coding, &shared.limits, &mut permit).await {
+    let reading = body::read(
+        &parts.headers,
+        &mut body,
+        asked.coding,
+        &shared.limits,
+        &mut permit,
+    );
+    let wire = match reading.await {
         Ok(wire) => wire,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            // What it held is for others now, not for the rest of its own body.
+            drop(permit);
+            return refuse(problem, &parts.headers, &mut body).await;
+        }
     };
     let mut response = match shared.take(asked, wire, permit).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
     response.extensions_mut().insert(BodyRead);
+    response
+}
+
+/// Refuses a request whose body was not read to its end.
+async fn refuse(problem: Problem, headers: &HeaderMap, body: &mut Body) -> Response {
+    let mut response = problem.into_response();
+    if body::drop_small(headers, body).await {
+        response.extensions_mut().insert(BodyRead);
+    }
     response
 }
 
@@ -300,17 +329,27 @@ impl Shared {
         let body = decode::decode(coding, wire, &self.limits, decoders, &mut permit).await?;
         self.decoded_bytes.record(body.len() as f64);
 
+        let lowest = permit.lowest_taken();
+        if form != Form::Text && sift::all_below(&body, lowest) {
+            return Err(no_permit(NoPermit::Reserved(lowest)));
+        }
         let (ids, most, keyed) = (query.ids, self.max_messages, key.is_some());
         let records = if body.len() > HEAVY_BYTES {
-            off_the_runtime(move || Records::split(form, body, &query, most)).await?
+            self.apart(deadline, move || Records::split(form, body, &query, most))
+                .await??
         } else {
             Records::split(form, body, &query, most)?
         };
         permit.grow_to(records.charge()).await.map_err(no_permit)?;
 
-        let mut prepared = if records.bytes() > HEAVY_BYTES || records.count() > HEAVY_RECORDS {
+        let pressed = lowest > Severity::Debug;
+        let heavy = if pressed { HEAVY_BYTES_PRESSED } else { HEAVY_BYTES };
+        let mut prepared = if records.bytes() > heavy || records.count() > HEAVY_RECORDS {
             let intake = self.intake.clone();
-            off_the_runtime(move || intake.prepare(records.into_drafts(), key.as_ref())).await
+            self.apart(deadline, move || {
+                intake.prepare(records.into_drafts(), key.as_ref())
+            })
+            .await?
         } else {
             self.intake.prepare(records.into_drafts(), key.as_ref())
         };
@@ -320,6 +359,33 @@ impl Shared {
         }
         let receipt = self.publish(prepared, trace, permit, keyed, deadline).await?;
         Ok(answer(receipt, ids, keyed))
+    }
+
+    /// Runs `work` where it holds up no other request; a panic in it goes on here.
+    async fn apart<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let slot = timeout_at(deadline, Arc::clone(&self.readers).acquire_owned()).await;
+        // Nobody closes the semaphore.
+        let Ok(Ok(slot)) = slot else {
+            counter!(REFUSED, "reason" => "read").increment(1);
+            return Err(body::overloaded("too many requests are being read at once"));
+        };
+        let working = spawn_blocking(move || {
+            // Held until the work is over, also when nobody waits for it any more.
+            let _slot = slot;
+            work()
+        });
+        match working.await {
+            Ok(done) => Ok(done),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that is being torn down cancels blocking work, and then nothing is polled again.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// Publishes; the permit is given back once the messages are answered for, even if nobody waits any more.
@@ -347,17 +413,5 @@ impl Shared {
                 },
             )
         })
-    }
-}
-
-/// Runs `work` where it holds up no other request; a panic in it goes on here.
-async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that is being torn down cancels blocking work, and then nothing is polled again.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

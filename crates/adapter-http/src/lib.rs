@@ -30,6 +30,7 @@ mod records;
 mod routes;
 mod scan;
 mod server;
+mod sift;
 
 pub use config::HttpConfig;
 pub use health::Health;

@@ -58,7 +58,7 @@ pub fn describe_metrics() {
     describe_counter!(
         REFUSED,
         Unit::Count,
-        "Requests refused for the sake of others, by reason (budget, requests, severity, slow_body, request_timeout, decode)"
+        "Requests refused for the sake of others, by reason (budget, requests, severity, slow_body, request_timeout, decode, read)"
     );
     describe_counter!(PANICS, Unit::Count, "Panics caught while answering a request");
 }

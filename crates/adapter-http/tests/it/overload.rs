@@ -340,6 +340,61 @@ async fn a_request_that_says_nothing_is_sorted_and_its_critical_messages_are_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_records_that_are_not_grave_enough_is_refused_as_a_whole_without_reading_them() {
+    let (address, gate, mut calls, mut held) = nearly_full().await;
+    let lines = |body: &str| {
+        post(
+            "/v1/messages",
+            &["content-type: application/x-ndjson"],
+            body.as_bytes(),
+        )
+    };
+    let ordinary = [
+        "{\"body\":\"x\"}\n{\"severity\":\"error\",\"body\":\"critical\"}",
+        // Nobody looks whether it could be read at all.
+        "{\"severity\":\"warn\"",
+    ];
+    for body in ordinary {
+        let answer = exchange(address, &lines(body), false).await.unwrap();
+        assert_eq!(answer.status, 503, "{body}");
+        let told = answer.text();
+        assert!(
+            told.contains("for critical messages") && !told.contains("unpublished"),
+            "{told}"
+        );
+    }
+    let escaped = lines(r#"{"severity":"\u0063ritical","body":"x"}"#);
+    let taken = tokio::spawn(async move { exchange(address, &escaped, false).await.unwrap().status });
+    assert_eq!(calls.recv().await, Some(1));
+    gate.open.add_permits(18);
+    assert_eq!(taken.await.unwrap(), 202);
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 202);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_client_whose_body_is_small_and_there_keeps_its_connection() {
+    let (address, gate, _calls, mut held) = nearly_full().await;
+    let body = format!("{{\"severity\":\"debug\",\"body\":\"{}\"}}", "x".repeat(60_000));
+    let request = post("/v1/messages", &["warren-severity: debug"], body.as_bytes());
+    let mut wire = Wire::connect(address).await;
+    for _ in 0..3 {
+        wire.send(&request).await;
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (503, None));
+    }
+    // What does not come at once is not waited for.
+    wire.send(&request[..request.len() - 1]).await;
+    let answer = wire.answer().await.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+    gate.open.add_permits(17);
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 202);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_full_refuses_all_and_takes_all_again_once_there_is_room() {
     let (address, gate, mut calls, mut held) = nearly_full().await;
     let send = |severity: &'static str| {
