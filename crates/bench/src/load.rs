@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::own_thread::on_own_thread;
 use crate::statistics::Waits;
 
 /// How long one answer may take before the measurement is given up.
@@ -35,6 +36,8 @@ pub(crate) struct Load {
     pub(crate) duration: Duration,
     pub(crate) most_messages: u64,
     pub(crate) pace: Pace,
+    /// Whether its thread goes before others on its cores.
+    pub(crate) goes_first: bool,
 }
 
 /// When the next request is sent.
@@ -65,19 +68,7 @@ impl Load {
     /// # Errors
     /// No connection can be opened, an answer took longer than 30 s, or was neither 202 nor 503.
     pub(crate) async fn run(self) -> Result<Outcome> {
-        let (done, outcome) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("load".to_owned())
-            .spawn(move || {
-                let outcome = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .context("no runtime for the load")
-                    .and_then(|runtime| LocalSet::new().block_on(&runtime, self.run_here()));
-                // Nobody waits any more when the measurement was given up.
-                drop(done.send(outcome));
-            })?;
-        outcome.await.context("the load ended without a result")?
+        on_own_thread("load", self.goes_first, || self.run_here()).await
     }
 
     async fn run_here(self) -> Result<Outcome> {

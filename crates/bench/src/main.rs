@@ -6,11 +6,13 @@
 //! table shows medians.
 
 mod bare_http;
+mod cores;
 mod cost;
 mod group_catch_up;
 mod load;
 mod messages;
 mod overload;
+mod own_thread;
 mod plan;
 mod raw_consume;
 mod raw_copy;

@@ -1,26 +1,30 @@
 //! Ten times the load that can be sustained, and clients that are slow on purpose.
 //!
-//! The load is open: requests come at their rate, whether answers come or not, and waits count from when a request was
-//! due. A request holds messages of one severity; three of four say so in `Warren-Severity`, the fourth has to be read
-//! to be known. On a machine of few cores the generator takes its part of the processor, and more of it the more it
-//! sends: what it could not send is counted, too.
+//! The load is open: requests come at their rate, whether answers come or not, so a wait counts from when its request was
+//! sent; how late that was, for want of a processor, is told apart. A request holds messages of one severity; three of four say so in `Warren-Severity`, the fourth has to be read
+//! to be known. The intake has a core of its own, as [`crate::cores`] says, and so RabbitMQ and PostgreSQL are private ones
+//! that keep off it; what the load could not send is counted.
 
 mod generator;
 mod report;
 mod slow;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use tokio::task::spawn_blocking;
 use warren_e2e::bed::lend;
 use warren_e2e::process::peak_memory;
+use warren_test_servers::{PrivatePostgres, PrivateRabbit};
 
-use crate::cost::settle;
+use crate::cores::Cores;
+use crate::cost::{Watch, settle};
 use crate::load::{Load, Pace};
 use crate::messages;
 use crate::overload::generator::{Flood, Tally};
 use crate::overload::report::Report;
+use crate::own_thread::on_own_thread;
 use crate::servers::Servers;
 use crate::whole_path::with;
 
@@ -55,20 +59,32 @@ pub(crate) struct Made {
     pub(crate) bytes: Bytes,
     /// Its place in [`MIX`].
     pub(crate) severity: usize,
+    /// Whether its head names the severity.
+    pub(crate) declared: bool,
 }
 
 impl Overload {
     /// Measures the peak, an ordinary load, the overload, the way back, and the ordinary load beside slow clients.
     ///
     /// # Errors
-    /// A server or a program failed.
-    pub(crate) async fn run(&self) -> Result<Report> {
-        let servers = Servers::find().await?;
+    /// There is no core for the intake alone, or a server or a program failed.
+    pub(crate) async fn run(self) -> Result<Report> {
+        on_own_thread("overload", false, || self.run_here()).await
+    }
+
+    async fn run_here(self) -> Result<Report> {
+        let cores = Cores::deal()?;
+        eprintln!("  starting a RabbitMQ and a PostgreSQL that keep off the intake's core");
+        let rabbit = spawn_blocking(PrivateRabbit::start).await??;
+        let postgres = spawn_blocking(PrivatePostgres::start).await??;
+        let servers = Servers::at(rabbit.url(), postgres.url()).await?;
         lend(&servers.amqp, &servers.postgres, async |bed| {
             bed.migrate().await?;
             let mut ingest = with(bed.ingest()?, &self.settings).open_files(16_384);
             let mut worker = with(bed.worker()?, &self.settings);
+            cores.enter_intake()?;
             ingest.start_ready().await?;
+            cores.leave_intake()?;
             worker.start_ready().await?;
             let pids = [
                 ("ingest-api", ingest.pid().context("the intake ended")?),
@@ -78,7 +94,7 @@ impl Overload {
             settle().await?;
 
             eprintln!(
-                "  the peak: {} connections, as fast as answers come",
+                "  the peak: {} connections, as fast as answers come, until all of it is stored",
                 self.connections
             );
             let peak = Load {
@@ -89,9 +105,16 @@ impl Overload {
                 duration: PHASE,
                 most_messages: u64::MAX,
                 pace: Pace::Closed,
+                goes_first: true,
             };
+            let watch = Watch::start(&servers.with(&pids))?;
+            let began = Instant::now();
             let peak = peak.run().await?;
-            let peak = peak.accepted as f64 / peak.elapsed.as_secs_f64();
+            // Taking in is faster than storing for as long as the queue grows; what is sustained is both.
+            bed.wait_drained().await?;
+            let took = began.elapsed();
+            let at_peak = watch.end()?;
+            let peak = peak.accepted as f64 / took.as_secs_f64();
             let rate = peak / self.messages as f64;
             let flood = |rate: f64, duration: Duration| Flood {
                 address: ingest.address(),
@@ -99,14 +122,17 @@ impl Overload {
                 rate,
                 duration,
             };
-            let mut report = Report::new(self, &servers, peak);
+            let mut report = Report::new(&self, &servers, peak);
+            report.processor.push(("peak", took, at_peak));
 
             eprintln!("  an ordinary load: {:.0} requests a second", rate * ORDINARY);
             let mut ordinary = flood(rate * ORDINARY, PHASE).run().await?;
             report.ordinary_p99 = ordinary.accepted_wait(0.99);
 
             eprintln!("  the overload: {:.0} requests a second", rate * TIMES);
+            let watch = Watch::start(&servers.with(&pids))?;
             report.overload = flood(rate * TIMES, self.duration).run().await?;
+            report.processor.push(("overload", self.duration, watch.end()?));
 
             eprintln!("  the way back");
             report.recovered_after = self
@@ -114,6 +140,9 @@ impl Overload {
                 .await?;
 
             eprintln!("  beside slow clients");
+            // As quiet as it was when the ordinary load was alone.
+            bed.wait_drained().await?;
+            settle().await?;
             let slow = slow::Clients::begin(ingest.address()).await?;
             let mut beside = flood(rate * ORDINARY, PHASE).run().await?;
             report.beside_slow_p99 = beside.accepted_wait(0.99);
@@ -155,8 +184,13 @@ fn requests(count: usize) -> Vec<Made> {
     let mut made = Vec::new();
     for (severity, (name, share)) in MIX.iter().enumerate() {
         for n in 0..*share {
-            let bytes = messages::request_of(name, n % 4 != 3, count, u64::from(n));
-            made.push(Made { bytes, severity });
+            let declared = n % 4 != 3;
+            let bytes = messages::request_of(name, declared, count, u64::from(n));
+            made.push(Made {
+                bytes,
+                severity,
+                declared,
+            });
         }
     }
     fastrand::Rng::with_seed(302).shuffle(&mut made);

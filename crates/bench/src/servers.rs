@@ -22,7 +22,14 @@ impl Servers {
     /// # Errors
     /// One of them does not answer.
     pub(crate) async fn find() -> Result<Self> {
-        let (amqp, postgres) = (environment::amqp_url(), environment::postgres_url());
+        Self::at(environment::amqp_url(), environment::postgres_url()).await
+    }
+
+    /// Looks at the servers at these URLs.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub(crate) async fn at(amqp: String, postgres: String) -> Result<Self> {
         let (connection, channel) = rabbit::open(&amqp).await?;
         let broker = connection.server_properties().version().to_owned();
         rabbit::close(connection, channel).await;

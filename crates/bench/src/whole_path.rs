@@ -145,6 +145,7 @@ pub(crate) fn load(plan: &Plan, messages: usize, pace: Pace) -> Load {
         duration: plan.load,
         most_messages: plan.most_messages,
         pace,
+        goes_first: false,
     }
 }
 

@@ -5,18 +5,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use tokio::task::{LocalSet, spawn_local};
+use anyhow::Result;
+use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::{MIX, Made};
 use crate::load::Connection;
+use crate::own_thread::on_own_thread;
 use crate::statistics::Waits;
 
 /// How many requests are under way at most; one that is due beyond it is not sent.
 const UNDER_WAY: usize = 3_000;
+/// How late a request is still sent: what the load has missed for want of a processor, it does not make up for at once.
+const LATEST: Duration = Duration::from_millis(20);
 /// How often requests that are due are sent.
 const TICK: Duration = Duration::from_millis(1);
+/// How long a connection that waits is used again, well below the server's own limit.
+const LONGEST_IDLE: Duration = Duration::from_secs(20);
 /// How long an answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -34,14 +39,20 @@ pub(crate) struct Flood {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) severities: [OfSeverity; MIX.len()],
-    /// Due while too many were under way.
+    /// Due while too many were under way, or noticed too late.
     pub(crate) unsent: u64,
     /// Cut off without an answer, or given up; to its sender that is a refusal, and it counts as one.
     pub(crate) cut: u64,
+    /// Connections that were opened.
+    pub(crate) connections: u64,
     /// From the first request to the last that was due.
     pub(crate) elapsed: Duration,
     accepted_waits: Waits,
+    /// The latest that a request was noticed to be due.
+    pub(crate) latest: Duration,
     refused_waits: Waits,
+    /// Of those, the ones that do not say what they hold.
+    undeclared_waits: Waits,
     /// When each `critical` request was refused or cut off, and when each `debug` request that was accepted was sent, in
     /// milliseconds since the start.
     critical_refused: Vec<u64>,
@@ -71,13 +82,21 @@ impl Tally {
         sent as f64 / (sent + self.unsent).max(1) as f64
     }
 
-    /// Notes a request that was not accepted, `wait` after it was due.
-    fn refuse(&mut self, severity: usize, wait: Duration, since_start: Duration) {
+    /// Notes a request that was not accepted, `wait` after it was sent.
+    fn refuse(&mut self, made: &Made, wait: Duration, since_start: Duration) {
+        let severity = made.severity;
         self.severities[severity].refused += 1;
         self.refused_waits.add(wait);
+        if !made.declared {
+            self.undeclared_waits.add(wait);
+        }
         if severity == MIX.len() - 1 {
             self.critical_refused.push(since_start.as_millis() as u64);
         }
+    }
+
+    fn note_late(&mut self, late: Duration) {
+        self.latest = self.latest.max(late);
     }
 
     pub(crate) fn accepted_wait(&mut self, share: f64) -> Option<f64> {
@@ -86,6 +105,11 @@ impl Tally {
 
     pub(crate) fn refused_wait(&mut self, share: f64) -> Option<f64> {
         self.refused_waits.percentile(share)
+    }
+
+    /// Returns how long refusals took of requests that do not say what they hold, which have to be read.
+    pub(crate) fn undeclared_wait(&mut self, share: f64) -> Option<f64> {
+        self.undeclared_waits.percentile(share)
     }
 
     /// Counts the `critical` requests that were refused while, within `window` before or after, a `debug` request was
@@ -107,7 +131,8 @@ impl Tally {
 struct Shared {
     flood: Flood,
     tally: RefCell<Tally>,
-    idle: RefCell<Vec<Connection>>,
+    /// Connections that wait for a request, and since when.
+    idle: RefCell<Vec<(Connection, Instant)>>,
     under_way: Cell<usize>,
     start: Instant,
 }
@@ -118,19 +143,7 @@ impl Flood {
     /// # Errors
     /// The thread cannot be started.
     pub(crate) async fn run(self) -> Result<Tally> {
-        let (done, outcome) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("flood".to_owned())
-            .spawn(move || {
-                let outcome = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .context("no runtime for the flood")
-                    .map(|runtime| LocalSet::new().block_on(&runtime, self.run_here()));
-                // Nobody waits any more when the measurement was given up.
-                drop(done.send(outcome));
-            })?;
-        outcome.await.context("the flood ended without a result")?
+        on_own_thread("flood", true, || async { Ok(self.run_here().await) }).await
     }
 
     async fn run_here(self) -> Tally {
@@ -150,14 +163,16 @@ impl Flood {
                 let at = shared.start + Duration::from_secs_f64(sent as f64 / rate);
                 let place = (sent % requests as u64) as usize;
                 sent += 1;
-                if shared.under_way.get() >= UNDER_WAY {
+                let late = at.elapsed();
+                shared.tally.borrow_mut().note_late(late);
+                if shared.under_way.get() >= UNDER_WAY || late > LATEST {
                     shared.tally.borrow_mut().unsent += 1;
                     continue;
                 }
                 shared.under_way.set(shared.under_way.get() + 1);
                 let shared = Rc::clone(&shared);
                 spawn_local(async move {
-                    shared.exchange(place, at).await;
+                    shared.exchange(place).await;
                     shared.under_way.set(shared.under_way.get() - 1);
                 });
             }
@@ -174,15 +189,21 @@ impl Flood {
 }
 
 impl Shared {
-    async fn exchange(&self, place: usize, due: Instant) {
+    async fn exchange(&self, place: usize) {
         let made = &self.flood.requests[place];
         let idle = self.idle.borrow_mut().pop();
+        // The server closes what is silent for long; a request on such a connection would have no answer.
+        let idle = idle.filter(|(_, since)| since.elapsed() < LONGEST_IDLE);
+        let begun = Instant::now();
         self.tally.borrow_mut().severities[made.severity].sent += 1;
-        let sent = self.start.elapsed().as_millis() as u64;
+        let sent = (begun - self.start).as_millis() as u64;
         let exchanging = async {
             let mut connection = match idle {
-                Some(connection) => connection,
-                None => Connection::open(self.flood.address).await?,
+                Some((connection, _)) => connection,
+                None => {
+                    self.tally.borrow_mut().connections += 1;
+                    Connection::open(self.flood.address).await?
+                }
             };
             let answer = connection.exchange(&made.bytes).await?;
             anyhow::Ok((connection, answer))
@@ -192,20 +213,20 @@ impl Shared {
         let Ok(Ok((connection, answer))) = answered else {
             // An overloaded server answers before it has read the body, and closes: the answer may be lost with it.
             tally.cut += 1;
-            tally.refuse(made.severity, due.elapsed(), self.start.elapsed());
+            tally.refuse(made, begun.elapsed(), self.start.elapsed());
             return;
         };
         if answer.keeps_open {
-            self.idle.borrow_mut().push(connection);
+            self.idle.borrow_mut().push((connection, Instant::now()));
         }
         if answer.status == 202 {
             tally.severities[made.severity].accepted += 1;
-            tally.accepted_waits.add(due.elapsed());
+            tally.accepted_waits.add(begun.elapsed());
             if made.severity == 0 {
                 tally.debug_accepted.push(sent);
             }
         } else {
-            tally.refuse(made.severity, due.elapsed(), self.start.elapsed());
+            tally.refuse(made, begun.elapsed(), self.start.elapsed());
         }
     }
 }
@@ -219,7 +240,12 @@ mod tests {
         let mut tally = Tally::default();
         tally.severities[0].sent = 60;
         tally.unsent = 40;
-        tally.refuse(MIX.len() - 1, Duration::from_secs(30), Duration::from_secs(40));
+        let made = Made {
+            bytes: bytes::Bytes::new(),
+            severity: MIX.len() - 1,
+            declared: true,
+        };
+        tally.refuse(&made, Duration::from_secs(30), Duration::from_secs(40));
         tally.debug_accepted.push(40_050);
         assert_eq!((tally.refused(), tally.sent_share()), (1, 0.6));
         assert!(tally.refused_wait(0.99).is_some_and(|wait| wait > 29_000.0));

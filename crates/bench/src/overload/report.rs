@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::generator::Tally;
 use super::slow::{Closed, EACH};
 use super::{MIX, ORDINARY, Overload, TIMES};
+use crate::cost::Costs;
 use crate::servers::Servers;
 
 /// Around a refusal of a `critical` request, no `debug` one may be accepted that was sent within this.
@@ -31,6 +32,8 @@ pub(crate) struct Report {
     /// Slow heads and slow bodies.
     pub(crate) slow: [Closed; 2],
     pub(crate) peak_memory: Vec<(&'static str, u64)>,
+    /// What each party cost in each phase, which took this long.
+    pub(crate) processor: Vec<(&'static str, Duration, Costs)>,
 }
 
 impl Report {
@@ -46,6 +49,7 @@ impl Report {
             beside_slow_refused: 0,
             slow: [Closed::default(); 2],
             peak_memory: Vec::new(),
+            processor: Vec::new(),
         }
     }
 }
@@ -58,19 +62,20 @@ impl fmt::Display for Report {
         let accepted = (tally.accepted() as usize * self.messages) as f64 / seconds;
         writeln!(
             f,
-            "{}; {} messages a request",
+            "the intake on one core, on the others all the rest: {}; {} messages a request",
             self.description.join(", "),
             self.messages
         )?;
         writeln!(
             f,
-            "peak, as fast as answers come: {:.0} messages a second",
+            "peak, accepted as fast as answers come and stored: {:.0} messages a second",
             self.peak
         )?;
         writeln!(
             f,
-            "overload, {TIMES} times that for {seconds:.0} s: {} requests sent, {} due and not sent, {} cut off",
-            sent, tally.unsent, tally.cut
+            "overload, {TIMES} times that for {seconds:.0} s: {} requests sent, {} due and not sent, {} cut off; {} connections \
+             opened",
+            sent, tally.unsent, tally.cut, tally.connections
         )?;
         writeln!(
             f,
@@ -78,6 +83,12 @@ impl fmt::Display for Report {
         )?;
         for ((name, _), of) in MIX.iter().zip(&tally.severities) {
             writeln!(f, "| {name} | {} | {} | {} |", of.sent, of.accepted, of.refused)?;
+        }
+        for (phase, took, costs) in &self.processor {
+            let shares: Vec<_> = (costs.0.iter())
+                .map(|(name, cost)| format!("{name} {:.2}", cost.processor_seconds / took.as_secs_f64()))
+                .collect();
+            writeln!(f, "processor, {phase}: {} cores", shares.join(", "))?;
         }
         let missed = Cell::new(0);
         let goal = |f: &mut fmt::Formatter<'_>, met: bool, text: String| {
@@ -98,17 +109,25 @@ impl fmt::Display for Report {
             share >= 80.0,
             format!("accepted work: {accepted:.0} messages a second, {share:.0} % of the peak (80 %)"),
         )?;
-        let (p50, p99) = (
-            tally.refused_wait(0.5).unwrap_or(0.0),
-            tally.refused_wait(0.99).unwrap_or(0.0),
-        );
+        let mut wait = |share| tally.refused_wait(share).unwrap_or(0.0);
+        let (p50, p99) = (wait(0.5), wait(0.99));
         goal(
             f,
             p99 <= 50.0,
             format!("refusals: p50 {p50:.1} ms, p99 {p99:.1} ms (50 ms)"),
         )?;
+        let mut wait = |share| tally.undeclared_wait(share).unwrap_or(0.0);
+        let (p50, p99) = (wait(0.5), wait(0.99));
+        writeln!(
+            f,
+            "           of them, requests that do not say what they hold: p50 {p50:.1} ms, p99 {p99:.1} ms"
+        )?;
         let p99 = tally.accepted_wait(0.99).unwrap_or(0.0);
-        writeln!(f, "           accepted: p99 {p99:.1} ms")?;
+        writeln!(
+            f,
+            "           accepted: p99 {p99:.1} ms; the load itself was late by {:.1} ms at most",
+            tally.latest.as_secs_f64() * 1e3
+        )?;
         let wrong = tally.out_of_order(WINDOW);
         goal(
             f,
