@@ -14,6 +14,7 @@ const GROUPS_EVERY = 2_000;
 export class Groups {
   #place = byId("groups");
   #note = byId("groups-note");
+  #shown = false;
   /** @type {Map<string, Sparkline>} */
   #lines = new Map();
   #poll = poll(
@@ -28,6 +29,8 @@ export class Groups {
 
   /** @param {boolean} shown */
   show(shown) {
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     if (shown) this.#poll.start();
     else this.#poll.stop();
   }

@@ -4,7 +4,7 @@
 /** @import { State, Store } from "./store.js" */
 /** @import { DryRun, Letter, WholeLetter } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
-import { button, byId, copy, h, icon, problemText, refill, setText } from "./dom.js";
+import { button, byId, copy, h, icon, onClick, problemText, refill, setText } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { wholeText } from "./row.js";
 import { preferences } from "./store.js";
@@ -53,10 +53,10 @@ export class DeadLetters {
   constructor(store) {
     this.#store = store;
     this.#jobs = new Jobs(() => this.#reload());
-    byId("redrive").addEventListener("click", () => void this.#jobs.ask("redrive", this.#wish()));
-    byId("purge").addEventListener("click", () => void this.#jobs.ask("purge", this.#wish()));
-    byId("letters-refresh").addEventListener("click", () => this.#reload());
-    byId("letters-more").addEventListener("click", () => void this.#load(this.#next));
+    onClick("redrive", () => void this.#jobs.ask("redrive", this.#wish()));
+    onClick("purge", () => void this.#jobs.ask("purge", this.#wish()));
+    onClick("letters-refresh", () => this.#reload());
+    onClick("letters-more", () => void this.#load(this.#next));
     this.#all.addEventListener("change", () => {
       this.#chosen = new Set(this.#all.checked ? this.#letters.map(({ id }) => id) : []);
       for (const box of this.#rows.querySelectorAll("input")) box.checked = this.#all.checked;
@@ -64,7 +64,7 @@ export class DeadLetters {
     });
     byId("letter-filter").addEventListener("submit", (event) => event.preventDefault());
     byId("letter-filter").addEventListener("change", (event) => this.#filtered(event));
-    byId("letter-filter-clear").addEventListener("click", () =>
+    onClick("letter-filter-clear", () =>
       store.set({ reason: "", severity: "", source: "", since: "", before: "", open: "" }),
     );
   }

@@ -72,6 +72,12 @@ export function byId(id) {
 }
 
 /**
+ * @param {string} id
+ * @param {(event: MouseEvent) => void} act
+ */
+export const onClick = (id, act) => byId(id).addEventListener("click", act);
+
+/**
  * Changes a text only where it is another, so that nothing is laid out or read aloud again.
  *
  * @param {Element} element
@@ -84,10 +90,8 @@ export function setText(element, text) {
 /** The sign of a severity or of a button. */
 const PATHS = {
   open: "M6 4l4 4-4 4",
-  copy: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z",
   include: "M8 3.5v9M3.5 8h9",
   exclude: "M3.5 8h9",
-  close: "M4 4l8 8M12 4l-8 8",
 };
 
 /** @param {keyof typeof PATHS} name */

@@ -5,7 +5,7 @@
 /** @import { State } from "./store.js" */
 /** @import { Message, Page } from "./types.js" */
 import { Problem, backoff, get, isAbort } from "./api.js";
-import { Rows, Waiting, gapRow, messageRow } from "./rows.js";
+import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "./rows.js";
 import { isLive, listed } from "./store.js";
 import { Tail } from "./tail.js";
 
@@ -15,7 +15,6 @@ const MOST_ROWS = 5_000;
 /** How many messages one request asks for; enough for two screens. */
 const PAGE = 200;
 
-/** The most that one answer holds. */
 const MOST_PAGE = 1_000;
 
 /** How many answers in a row may hold nothing, the time of each search being bounded, before somebody has to ask for more. */
@@ -30,16 +29,14 @@ const SETTLED = 1_500;
 /** The first pause before another try, milliseconds. */
 const FIRST_PAUSE = 1_000;
 
-/**
- * @typedef {object} Direction
- * @property {string} after where to go on
- * @property {boolean} done whether there is nothing more
- * @property {boolean} busy whether it is being asked for
- * @property {number} empty how many answers in a row held nothing
- * @property {string} reached how far was looked
- */
+/** @typedef {{ after: string, done: boolean, busy: boolean, empty: number, reached: string }} Direction */
 
-/** @returns {Direction} */
+/**
+ * One direction of the list: where to go on, whether there is nothing more, how many answers in a row held nothing, and how
+ * far was looked.
+ *
+ * @returns {Direction}
+ */
 const direction = (after = "", done = false) => ({ after, done, busy: false, empty: 0, reached: "" });
 
 /**
@@ -176,7 +173,7 @@ export class Feed {
       /** @type {Page} */
       const page = await get("/v1/messages", wanted, signal);
       this.rows.remove(row);
-      this.rows.merge(page.messages);
+      this.#gone(this.rows.merge(page.messages).gone);
       const last = page.messages.at(-1);
       if (page.next && last) {
         const rest = { ...row.gap, missed: null, until: last.received_at };
@@ -267,17 +264,30 @@ export class Feed {
    * @param {Page} page
    */
   #take(way, page) {
-    const found = page.messages.map(messageRow);
+    const found = page.messages.map(messageRow).filter(({ key }) => !this.rows.get(key));
     const at = this[way];
     at.after = page.next ?? "";
     at.done = page.next === null;
     at.empty = found.length > 0 ? 0 : at.empty + 1;
     at.reached = page.reached ?? "";
-    if (way === "older") {
-      if (this.rows.prepend(found.reverse()) > 0) this.newer = direction(this.rows.last?.key);
-    } else if (this.rows.append(found) > 0) {
-      this.older = direction(this.rows.first?.key);
+    if (way === "newer") {
+      this.#gone(this.rows.append(found));
+      return;
     }
+    const least = lowest(this.rows.prepend(found.reverse()));
+    if (least) this.newer = direction(beside(least, -1n));
+  }
+
+  /**
+   * Has the older direction begin anew, because rows have gone at the beginning.
+   *
+   * @param {import("./rows.js").Row[]} rows
+   * @param {string} [until] the highest id of others that have gone
+   */
+  #gone(rows, until = "") {
+    const most = highest(rows, until);
+    // From the highest that has gone, and not from the lowest that is here: the two may overlap a little.
+    if (most) this.older = direction(beside(most, 1n));
   }
 
   /**
@@ -300,10 +310,10 @@ export class Feed {
         return;
       }
       if (this.waiting.count === 0) return;
-      const { rows, missed } = this.waiting.drain();
+      const { rows, missed, until } = this.waiting.drain();
       // What there was no room for is stored: who scrolls up from here meets it.
       if (missed > 0) this.rows.clear();
-      if (this.rows.append(rows) > 0 || missed > 0) this.older = direction(this.rows.first?.key);
+      this.#gone(this.rows.append(rows), until);
       this.#hooks.onrows();
     });
   }
@@ -332,7 +342,9 @@ export class Feed {
       // What is older than the oldest row is for those who scroll there.
       const first = this.rows.first?.key ?? "";
       const late = page.messages.filter((message) => message.id > first);
-      if (!signal.aborted && this.attached && this.rows.merge(late) > 0) this.#hooks.onrows();
+      if (signal.aborted || !this.attached) return;
+      this.#gone(this.rows.merge(late).gone);
+      this.#hooks.onrows();
     } catch (error) {
       if (!isAbort(error)) this.#hooks.onproblem(Problem.of(error));
     }

@@ -5,7 +5,7 @@
 /** @import { Counts, Histogram as Answer, Severity } from "./types.js" */
 import { get, poll } from "./api.js";
 import { bucketMinutes, bucketText, niceTop, snapped, ticks } from "./chart.js";
-import { byId, h, setText, svg } from "./dom.js";
+import { byId, h, onClick, setText, svg } from "./dom.js";
 import { SEVERITIES, preferences, severities } from "./store.js";
 import { clock, instant, number, short } from "./time.js";
 
@@ -56,8 +56,8 @@ export class Histogram {
     place.addEventListener("keydown", (event) => this.#key(event));
     place.addEventListener("blur", () => this.#point(-1));
     new ResizeObserver(() => this.#draw()).observe(place);
-    byId("part-clear").addEventListener("click", () => store.set({ part: "", open: "" }));
-    byId("part-zoom").addEventListener("click", () => {
+    onClick("part-clear", () => store.set({ part: "", open: "" }));
+    onClick("part-zoom", () => {
       const [from = "", until = ""] = store.state.part.split("/");
       store.set({ from, until, part: "", open: "" });
     });
@@ -215,7 +215,7 @@ export class Histogram {
     }
     this.#oncounts(counts);
     const all = sums.reduce((sum, count) => sum + count, 0);
-    setText(byId("histogram-sum"), `${number(all)} messages in ${widthText(this.#width / 60_000)} bars`);
+    setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / 60_000)} a bar`);
     this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
     if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
   }
@@ -355,10 +355,3 @@ export class Histogram {
 
 /** @param {number} time */
 const iso = (time) => new Date(time).toISOString().replace(".000", "");
-
-/** @param {number} minutes */
-function widthText(minutes) {
-  if (minutes % 1440 === 0) return minutes === 1440 ? "one-day" : `${minutes / 1440}-day`;
-  if (minutes % 60 === 0) return minutes === 60 ? "one-hour" : `${minutes / 60}-hour`;
-  return minutes === 1 ? "one-minute" : `${minutes}-minute`;
-}

@@ -3,7 +3,7 @@
 
 /** @import { DryRun, Job } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
-import { button, byId, h, problemText, setText, toast } from "./dom.js";
+import { button, byId, h, onClick, problemText, setText, toast } from "./dom.js";
 import { number } from "./time.js";
 
 const EVERY = 700;
@@ -15,7 +15,7 @@ const WORDS = /** @type {const} */ ({
     title: "Redrive",
     doing: "Redriving",
     did: "Redriven",
-    what: "Their messages are sent on their way again under their ids, and each letter is removed once its messages are durable. Redriven twice, a message is stored once.",
+    what: "Their messages are sent on their way again under their ids; a letter goes once its messages are durable. Redriven twice, a message is stored once.",
   },
   purge: {
     title: "Purge",
@@ -39,8 +39,8 @@ export class Jobs {
   /** @param {() => void} ondone letters have gone */
   constructor(ondone) {
     this.#ondone = ondone;
-    byId("job-cancel").addEventListener("click", () => void this.#cancel());
-    byId("job-dismiss").addEventListener("click", () => {
+    onClick("job-cancel", () => void this.#cancel());
+    onClick("job-dismiss", () => {
       this.#dismissed = this.#job?.id ?? "";
       this.#draw();
     });

@@ -5,7 +5,7 @@
 /** @import { Search } from "./search.js" */
 /** @import { State, Store } from "./store.js" */
 import { Problem } from "./api.js";
-import { button, byId, copy, h, problemText, setText, toast } from "./dom.js";
+import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
 import { Feed, newest } from "./feed.js";
 import { List } from "./list.js";
 import { withTerm, words } from "./query.js";
@@ -57,10 +57,10 @@ export class Messages {
       onbeginning: () => void this.#feed.more("older"),
       onend: () => void this.#feed.more("newer"),
     });
-    byId("pause").addEventListener("click", () => this.pause());
-    byId("pill").addEventListener("click", () => this.resume());
-    byId("further").addEventListener("click", () => void this.#feed.further("older"));
-    byId("retry").addEventListener("click", () => this.#reload(this.#store.state));
+    onClick("pause", () => this.pause());
+    onClick("pill", () => this.resume());
+    onClick("further", () => void this.#feed.further("older"));
+    onClick("retry", () => this.#reload(this.#store.state));
     setInterval(() => this.#measure(), RATE_EVERY);
   }
 

@@ -21,7 +21,7 @@ const MOST_SHOWN = 20_000;
 
 /**
  * @typedef {object} Actions
- * @property {(term: string) => void} term add a term to the query
+ * @property {(term: string) => void} term adds a term to the query
  * @property {(severity: string, without: boolean) => void} severity show only this severity, or all others
  * @property {(source: string, without: boolean) => void} source show only this source, or all others
  * @property {(message: Message) => void} around show what else happened at that time

@@ -21,6 +21,37 @@ export const messageRow = (message) => ({ kind: "message", key: message.id, mess
  */
 export const gapRow = (gap) => ({ kind: "gap", key: `gap-${++gaps}`, gap, busy: false });
 
+/**
+ * Returns the highest id among messages; they come in the order of their ids only as a rule.
+ *
+ * @param {Row[]} rows
+ * @param {string} [least]
+ */
+export const highest = (rows, least = "") =>
+  rows.reduce((most, { kind, key }) => (kind === "message" && key > most ? key : most), least);
+
+/**
+ * Returns the lowest id among messages.
+ *
+ * @param {Row[]} rows
+ */
+export const lowest = (rows) =>
+  rows.reduce((least, { kind, key }) => (kind === "message" && (!least || key < least) ? key : least), "");
+
+/**
+ * Returns the id that is so many further.
+ *
+ * @param {string} id
+ * @param {1n | -1n} step
+ */
+export function beside(id, step) {
+  const next = BigInt(`0x${id.replaceAll("-", "")}`) + step;
+  return next
+    .toString(16)
+    .padStart(32, "0")
+    .replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
 /** Rows in order; of one message there is one. */
 export class Rows {
   /** @type {Row[]} */
@@ -48,41 +79,33 @@ export class Rows {
     return this.items.find((row) => row.kind === "message");
   }
 
-  get last() {
-    return this.items.findLast((row) => row.kind === "message");
-  }
-
   /**
    * Adds rows at the end; what is too much goes at the beginning.
    *
    * @param {Row[]} rows
-   * @returns {number} how many went
+   * @returns {Row[]} what went
    */
   append(rows) {
     for (const row of this.#new(rows)) this.items.push(row);
-    const over = Math.max(0, this.items.length - this.#most);
-    this.#forget(this.items.splice(0, over));
-    return over;
+    return this.#forget(this.items.splice(0, Math.max(0, this.items.length - this.#most)));
   }
 
   /**
    * Adds rows at the beginning; what is too much goes at the end.
    *
    * @param {Row[]} rows
-   * @returns {number} how many went
+   * @returns {Row[]} what went
    */
   prepend(rows) {
     this.items = [...this.#new(rows), ...this.items];
-    const over = Math.max(0, this.items.length - this.#most);
-    this.#forget(this.items.splice(this.#most, over));
-    return over;
+    return this.#forget(this.items.splice(this.#most));
   }
 
   /**
    * Adds messages where their ids, which sort by time, belong.
    *
    * @param {Message[]} messages
-   * @returns {number} how many were new
+   * @returns {{ added: number, gone: Row[] }}
    */
   merge(messages) {
     const fresh = this.#new(messages.map(messageRow)).sort((a, b) => (a.key < b.key ? -1 : 1));
@@ -98,9 +121,9 @@ export class Rows {
       merged.push(row);
     }
     merged.push(...fresh.slice(next));
-    this.#forget(merged.splice(0, Math.max(0, merged.length - this.#most)));
+    const gone = this.#forget(merged.splice(0, Math.max(0, merged.length - this.#most)));
     this.items = merged;
-    return fresh.length;
+    return { added: fresh.length, gone };
   }
 
   /** @param {Row} row */
@@ -124,6 +147,7 @@ export class Rows {
   /** @param {Row[]} rows */
   #forget(rows) {
     for (const row of rows) this.#known.delete(row.key);
+    return rows;
   }
 }
 
@@ -134,6 +158,8 @@ export class Waiting {
   #start = 0;
   #most;
   #missed = 0;
+  /** The highest id of what there was no room for. */
+  #until = "";
 
   /** @param {number} most how many rows are kept */
   constructor(most) {
@@ -149,6 +175,7 @@ export class Waiting {
   push(row) {
     this.#rows.push(row);
     if (this.#rows.length - this.#start > this.#most) {
+      this.#until = highest([/** @type {Row} */ (this.#rows[this.#start])], this.#until);
       this.#start += 1;
       this.#missed += 1;
     }
@@ -159,12 +186,13 @@ export class Waiting {
     }
   }
 
-  /** Takes what is there, and the number of what came before it and is not. */
+  /** Takes what is there, and tells of what came before it and is not: how many, and the highest id. */
   drain() {
-    const taken = { rows: this.#rows.slice(this.#start), missed: this.#missed };
+    const taken = { rows: this.#rows.slice(this.#start), missed: this.#missed, until: this.#until };
     this.#rows = [];
     this.#start = 0;
     this.#missed = 0;
+    this.#until = "";
     return taken;
   }
 }

@@ -94,7 +94,7 @@ export class Search {
   /** @param {State} state */
   #drawTimes(state) {
     const { zone } = preferences;
-    const preset = state.until === "" && RANGES.some(({ from }) => from === state.from);
+    const preset = state.until === "" && RANGES.includes(state.from);
     this.#range.value = preset ? state.from : "custom";
     this.#custom.hidden = preset;
     const [from, until] = [instant(state.from), instant(state.until)];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Rows, Waiting, gapRow, messageRow } from "../../rows.js";
+import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "../../rows.js";
 
 /**
  * @param {number} n
@@ -28,18 +28,18 @@ test("of one message there is one row, from wherever it comes", () => {
   rows.append(rowsOf(3, 4));
   rows.prepend(rowsOf(1, 2, 3));
   rows.append(rowsOf(4, 5));
-  assert.equal(rows.merge([message(5), message(2)]), 0);
+  assert.equal(rows.merge([message(5), message(2)]).added, 0);
   assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, 5]);
 });
 
 test("rows are bounded at the end that is not looked at", () => {
   const rows = new Rows(3);
-  assert.equal(rows.append(rowsOf(1, 2, 3, 4)), 1);
+  assert.deepEqual(numbers(rows.append(rowsOf(1, 2, 3, 4))), [1]);
   assert.deepEqual(numbers(rows.items), [2, 3, 4]);
-  assert.equal(rows.prepend(rowsOf(0, 1)), 2);
+  assert.deepEqual(numbers(rows.prepend(rowsOf(0, 1))), [3, 4]);
   assert.deepEqual(numbers(rows.items), [0, 1, 2]);
   // What has gone may come again.
-  assert.equal(rows.append(rowsOf(3)), 1);
+  assert.deepEqual(numbers(rows.append(rowsOf(3))), [0]);
   assert.deepEqual(numbers(rows.items), [1, 2, 3]);
 });
 
@@ -47,7 +47,7 @@ test("what comes late goes where it belongs, and gaps stay where they are", () =
   const rows = new Rows(100);
   const gap = gapRow({ missed: 2, from: "", until: "", reason: "slow_reader" });
   rows.append([...rowsOf(2, 4), gap, ...rowsOf(8)]);
-  assert.equal(rows.merge([message(9), message(6), message(1), message(3)]), 4);
+  assert.equal(rows.merge([message(9), message(6), message(1), message(3)]).added, 4);
   assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, "gap", 6, 8, 9]);
   rows.remove(gap);
   assert.deepEqual(numbers(rows.items), [1, 2, 3, 4, 6, 8, 9]);
@@ -57,9 +57,20 @@ test("what waits is bounded, and every message is there or counted", () => {
   const waiting = new Waiting(10);
   for (let n = 1; n <= 57; n++) waiting.push(messageRow(message(n)));
   assert.equal(waiting.count, 57);
-  const { rows, missed } = waiting.drain();
+  const { rows, missed, until } = waiting.drain();
   assert.deepEqual(numbers(rows), [48, 49, 50, 51, 52, 53, 54, 55, 56, 57]);
   assert.equal(missed, 47);
+  assert.equal(until, message(47).id);
   assert.equal(waiting.count, 0);
-  assert.deepEqual(waiting.drain(), { rows: [], missed: 0 });
+  assert.deepEqual(waiting.drain(), { rows: [], missed: 0, until: "" });
+});
+
+test("where the list goes on is known however the messages came", () => {
+  const rows = rowsOf(5, 3, 9, 4);
+  assert.equal(highest(rows), message(9).id);
+  assert.equal(lowest(rows), message(3).id);
+  assert.equal(highest([]), "");
+  assert.equal(lowest([]), "");
+  assert.equal(beside("019aa0c0-0000-7000-8000-00000000ffff", 1n), "019aa0c0-0000-7000-8000-000000010000");
+  assert.equal(beside("019aa0c0-0000-7000-8000-000000000000", -1n), "019aa0c0-0000-7000-7fff-ffffffffffff");
 });
