@@ -8,11 +8,12 @@
 //! warren_adapter_conformance::tally_suite!(MyBook::fresh());
 //! warren_adapter_conformance::dead_letters_suite!(MyLetters::fresh());
 //! warren_adapter_conformance::reader_suite!(MyReader::fresh());
+//! warren_adapter_conformance::live_suite!(MyBroker::fresh());
 //! ```
 //!
 //! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`],
-//! [`store::StoreUnderTest`], [`tally::TallyUnderTest`], [`dead_letters::DeadLettersUnderTest`] or
-//! [`reader::ReaderUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the crate that
+//! [`store::StoreUnderTest`], [`tally::TallyUnderTest`], [`dead_letters::DeadLettersUnderTest`],
+//! [`reader::ReaderUnderTest`] or [`live::LiveUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the crate that
 //! calls the macro needs `tokio` among its dependencies.
 //!
 //! The suites fail by panicking, as tests do.
@@ -22,10 +23,12 @@
 
 pub mod broker;
 pub mod dead_letters;
+pub mod live;
 pub mod reader;
 pub mod samples;
 pub mod scripted;
 pub mod scripted_letters;
+pub mod scripted_live;
 pub mod store;
 pub mod tally;
 

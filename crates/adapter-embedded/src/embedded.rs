@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetters, GroupLag, GroupName, HealthCheck, MessageConsumer, MessagePublisher,
-    MessageStore, NamedGroup, StoreMaintenance,
+    ConsumerGroup, DeadLetters, GroupLag, GroupName, HealthCheck, LiveMessages, MessageConsumer,
+    MessagePublisher, MessageStore, NamedGroup, StoreMaintenance,
 };
 
 use crate::config::{EmbeddedConfig, ReaderConfig};
@@ -23,6 +23,7 @@ use crate::queue::STORE_GROUP;
 use crate::queue::consumer::{Consumer, Reading};
 use crate::queue::dead_letters::QueueLetters;
 use crate::queue::lag::QueueLag;
+use crate::queue::live::QueueLive;
 use crate::queue::publisher::Publisher;
 use crate::reader::EmbeddedReader;
 use crate::schema::{QueueMigrator, StoreMigrator};
@@ -169,6 +170,14 @@ impl Embedded {
             queue: Arc::clone(&self.queue),
             group: STORE_GROUP.to_owned(),
         })
+    }
+
+    /// Returns what lets somebody watch what is published.
+    ///
+    /// What is committed is handed on in memory: a listener that is slow to take it has 16 MiB of it waiting, then the
+    /// oldest is dropped and counted.
+    pub fn live(&self) -> Arc<dyn LiveMessages> {
+        Arc::new(QueueLive(Arc::clone(&self.queue)))
     }
 
     /// Returns the store.

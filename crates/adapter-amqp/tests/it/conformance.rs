@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpPublisher};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpLive, AmqpPublisher};
 use warren_adapter_conformance::broker::BrokerUnderTest;
-use warren_adapter_conformance::broker_suite;
+use warren_adapter_conformance::live::LiveUnderTest;
+use warren_adapter_conformance::{broker_suite, live_suite};
 use warren_domain::Message;
-use warren_domain::ports::{ConsumerGroup, GroupLag, GroupName, MessageConsumer, MessagePublisher};
+use warren_domain::ports::{
+    ConsumerGroup, GroupLag, GroupName, LiveMessages, MessageConsumer, MessagePublisher,
+};
 
 use crate::support::{Corner, Operator, header};
 
@@ -80,4 +83,20 @@ impl BrokerUnderTest for RabbitMq {
     }
 }
 
+#[async_trait]
+impl LiveUnderTest for RabbitMq {
+    fn publisher(&self) -> Arc<dyn MessagePublisher> {
+        Arc::clone(&self.publisher) as _
+    }
+
+    fn live(&self) -> Arc<dyn LiveMessages> {
+        Arc::new(AmqpLive::new(self.corner.config.clone()).unwrap())
+    }
+
+    async fn tear_down(&self) {
+        BrokerUnderTest::tear_down(self).await;
+    }
+}
+
 broker_suite!(RabbitMq::fresh());
+live_suite!(RabbitMq::fresh());

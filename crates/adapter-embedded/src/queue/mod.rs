@@ -3,7 +3,7 @@
 //! - [`packet`]: messages as lines, many lines a row.
 //! - [`writer`]: the one task that writes; it commits for all who wait at once.
 //! - [`group`]: what is out, comes back, and is settled, of each consumer group.
-//! - [`publisher`], [`consumer`], [`lag`]: the ports.
+//! - [`publisher`], [`consumer`], [`lag`], [`live`]: the ports.
 //! - [`upkeep`]: what keeps the log small.
 
 pub(crate) mod consumer;
@@ -13,6 +13,7 @@ mod group;
 mod groups;
 mod head;
 pub(crate) mod lag;
+pub(crate) mod live;
 mod packet;
 mod pen;
 pub(crate) mod publisher;
@@ -36,6 +37,7 @@ use self::dead_letter::{DeadLine, Origin};
 use self::dead_letters::LetterWork;
 use self::group::{Group, Membership};
 use self::head::Head;
+use self::live::Feeds;
 use self::packet::{Packet, PacketLimits};
 use crate::config::EmbeddedConfig;
 use crate::database::Database;
@@ -113,6 +115,7 @@ pub(crate) struct Queue {
     head: watch::Receiver<Head>,
     /// Some group's position changed.
     settled: Arc<Notify>,
+    feeds: Arc<Feeds>,
     database: Arc<Database>,
     /// Cancelled: the writer ends, and with it everything.
     closing: CancellationToken,
@@ -172,12 +175,14 @@ impl Queue {
         let limits = Limits::of(config, section);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let settled = Arc::new(Notify::new());
+        let feeds = Arc::new(Feeds::default());
         let writer = writer::Writer::open(writer::Parts {
             limits,
             database: Arc::clone(&database),
             space,
             condition,
             settled: Arc::clone(&settled),
+            feeds: Arc::clone(&feeds),
             commands,
             closing: closing.clone(),
             _directory: Arc::clone(&directory),
@@ -190,6 +195,7 @@ impl Queue {
             pending_bytes: Arc::new(Semaphore::new(limits.pending_bytes as usize)),
             head: writer.head(),
             settled,
+            feeds,
             database,
             closing,
             _directory: directory,

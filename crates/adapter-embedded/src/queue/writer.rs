@@ -20,6 +20,7 @@ use warren_domain::{SeveritySet, Timestamp};
 use super::dead_letters::LetterWork;
 use super::group::{Group, Position};
 use super::head::Head;
+use super::live::Feeds;
 use super::packet::{Packet, Rows};
 use super::pen::Pen;
 use super::script::Script;
@@ -47,6 +48,7 @@ pub(super) struct Parts {
     pub(super) space: Arc<Space>,
     pub(super) condition: Arc<Condition>,
     pub(super) settled: Arc<Notify>,
+    pub(super) feeds: Arc<Feeds>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) closing: CancellationToken,
     /// Held until the last commit is done.
@@ -233,15 +235,16 @@ impl Writer {
         }
         let mut head = *self.head.borrow();
         let positions = self.positions(&burials);
+        let rows = rows.into_inner();
+        let news = self.parts.feeds.news(&rows);
         let began = Instant::now();
-        let outcome = self
-            .write(&mut head, rows.into_inner(), &positions, &burials)
-            .await;
+        let outcome = self.write(&mut head, rows, &positions, &burials).await;
         match outcome {
             Ok(Written::Nothing) => {}
             Ok(Written::Committed(trimmed)) => {
                 histogram!(COMMIT_SECONDS, "file" => self.parts.limits.section.log()).record(began.elapsed());
                 self.committed(head, trimmed, &publications);
+                self.parts.feeds.spread(news);
                 for publication in publications {
                     publication.answer(Ok(()));
                 }

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use warren_adapter_conformance::broker::BrokerUnderTest;
 use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
+use warren_adapter_conformance::live::LiveUnderTest;
 use warren_adapter_conformance::reader::ReaderUnderTest;
 use warren_adapter_conformance::store::StoreUnderTest;
 use warren_adapter_embedded::{Embedded, ReaderConfig};
 use warren_domain::ports::{
-    ConsumerGroup, DeadLetters, GroupLag, GroupName, MessageConsumer, MessagePublisher, MessageReader,
-    MessageStore,
+    ConsumerGroup, DeadLetters, GroupLag, GroupName, LiveMessages, MessageConsumer, MessagePublisher,
+    MessageReader, MessageStore,
 };
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
@@ -145,6 +146,21 @@ impl ReaderUnderTest for Subject {
     }
 }
 
+#[async_trait]
+impl LiveUnderTest for Subject {
+    fn publisher(&self) -> Arc<dyn MessagePublisher> {
+        self.embedded.publisher()
+    }
+
+    fn live(&self) -> Arc<dyn LiveMessages> {
+        self.embedded.live()
+    }
+
+    async fn tear_down(&self) {
+        self.embedded.close().await;
+    }
+}
+
 mod broker {
     warren_adapter_conformance::broker_suite!(super::fresh());
 }
@@ -159,4 +175,8 @@ mod dead_letters {
 
 mod reader {
     warren_adapter_conformance::reader_suite!(super::fresh());
+}
+
+mod live {
+    warren_adapter_conformance::live_suite!(super::fresh());
 }

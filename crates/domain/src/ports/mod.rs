@@ -5,6 +5,7 @@
 mod consumer;
 mod dead_letters;
 mod health;
+mod live;
 mod publisher;
 mod reader;
 mod store;
@@ -21,6 +22,7 @@ pub use dead_letters::{
     MOST_LISTED, Revision, SourceBranch,
 };
 pub use health::{HealthCheck, Unhealthy};
+pub use live::{LiveEvent, LiveMessages, LiveStream};
 pub use publisher::{MessagePublisher, PublishError, Unpublished};
 pub use reader::{
     Bucket, Counts, Found, InvalidPlace, InvalidTimeRange, MOST_BUCKETS, MOST_FOUND, MOST_FOUND_BYTES,
