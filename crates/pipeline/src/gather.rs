@@ -196,7 +196,7 @@ impl Batch {
 }
 
 /// Estimates what a message holds, in bytes.
-fn weight(message: &Message) -> u64 {
+pub(crate) fn weight(message: &Message) -> u64 {
     const FIXED: u64 = 128;
     let attributes = message.attributes.as_map();
     FIXED + message.body.as_str().len() as u64 + attributes.iter().map(entry_weight).sum::<u64>()

@@ -8,6 +8,7 @@
 //! - [`StoreLoop`] acknowledges a delivery only after every message of it is stored or durably a dead letter;
 //! - [`tally::TallyLoop`] acknowledges a delivery only after its messages are in the group's book;
 //! - [`dead_letters::DeadLetterJobs`] removes a dead letter only after the broker has its message again;
+//! - [`tail::Hub`] says where a message is missing that a reader of its tail should have got;
 //! - nothing here holds more than its settings say, and every wait ends.
 
 mod backlog;
@@ -25,6 +26,7 @@ mod recent_keys;
 mod retry;
 mod spool;
 mod store_loop;
+pub mod tail;
 pub mod tally;
 mod unabandoned;
 mod write;

@@ -9,5 +9,6 @@ mod planted;
 mod recorder;
 mod spool;
 mod store_loop;
+mod tail;
 mod tally;
 mod troubles;

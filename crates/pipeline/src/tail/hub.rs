@@ -1,0 +1,292 @@
+//! The one who listens for all readers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+use warren_domain::Timestamp;
+use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream};
+
+use super::config::TailConfig;
+use super::cursor::Cursor;
+use super::kept::{GapReason, Kept};
+use super::reader::{Reader, Wanted};
+use crate::Backoff;
+
+/// How often readers are woken at most: a hundred of them, woken for every packet, would cost more than what they read.
+/// Nobody sees that a message came so much later.
+const WAKE_EVERY: Duration = Duration::from_millis(25);
+/// How long a reader waits for the hub to listen before it is refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long beginning to listen may take.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Why nobody can read now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReading {
+    /// As many read as may; wait and come again.
+    #[error("{most} read already, which is tail.max_readers")]
+    Full {
+        /// How many.
+        most: usize,
+    },
+    /// What is listened to does not answer; wait and come again.
+    #[error("what is published cannot be listened to now: {reason}")]
+    Unavailable {
+        /// What is the matter, for people.
+        reason: String,
+    },
+    /// The hub is closed.
+    #[error("this process is stopping")]
+    Closed,
+}
+
+/// Listens for all readers of this process, while there are any.
+///
+/// Cloning is cheap; the clones share everything, and dropping the last of them closes it.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    _closing: Arc<DropGuard>,
+}
+
+/// What readers are woken by.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Why nothing is heard; `None` while it listens.
+    away: Option<String>,
+    pub(super) closed: bool,
+}
+
+/// What the hub, its task and its readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) id: u64,
+    pub(super) state: watch::Sender<State>,
+    kept: Mutex<Kept>,
+    readers: watch::Sender<usize>,
+    config: TailConfig,
+    closing: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_away(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.state.send_modify(|state| state.away = Some(reason));
+    }
+}
+
+/// A reader's place among those that may read.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<Shared>);
+
+impl Slot {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let most = shared.config.max_readers;
+        let taken = shared.readers.send_if_modified(|readers| {
+            let room = *readers < most;
+            *readers += usize::from(room);
+            room
+        });
+        taken.then(|| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.readers.send_modify(|readers| *readers -= 1);
+    }
+}
+
+impl Hub {
+    /// Starts it; it listens once somebody reads. Needs a tokio runtime.
+    pub fn start(live: Arc<dyn LiveMessages>, config: TailConfig) -> Self {
+        let shared = Arc::new(Shared {
+            id: fastrand::u64(..),
+            state: watch::Sender::new(State {
+                away: Some("it has not begun to listen yet".to_owned()),
+                closed: false,
+            }),
+            kept: Mutex::new(Kept::new(&config, Timestamp::now())),
+            readers: watch::Sender::new(0),
+            config,
+            closing: CancellationToken::new(),
+        });
+        let task = Task {
+            shared: Arc::clone(&shared),
+            live,
+            missing: None,
+        };
+        tokio::spawn(task.run());
+        Self {
+            _closing: Arc::new(shared.closing.clone().drop_guard()),
+            shared,
+        }
+    }
+
+    /// Begins to read what is wanted: behind `from`, else what is confirmed from now on.
+    ///
+    /// Waits until it listens, a few seconds at most. What is missing behind `from` is told as a gap.
+    ///
+    /// # Errors
+    /// [`NotReading`].
+    pub async fn read(&self, wanted: Wanted, from: Option<Cursor>) -> Result<Reader, NotReading> {
+        let shared = &self.shared;
+        let most = shared.config.max_readers;
+        let slot = Slot::take(shared).ok_or(NotReading::Full { most })?;
+        let mut state = shared.state.subscribe();
+        let ready = state.wait_for(|state| state.closed || state.away.is_none());
+        if let Ok(state) = timeout(PATIENCE, ready).await {
+            if state.is_ok_and(|state| !state.closed) {
+                return Ok(Reader::new(Arc::clone(shared), slot, wanted, from));
+            }
+            return Err(NotReading::Closed);
+        }
+        let reason = shared.state.borrow().away.clone().unwrap_or_default();
+        Err(NotReading::Unavailable { reason })
+    }
+
+    /// Returns how many read now.
+    pub fn readers(&self) -> usize {
+        *self.shared.readers.borrow()
+    }
+
+    /// Ends it: readers are told what has come, and then that this is all.
+    pub fn close(&self) {
+        self.shared.closing.cancel();
+    }
+}
+
+/// Listens until the hub is closed.
+struct Task {
+    shared: Arc<Shared>,
+    live: Arc<dyn LiveMessages>,
+    /// Why what is published now is not heard; `None` while it is, and before it ever was.
+    missing: Option<GapReason>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let closing = self.shared.closing.clone();
+        select! {
+            () = closing.cancelled() => {}
+            () = self.listen_while_somebody_reads() => {}
+        }
+        self.shared.state.send_modify(|state| state.closed = true);
+    }
+
+    async fn listen_while_somebody_reads(&mut self) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut readers = self.shared.readers.subscribe();
+        loop {
+            // Its sender is in what this task shares.
+            if readers.wait_for(|readers| *readers > 0).await.is_err() {
+                return;
+            }
+            match timeout(LISTEN_TIMEOUT, self.live.listen()).await {
+                Ok(Ok(mut stream)) => {
+                    if self.hear(&mut *stream, &mut backoff).await {
+                        stream.close().await;
+                        continue;
+                    }
+                    self.lose("what was listened to has ended");
+                }
+                Ok(Err(unhealthy)) => self.lose(&unhealthy.0),
+                Err(_) => self.lose(&format!("nothing answered within {LISTEN_TIMEOUT:?}")),
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    /// Hears until nobody has read for a while; `false`: the stream has ended before.
+    async fn hear(&mut self, stream: &mut dyn LiveStream, backoff: &mut Backoff) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut readers = shared.readers.subscribe();
+        let (mut wake_at, mut woken) = (None, Instant::now());
+        let leaving = |readers: usize| (readers == 0).then(|| Instant::now() + shared.config.linger);
+        let mut leave_at = leaving(*readers.borrow_and_update());
+        loop {
+            select! {
+                biased;
+                () = until(wake_at) => {
+                    (wake_at, woken) = (None, Instant::now());
+                    shared.state.send_modify(|_| {});
+                }
+                () = until(leave_at) => {
+                    self.missing = Some(GapReason::Unattended);
+                    shared.set_away("it begins to listen again");
+                    return true;
+                }
+                changed = readers.changed() => {
+                    if changed.is_err() {
+                        return true;
+                    }
+                    leave_at = leaving(*readers.borrow_and_update());
+                }
+                event = stream.next() => {
+                    let Some(event) = event else { return false };
+                    if event == LiveEvent::Listening {
+                        backoff.reset();
+                    }
+                    self.take(event);
+                    wake_at = wake_at.or(Some(woken + WAKE_EVERY));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: LiveEvent) {
+        let now = Timestamp::now();
+        match event {
+            LiveEvent::Message(message) => self.shared.kept().message(*message, now),
+            LiveEvent::Missed { messages } => self.shared.kept().gap(messages, GapReason::Overrun, now),
+            LiveEvent::Listening => {
+                {
+                    let mut kept = self.shared.kept();
+                    if let Some(reason) = self.missing.take() {
+                        kept.gap(None, reason, now);
+                    }
+                    kept.quiet_until(now);
+                }
+                let was_away = self.shared.state.borrow().away.is_some();
+                if was_away {
+                    info!("listening to what is published, for tails");
+                }
+                self.shared.state.send_modify(|state| state.away = None);
+            }
+            LiveEvent::Lost { reason } => self.lose(&reason),
+        }
+    }
+
+    /// Notes that nothing is heard any more, or still not.
+    fn lose(&mut self, reason: &str) {
+        // Readers that came before it listened the first time have missed nothing.
+        let was_away = self.shared.state.borrow().away.clone();
+        match was_away {
+            None => {
+                warn!(reason, "what is published is not heard, tails have a gap here");
+                self.missing = Some(GapReason::Disconnected);
+            }
+            Some(said) if said != reason => warn!(reason, "tails cannot listen to what is published"),
+            Some(_) => {}
+        }
+        self.shared.set_away(reason);
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
