@@ -57,11 +57,6 @@ impl<T> Confirms<T> {
     }
 
     /// Iterates over what is unconfirmed, in the order of publishing.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(Option::as_ref)
-    }
-
-    /// The same, to be changed.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slots.iter_mut().filter_map(Option::as_mut)
     }

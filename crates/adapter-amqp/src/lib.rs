@@ -14,7 +14,6 @@ mod dead_link;
 mod declaration;
 mod error;
 mod lag;
-mod lanes;
 mod live;
 mod metrics;
 mod packet;

@@ -19,7 +19,6 @@ use crate::call::{Budget, Call};
 use crate::config::AmqpConfig;
 use crate::connection::Connector;
 use crate::error::ConfigError;
-use crate::lanes::Lanes;
 use crate::metrics::PublishMetrics;
 use crate::packing::{Address, Chunk, PacketLimits};
 use crate::status::Status;
@@ -68,20 +67,14 @@ impl MessagePublisher for AmqpPublisher {
             return Ok(());
         }
         let deadline = self.sender.deadline();
-        let mut refusals: [Option<Option<PublishError>>; Severity::ALL.len()] = Default::default();
+        if let Some(error) = self.sender.refusal() {
+            return Err(Unpublished::all(messages.len(), &error));
+        }
         let call = Call::new();
         // Which messages of the call each chunk holds, and those that did not even become one.
         let mut chunks: Vec<Vec<usize>> = Vec::new();
         let mut errors: Vec<(usize, PublishError)> = Vec::new();
         for places in by_address(&messages) {
-            let severity = messages[places[0]].severity;
-            // Asked once: the first to ask may be the one that is let in.
-            let refusal =
-                refusals[severity.index()].get_or_insert_with(|| self.sender.refusal(Lanes::of(severity)));
-            if let Some(error) = refusal {
-                errors.extend(places.into_iter().map(|place| (place, error.clone())));
-                continue;
-            }
             let mut places = places.into_iter().peekable();
             let mut carried = Vec::new();
             while let Some((held, lines)) = self.sender.next_chunk(&messages, &mut places, &mut carried) {
@@ -216,12 +209,12 @@ impl Sender {
         Instant::now() + self.timeout
     }
 
-    /// Returns why a call on `lane` is better refused at once, if it is.
-    pub(crate) fn refusal(&self, lane: Lanes) -> Option<PublishError> {
+    /// Returns why a call is better refused at once, if it is.
+    pub(crate) fn refusal(&self) -> Option<PublishError> {
         if self.closing.is_cancelled() {
             return Some(PublishError::unavailable("the publisher was closed"));
         }
-        self.status.refusal(Instant::now(), lane)
+        self.status.refusal(Instant::now())
     }
 
     /// Tells why something was not confirmed in time, as far as is known.

@@ -14,7 +14,6 @@ use crate::acks::Verdict;
 use crate::call::Call;
 use crate::config::AmqpConfig;
 use crate::dead_letters::{Letter, MAX_LETTERS, Origin, undecodable};
-use crate::lanes::Lanes;
 use crate::packing::Address;
 use crate::publisher::Sender;
 
@@ -42,7 +41,7 @@ impl Letters {
     /// [`PublishError`]; some of the letters may be durable.
     pub(crate) async fn write(&self, letters: Vec<(Letter, Vec<u8>)>) -> Result<(), PublishError> {
         let sender = self.sender()?;
-        if let Some(error) = sender.refusal(Lanes::DEAD) {
+        if let Some(error) = sender.refusal() {
             return Err(error);
         }
         let (call, deadline) = (Call::new(), sender.deadline());

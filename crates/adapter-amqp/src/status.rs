@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use warren_domain::ports::{HealthCheck, PublishError, Unhealthy};
 
 use crate::error::Lost;
-use crate::lanes::{Lanes, LastAt};
 
 /// How long the broker may be away before calls are refused at once: a restart of a connection goes unnoticed, an
 /// outage does not make every client wait for its whole deadline.
@@ -30,13 +29,11 @@ struct State {
     link: LinkState,
     /// Since when the oldest packet on its way waits for its confirm.
     unconfirmed_since: Option<Instant>,
-    /// Where nothing was confirmed when a connection was given up for that, and nothing has been since: RabbitMQ takes
-    /// connections, but no messages, while it is short of memory or disk, or while a queue does not run.
-    stalled: Lanes,
-    /// Where something of what stalled is on its way.
-    under_way: Lanes,
-    /// When a call was last let in to show whether what stalled moves again.
-    tried_at: LastAt,
+    /// The last connection was given up because nothing was confirmed, and nothing has been since: RabbitMQ takes
+    /// connections, but no messages, while it is short of memory or disk, or while the queue does not run.
+    stalled: bool,
+    /// When a call was last let in to show whether a broker that stalled takes messages again.
+    tried_at: Option<Instant>,
     /// What is wrong with the exchanges and queues, though the connection stands.
     fault: Option<String>,
 }
@@ -57,9 +54,8 @@ impl Status {
             state: Mutex::new(State {
                 link: LinkState::Idle,
                 unconfirmed_since: None,
-                stalled: Lanes::default(),
-                under_way: Lanes::default(),
-                tried_at: LastAt::default(),
+                stalled: false,
+                tried_at: None,
                 fault: None,
             }),
             connected,
@@ -82,7 +78,6 @@ impl Status {
             };
             state.link = LinkState::Away { since, reason };
             state.unconfirmed_since = None;
-            state.under_way = Lanes::default();
         });
     }
 
@@ -99,7 +94,7 @@ impl Status {
         counter!("warren_amqp_connections_total", "role" => self.role, "outcome" => "opened").increment(1);
         self.with(|state| {
             state.link = LinkState::Connected;
-            state.tried_at = LastAt::default();
+            state.tried_at = None;
             state.fault = None;
         });
     }
@@ -115,29 +110,16 @@ impl Status {
         !known
     }
 
-    /// Notes where nothing was confirmed in time, so that a connection was given up.
-    pub(crate) fn stalled(&self, lanes: Lanes) {
-        self.with(|state| {
-            state.stalled |= lanes;
-            state.under_way |= lanes;
-        });
+    /// Notes that a connection was given up because nothing was confirmed on it in time.
+    pub(crate) fn stalled(&self) {
+        self.with(|state| state.stalled = true);
     }
 
-    /// Notes since when the oldest packet waits, and where this connection has confirmed something; `under_way` tells
-    /// where something waits, and is only asked for where that matters.
-    pub(crate) fn unconfirmed_since(
-        &self,
-        since: Option<Instant>,
-        confirmed: Lanes,
-        under_way: impl FnOnce() -> Lanes,
-    ) {
+    /// Notes since when the oldest packet waits; `proven` when something was confirmed.
+    pub(crate) fn unconfirmed_since(&self, since: Option<Instant>, proven: bool) {
         self.with(|state| {
             state.unconfirmed_since = since;
-            state.stalled = state.stalled.without(confirmed);
-            state.under_way = match state.stalled.is_empty() {
-                true => Lanes::default(),
-                false => under_way(),
-            };
+            state.stalled &= !proven;
         });
     }
 
@@ -160,32 +142,27 @@ impl Status {
         })
     }
 
-    /// Returns why a call on `lane` is better refused at once, if it is.
+    /// Returns why a call is better refused at once, if it is.
     ///
-    /// After a stall, one call of each severity on each connection shows whether RabbitMQ takes those again, and nobody
-    /// else need wait for that; should it give up before anything of it is on its way, another one is let in.
-    pub(crate) fn refusal(&self, now: Instant, lane: Lanes) -> Option<PublishError> {
-        self.with(|state| {
-            let stalled = !(state.stalled & lane).is_empty();
-            match &state.link {
-                LinkState::Away { since, reason } if stalled || now.duration_since(*since) > PATIENCE => {
-                    Some(PublishError::unavailable(reason.clone()))
-                }
-                LinkState::Connected if stalled => {
-                    let mut busy = state.under_way;
-                    // What was tried a moment ago is about to be on its way.
-                    busy |= now.checked_sub(PATIENCE).map_or(state.tried_at.ever(), |moment| state.tried_at.since(moment));
-                    if (busy & lane).is_empty() {
-                        state.tried_at.set(lane, now);
-                        return None;
-                    }
-                    Some(PublishError::unavailable(
-                        "RabbitMQ takes connections, but no such messages: a memory or disk alarm, or a queue that does \
-                         not run?",
-                    ))
-                }
-                _ => None,
+    /// After a stall, one call on each connection shows whether RabbitMQ takes messages again, and nobody else need
+    /// wait for that; should it give up before anything of it is on its way, another one is let in.
+    pub(crate) fn refusal(&self, now: Instant) -> Option<PublishError> {
+        let longer = |since: &Instant, patience| now.duration_since(*since) > patience;
+        self.with(|state| match &state.link {
+            LinkState::Away { since, reason } if state.stalled || longer(since, PATIENCE) => {
+                Some(PublishError::unavailable(reason.clone()))
             }
+            LinkState::Connected if state.stalled => {
+                let tried = state.tried_at.is_some_and(|at| !longer(&at, PATIENCE));
+                if state.unconfirmed_since.is_none() && !tried {
+                    state.tried_at = Some(now);
+                    return None;
+                }
+                Some(PublishError::unavailable(
+                    "RabbitMQ takes connections, but no messages: a memory or disk alarm, or a queue that does not run?",
+                ))
+            }
+            _ => None,
         })
     }
 }
@@ -238,26 +215,21 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use warren_domain::Severity;
-
     use super::*;
-
-    const INFO: Lanes = Lanes::of(Severity::Info);
-    const ERROR: Lanes = Lanes::of(Severity::Error);
 
     #[test]
     fn an_outage_is_refused_at_once_and_a_hiccup_is_not() {
         let (status, start) = (Status::idle("test"), Instant::now());
-        assert!(status.refusal(start + PATIENCE, INFO).is_none());
+        assert!(status.refusal(start + PATIENCE).is_none());
         status.away("gone");
-        assert!(status.refusal(start + PATIENCE / 2, INFO).is_none());
+        assert!(status.refusal(start + PATIENCE / 2).is_none());
         assert!(status.failed("still gone"));
         assert!(!status.failed("still gone"));
-        let refusal = status.refusal(Instant::now() + PATIENCE * 2, INFO);
+        let refusal = status.refusal(Instant::now() + PATIENCE * 2);
         assert!(refusal.is_some_and(|error| error.to_string().contains("still gone")));
         assert_eq!(status.check_at(start), Err(Unhealthy("still gone".to_owned())));
         status.connected();
-        assert!(status.refusal(start + PATIENCE * 2, INFO).is_none());
+        assert!(status.refusal(start + PATIENCE * 2).is_none());
         assert_eq!(status.check_at(start), Ok(()));
     }
 
@@ -266,49 +238,23 @@ mod tests {
         let (status, start) = (Status::idle("test"), Instant::now());
         let later = start + SLOW * 2;
         status.connected();
-        status.unconfirmed_since(Some(start), Lanes::default(), || INFO);
-        assert!(status.refusal(later, INFO).is_none());
+        status.unconfirmed_since(Some(start), false);
+        assert!(status.refusal(later).is_none());
         assert!(status.check_at(later).is_err());
-        status.stalled(INFO);
-        assert!(status.refusal(start, INFO).is_some());
+        status.stalled();
+        assert!(status.refusal(start).is_some());
         // Reconnecting proves nothing, and what is published first on a new connection has to be let in.
         status.away("gave it up");
-        assert!(status.refusal(start, INFO).is_some());
+        assert!(status.refusal(start).is_some());
         status.connected();
-        assert!(status.refusal(later, INFO).is_none());
-        assert!(status.refusal(later, INFO).is_some());
-        assert!(status.refusal(later + PATIENCE * 2, INFO).is_none());
-        status.unconfirmed_since(Some(later), Lanes::default(), || INFO);
-        assert!(status.refusal(later + PATIENCE * 4, INFO).is_some());
-        status.unconfirmed_since(None, INFO, Lanes::default);
-        assert!(status.refusal(later, INFO).is_none());
+        assert!(status.refusal(later).is_none());
+        assert!(status.refusal(later).is_some());
+        assert!(status.refusal(later + PATIENCE * 2).is_none());
+        status.unconfirmed_since(Some(later), false);
+        assert!(status.refusal(later + PATIENCE * 4).is_some());
+        status.unconfirmed_since(None, true);
+        assert!(status.refusal(later).is_none());
         assert_eq!(status.check_at(later), Ok(()));
-    }
-
-    #[test]
-    fn what_stalled_is_tried_and_let_in_again_severity_by_severity() {
-        let (status, now) = (Status::idle("test"), Instant::now());
-        let mut both = INFO;
-        both |= ERROR;
-        status.connected();
-        status.stalled(both);
-        status.away("gave it up");
-        status.connected();
-        // Each has a call of its own that shows it.
-        for lane in [INFO, ERROR] {
-            assert!(status.refusal(now, lane).is_none());
-            assert!(status.refusal(now, lane).is_some());
-        }
-        status.unconfirmed_since(Some(now), INFO, || ERROR);
-        let later = now + PATIENCE * 4;
-        assert!(status.refusal(later, INFO).is_none());
-        assert!(status.refusal(later, ERROR).is_some());
-        // A connection that is lost over one keeps the other waiting for the next one only.
-        status.stalled(ERROR);
-        status.away("gave it up again");
-        assert!(status.refusal(now, INFO).is_none());
-        assert!(status.refusal(now, ERROR).is_some());
-        assert!(status.refusal(now, Lanes::DEAD).is_none());
     }
 
     #[test]

@@ -35,7 +35,6 @@ use crate::backoff::{Backoff, until};
 use crate::confirms::Confirms;
 use crate::connection::{Connector, Event, Link};
 use crate::error::{LinkError, Lost, cause};
-use crate::lanes::{Lanes, LastAt};
 use crate::metrics::PublishMetrics;
 use crate::packing::{Address, Chunk, Packet, PacketLimits, pack};
 use crate::status::{Status, chain};
@@ -126,8 +125,8 @@ struct Flight {
     born: Instant,
     /// Packets that were refused while the connection was young, and when to publish them again.
     refused: VecDeque<(Instant, Packet)>,
-    /// When something was last confirmed, so that the broker is known to work.
-    confirmed_at: LastAt,
+    /// Something was confirmed, so that the broker is known to work.
+    proven: bool,
     /// Declares the topology again, when there is a reason to.
     declaring: Option<Declaring>,
     declare_at: Instant,
@@ -288,7 +287,7 @@ impl Writing {
             next_round_at: None,
             born: Instant::now(),
             refused: VecDeque::new(),
-            confirmed_at: LastAt::default(),
+            proven: false,
             declaring: None,
             declare_at: Instant::now() + TOPOLOGY_CHECK,
             declare_backoff: Backoff::new(TOPOLOGY_PAUSE, TOPOLOGY_PATIENCE),
@@ -300,7 +299,7 @@ impl Writing {
             flight.confirms = Confirms::off_by_one();
         }
         let end = self.exchange(link, &mut flight).await;
-        if !flight.confirmed_at.ever().is_empty() {
+        if flight.proven {
             self.backoff.reset();
         }
         match &end {
@@ -319,7 +318,7 @@ impl Writing {
                      does not run (see `rabbitmqctl list_queues name state`)"
                 );
                 tracing::warn!(reason, "gave up the connection for publishing");
-                self.status.stalled(self.stalled(&flight));
+                self.status.stalled();
                 self.status.lost(&Lost::unconfirmed(reason));
                 self.connector.next_address();
             }
@@ -340,23 +339,6 @@ impl Writing {
         end
     }
 
-    /// Returns where RabbitMQ does not work: where a packet waits for too long, and where nothing was confirmed since that
-    /// was published.
-    fn stalled(&self, flight: &Flight) -> Lanes {
-        let now = Instant::now();
-        let overdue = flight.confirms.iter().filter_map(|packet| {
-            let (published, _) = packet.published?;
-            (published + self.confirm_timeout <= now).then_some((published, Lanes::to(&packet.address)))
-        });
-        let (mut since, mut stalled) = (now, Lanes::default());
-        for (published, lane) in overdue {
-            since = since.min(published);
-            stalled |= lane;
-        }
-        stalled |= Lanes::ALL.without(flight.confirmed_at.since(since));
-        stalled
-    }
-
     async fn exchange(&mut self, link: &mut Link, flight: &mut Flight) -> End {
         let mut queue_open = true;
         loop {
@@ -368,15 +350,7 @@ impl Writing {
             }
             let oldest = flight.confirms.oldest().and_then(|packet| packet.published);
             let oldest = oldest.map(|(published, _)| published);
-            let under_way = || {
-                flight
-                    .confirms
-                    .iter()
-                    .map(|packet| Lanes::to(&packet.address))
-                    .collect()
-            };
-            self.status
-                .unconfirmed_since(oldest, flight.confirmed_at.ever(), under_way);
+            self.status.unconfirmed_since(oldest, flight.proven);
             self.metrics.unconfirmed_packets.set(flight.confirms.len() as f64);
             let retry_at = flight.refused.front().map(|(at, _)| *at);
             if closing && oldest.is_none() && retry_at.is_none() {
@@ -577,9 +551,7 @@ impl Writing {
                 flight.window.confirmed(round, packet.bytes);
                 self.metrics.confirmed(published.elapsed());
             }
-            flight
-                .confirmed_at
-                .set(Lanes::to(&packet.address), Instant::now());
+            flight.proven = true;
             if refusal.is_some() && flight.born.elapsed() < ELECTION {
                 // The connection has survived it, so it does not count as an attempt that costs one.
                 packet.attempts = 0;

@@ -330,8 +330,17 @@ impl Shared {
         self.decoded_bytes.record(body.len() as f64);
 
         let lowest = permit.lowest_taken();
-        if form != Form::Text && sift::all_below(&body, lowest) {
-            return Err(no_permit(NoPermit::Reserved(lowest)));
+        if form != Form::Text && lowest > Severity::Debug {
+            let below = if body.len() > HEAVY_BYTES {
+                let body = body.clone();
+                self.apart(deadline, move || sift::all_below(&body, lowest))
+                    .await?
+            } else {
+                sift::all_below(&body, lowest)
+            };
+            if below {
+                return Err(no_permit(NoPermit::Reserved(lowest)));
+            }
         }
         let (ids, most, keyed) = (query.ids, self.max_messages, key.is_some());
         let records = if body.len() > HEAVY_BYTES {

@@ -114,6 +114,7 @@ impl Overload {
             bed.wait_drained().await?;
             let took = began.elapsed();
             let at_peak = watch.end()?;
+            let taken_in = peak.accepted as f64 / peak.elapsed.as_secs_f64();
             let peak = peak.accepted as f64 / took.as_secs_f64();
             let rate = peak / self.messages as f64;
             let flood = |rate: f64, duration: Duration| Flood {
@@ -123,6 +124,7 @@ impl Overload {
                 duration,
             };
             let mut report = Report::new(&self, &servers, peak);
+            report.taken_in = taken_in;
             report.processor.push(("peak", took, at_peak));
 
             eprintln!("  an ordinary load: {:.0} requests a second", rate * ORDINARY);
