@@ -29,6 +29,7 @@ pub mod samples;
 pub mod scripted;
 pub mod scripted_letters;
 pub mod scripted_live;
+pub mod scripted_reader;
 pub mod store;
 pub mod tally;
 

@@ -17,10 +17,12 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tower::{Layer, Service};
 use tracing::{Instrument, debug_span, error, field};
 
+use crate::console::CONSOLE_ROUTE;
 use crate::dead_letters::DEAD_LETTER_ROUTES;
+use crate::messages::QUERY_ROUTES;
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
 use crate::problem::{Kind, Problem};
-use crate::routes::{COMMON_ROUTES, INTAKE_ROUTES};
+use crate::routes::{COMMON_ROUTES, DOCS_ROUTES, MESSAGES_ROUTE};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -150,12 +152,16 @@ const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
 ];
 /// The routes that are counted by name, as the router knows them; none at all is the last but one.
-const ROUTES: [&str; 18] = [
-    INTAKE_ROUTES[0],
-    INTAKE_ROUTES[1],
-    INTAKE_ROUTES[2],
-    INTAKE_ROUTES[3],
-    INTAKE_ROUTES[4],
+const ROUTES: [&str; 22] = [
+    MESSAGES_ROUTE,
+    QUERY_ROUTES[1],
+    QUERY_ROUTES[2],
+    QUERY_ROUTES[3],
+    CONSOLE_ROUTE,
+    DOCS_ROUTES[0],
+    DOCS_ROUTES[1],
+    DOCS_ROUTES[2],
+    DOCS_ROUTES[3],
     COMMON_ROUTES[0],
     COMMON_ROUTES[1],
     COMMON_ROUTES[2],

@@ -24,7 +24,7 @@ use crate::config::HttpConfig;
 use crate::decode::{self, Coding, DECODERS, Decoders};
 use crate::edge::BodyRead;
 use crate::metrics::{REFUSED, REQUEST_BYTES};
-use crate::openapi::{MessagesForm, ProblemForm, document};
+use crate::openapi::{MessagesForm, ProblemForm, limits};
 use crate::pressure::Gravest;
 use crate::problem::{Kind, Problem};
 use crate::query::{Query, excerpt};
@@ -88,10 +88,9 @@ impl IntakeRoutes {
         }
     }
 
-    /// Describes the whole interface, with the limits of this intake, and with groups and dead letters where the server
-    /// has some.
-    pub(crate) fn describe(&self, version: &str, groups: bool, dead_letters: bool) -> String {
-        document(version, &self.http, &self.config, groups, dead_letters)
+    /// Returns the limits of this intake, for its description.
+    pub(crate) fn limits(&self) -> String {
+        limits(&self.http, &self.config)
     }
 
     /// Returns what this intake's requests share, and its numbers.

@@ -1,4 +1,5 @@
-//! The way in over HTTP: intake routes, problem details, health, metrics, documentation, and the server itself.
+//! The way in over HTTP, and out again: intake, messages found, the console, problem details, health, metrics,
+//! documentation, and the server itself.
 //!
 //! A composition root makes [`Routes`], binds a [`Server`], and serves the one with the other:
 //!
@@ -14,6 +15,7 @@ mod body;
 mod budget;
 mod config;
 mod connection;
+mod console;
 mod dead_letters;
 mod decode;
 mod docs;
@@ -21,6 +23,7 @@ mod edge;
 mod groups;
 mod health;
 mod intake_routes;
+mod messages;
 mod metrics;
 mod openapi;
 mod pressure;
@@ -35,6 +38,7 @@ mod sift;
 pub use config::HttpConfig;
 pub use health::Health;
 pub use intake_routes::IntakeRoutes;
+pub use messages::QueryRoutes;
 pub use metrics::describe_metrics;
 pub use routes::Routes;
 pub use server::{BindError, Drained, Server};

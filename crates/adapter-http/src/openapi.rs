@@ -10,7 +10,8 @@ use crate::dead_letters::{
 };
 use crate::groups::{self, GroupForm, GroupsForm, LagForm};
 use crate::health::{self, Readiness};
-use crate::routes::{self, GROUPS_ROUTE, Version};
+use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
+use crate::routes::{self, GROUPS_ROUTE, MESSAGES_ROUTE, Version};
 use crate::{docs, intake_routes};
 
 /// What stands in the body of a request: one message or several.
@@ -78,6 +79,13 @@ pub(crate) struct ProblemForm {
     /// How to mend it.
     #[schema(example = "send JSON, or say Content-Type: text/plain for one message of plain text")]
     hint: String,
+    /// Of a request for messages: which parameter is wrong.
+    #[schema(example = "q")]
+    parameter: Option<String>,
+    /// Where in the parameter `q` the fault begins, in characters from 1.
+    column: Option<usize>,
+    /// How many characters it spans.
+    length: Option<usize>,
     /// How many messages are durable now.
     accepted: Option<usize>,
     /// How many records are surely not stored.
@@ -100,6 +108,10 @@ pub(crate) struct ProblemForm {
     ),
     paths(
         intake_routes::post_messages,
+        messages::get_messages,
+        messages::get_message,
+        messages::get_counts,
+        messages::get_sources,
         groups::get_groups,
         dead_letters::get_dead_letters,
         dead_letters::get_dead_letter,
@@ -128,6 +140,10 @@ pub(crate) struct ProblemForm {
         GroupsForm,
         GroupForm,
         LagForm,
+        MessagePage,
+        WholeMessage,
+        CountsPage,
+        SourcesPage,
         LetterPage,
         WholeLetter,
         WishForm,
@@ -137,6 +153,7 @@ pub(crate) struct ProblemForm {
     )),
     tags(
         (name = "intake", description = "Messages come in here."),
+        (name = "messages", description = "What is stored, found again."),
         (name = "groups", description = "What consumer groups have counted."),
         (name = "dead letters", description = "What nobody could store: look at it, redrive it, purge it."),
         (name = "health", description = "For whoever watches over the process."),
@@ -145,39 +162,60 @@ pub(crate) struct ProblemForm {
 )]
 struct Description;
 
-/// Returns the description as JSON, for a server of this version and these limits, with groups and dead letters or
-/// without.
-pub(crate) fn document(
-    version: &str,
-    http: &HttpConfig,
-    intake: &IntakeConfig,
-    groups: bool,
-    dead_letters: bool,
-) -> String {
+/// What a server has beside health and version.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offered {
+    /// The intake, described by its limits.
+    pub(crate) intake: Option<String>,
+    pub(crate) messages: bool,
+    pub(crate) groups: bool,
+    pub(crate) dead_letters: bool,
+}
+
+/// Returns the description as JSON, for a server of this version that has this.
+pub(crate) fn document(version: &str, offered: &Offered) -> String {
     let mut description = Description::openapi();
-    if !groups {
-        description.paths.paths.remove(GROUPS_ROUTE);
+    let paths = &mut description.paths.paths;
+    let mut away = Vec::new();
+    if !offered.groups {
+        away.push(GROUPS_ROUTE);
     }
-    if !dead_letters {
-        for route in DEAD_LETTER_ROUTES {
-            description.paths.paths.remove(route);
-        }
+    if !offered.dead_letters {
+        away.extend(DEAD_LETTER_ROUTES);
+    }
+    if !offered.messages {
+        away.extend(&QUERY_ROUTES[1..]);
+    }
+    for route in away {
+        paths.remove(route);
+    }
+    if let Some(messages) = paths.get_mut(MESSAGES_ROUTE) {
+        messages.post = messages.post.take().filter(|_| offered.intake.is_some());
+        messages.get = messages.get.take().filter(|_| offered.messages);
     }
     version.clone_into(&mut description.info.version);
+    let limits = offered.intake.as_deref().unwrap_or_default();
     description.info.description = Some(format!(
-        "Takes messages in over HTTP and stores each exactly once.\n\n\
-         The limits of this server: a request of {} after decompression (`http.max_request`) and {} on the wire \
-         (`http.max_wire`), {} messages a request (`intake.max_messages`), a body of {} (`intake.max_body`), attributes \
-         of {} (`intake.max_attributes`) and {} levels (`intake.max_attribute_levels`).\n\n\
+        "Takes messages in over HTTP, stores each exactly once, and finds them again.\n\n\
+         {limits}\
          Every error is a problem document (RFC 9457) that says what is wrong and how to mend it. Every answer of a \
-         route carries `x-request-id`.",
+         route carries `x-request-id`."
+    ));
+    // A description has string keys and finite numbers only, so writing it cannot fail.
+    description.to_json().unwrap_or_default()
+}
+
+/// Writes the limits of an intake, as a paragraph of the description.
+pub(crate) fn limits(http: &HttpConfig, intake: &IntakeConfig) -> String {
+    format!(
+        "The limits of this server: a request of {} after decompression (`http.max_request`) and {} on the wire \
+         (`http.max_wire`), {} messages a request (`intake.max_messages`), a body of {} (`intake.max_body`), attributes \
+         of {} (`intake.max_attributes`) and {} levels (`intake.max_attribute_levels`).\n\n",
         http.max_request,
         http.max_wire,
         intake.max_messages,
         intake.max_body,
         intake.max_attributes,
         intake.max_attribute_levels,
-    ));
-    // A description has string keys and finite numbers only, so writing it cannot fail.
-    description.to_json().unwrap_or_default()
+    )
 }

@@ -25,8 +25,10 @@ pub(crate) enum Kind {
     MalformedEncoding,
     /// A query parameter that nobody knows, or with an impossible value.
     InvalidQuery,
-    /// A parameter of a request about dead letters that nobody knows, or with an impossible value.
+    /// A parameter of a request for dead letters or messages that nobody knows, or with an impossible value.
     InvalidParameter,
+    /// More of what is stored than can be read at once.
+    TooMuch,
     /// A header of the interface with an impossible value.
     InvalidHeader,
     NotFound,
@@ -50,6 +52,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// Where the dead letters are kept does not answer.
     LettersUnavailable,
+    /// Where the messages are stored does not answer.
+    StoreUnavailable,
 }
 
 impl Kind {
@@ -61,6 +65,7 @@ impl Kind {
             | Self::MalformedEncoding
             | Self::InvalidQuery
             | Self::InvalidParameter
+            | Self::TooMuch
             | Self::InvalidHeader => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -72,7 +77,7 @@ impl Kind {
             Self::InvalidMessages => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::Unavailable | Self::LettersUnavailable => {
+            Self::Overloaded | Self::Unavailable | Self::LettersUnavailable | Self::StoreUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -86,6 +91,7 @@ impl Kind {
             Self::MalformedEncoding => "urn:warren:problem:malformed-encoding",
             Self::InvalidQuery => "urn:warren:problem:invalid-query",
             Self::InvalidParameter => "urn:warren:problem:invalid-parameter",
+            Self::TooMuch => "urn:warren:problem:too-much",
             Self::InvalidHeader => "urn:warren:problem:invalid-header",
             Self::NotFound => "urn:warren:problem:not-found",
             Self::MethodNotAllowed => "urn:warren:problem:method-not-allowed",
@@ -101,6 +107,7 @@ impl Kind {
             Self::Overloaded => "urn:warren:problem:overloaded",
             Self::Unavailable => "urn:warren:problem:unavailable",
             Self::LettersUnavailable => "urn:warren:problem:dead-letters-unavailable",
+            Self::StoreUnavailable => "urn:warren:problem:store-unavailable",
         }
     }
 
@@ -112,6 +119,7 @@ impl Kind {
             Self::MalformedEncoding => "The body does not decompress",
             Self::InvalidQuery => "Invalid query",
             Self::InvalidParameter => "Invalid parameter",
+            Self::TooMuch => "Too much is asked for",
             Self::InvalidHeader => "Invalid header",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
@@ -127,6 +135,29 @@ impl Kind {
             Self::Overloaded => "Overloaded",
             Self::Unavailable => "Messages cannot be taken now",
             Self::LettersUnavailable => "Dead letters cannot be reached now",
+            Self::StoreUnavailable => "Messages cannot be read now",
+        }
+    }
+}
+
+/// Which parameter is at fault, for programs that point at it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fault {
+    pub(crate) parameter: Cow<'static, str>,
+    /// Where in it, in characters from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) column: Option<usize>,
+    /// Over how many characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) length: Option<usize>,
+}
+
+impl Fault {
+    pub(crate) fn of(parameter: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            parameter: parameter.into(),
+            column: None,
+            length: None,
         }
     }
 }
@@ -137,6 +168,7 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
     hint: Cow<'static, str>,
+    fault: Option<Box<Fault>>,
     outcome: Option<Box<Outcome>>,
 }
 
@@ -150,8 +182,15 @@ impl Problem {
             kind,
             detail: detail.into(),
             hint: hint.into(),
+            fault: None,
             outcome: None,
         }
+    }
+
+    /// Adds which parameter is at fault.
+    pub(crate) fn at(mut self, fault: Fault) -> Self {
+        self.fault = Some(Box::new(fault));
+        self
     }
 
     /// Adds what became of each record.
@@ -173,6 +212,7 @@ impl Problem {
             status: self.kind.status().as_u16(),
             detail: &self.detail,
             hint: &self.hint,
+            fault: self.fault.as_deref(),
             outcome: self.outcome.as_deref(),
         }
     }
@@ -186,6 +226,8 @@ pub(crate) struct ProblemDetails<'p> {
     status: u16,
     detail: &'p str,
     hint: &'p str,
+    #[serde(flatten)]
+    fault: Option<&'p Fault>,
     #[serde(flatten)]
     outcome: Option<&'p Outcome>,
 }

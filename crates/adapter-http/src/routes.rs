@@ -15,12 +15,15 @@ use warren_pipeline::dead_letters::DeadLetterJobs;
 use warren_pipeline::tally::GroupReport;
 
 use crate::budget::Budget;
+use crate::console::{self, CONSOLE_ROUTE};
 use crate::dead_letters::{self, DEAD_LETTER_ROUTES};
 use crate::docs;
 use crate::edge::EdgeLayer;
 use crate::groups::get_groups;
 use crate::health::{Health, livez, readyz};
 use crate::intake_routes::{IntakeRoutes, post_messages};
+use crate::messages::{QUERY_ROUTES, QueryRoutes};
+use crate::openapi::{self, Offered};
 use crate::problem::{Kind, Problem, json};
 
 /// What a server answers: always health, metrics and version, the intake where there is one.
@@ -40,16 +43,15 @@ pub struct Routes {
     pub groups: Vec<watch::Receiver<GroupReport>>,
     /// The dead letters that this process can work with, for `/v1/dead-letters`; without any there is no such route.
     pub dead_letters: Option<DeadLetterJobs>,
+    /// What finds stored messages, for `GET /v1/messages`, counts and sources, and with them the console at `/`; without
+    /// it there is none of that.
+    pub query: Option<QueryRoutes>,
 }
 
-/// Every route of an intake server, as the router knows it.
-pub(crate) const INTAKE_ROUTES: [&str; 5] = [
-    "/v1/messages",
-    "/openapi.json",
-    "/docs",
-    "/docs/",
-    "/docs/{*file}",
-];
+/// Where messages go in, and where they are found again.
+pub(crate) const MESSAGES_ROUTE: &str = "/v1/messages";
+/// Where the interface is described, as the router knows it.
+pub(crate) const DOCS_ROUTES: [&str; 4] = ["/openapi.json", "/docs", "/docs/", "/docs/{*file}"];
 /// Where a server that counts for groups tells what they have counted.
 pub(crate) const GROUPS_ROUTE: &str = "/v1/groups";
 /// Every route of any server, as the router knows it.
@@ -58,10 +60,17 @@ pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics
 impl Routes {
     /// Makes the router, to be served by [`Server`](crate::Server).
     pub fn router(self) -> Router {
+        let offered = Offered {
+            intake: self.intake.as_ref().map(IntakeRoutes::limits),
+            messages: self.query.is_some(),
+            groups: !self.groups.is_empty(),
+            dead_letters: self.dead_letters.is_some(),
+        };
         let about = About {
             service: self.service,
             version: self.version,
-            intake: self.intake.is_some(),
+            intake: offered.intake.is_some(),
+            console: offered.messages,
         };
         let mut router = Router::new()
             .route("/", get(root).with_state(about))
@@ -76,27 +85,27 @@ impl Routes {
                 }),
             );
         let mut paths = COMMON_ROUTES.to_vec();
-        if !self.groups.is_empty() {
-            router = router.route(
-                GROUPS_ROUTE,
-                get(get_groups).with_state(self.groups.clone().into()),
-            );
+        if offered.groups {
+            router = router.route(GROUPS_ROUTE, get(get_groups).with_state(self.groups.into()));
             paths.push(GROUPS_ROUTE);
         }
-        let has_dead_letters = self.dead_letters.is_some();
         if let Some(jobs) = self.dead_letters {
             router = router.merge(dead_letters::router(jobs));
             paths.extend(DEAD_LETTER_ROUTES);
         }
+        if offered.intake.is_some() || offered.messages {
+            router = router.merge(docs::router(openapi::document(self.version, &offered)));
+            paths.push(MESSAGES_ROUTE);
+            paths.extend(DOCS_ROUTES);
+        }
+        if let Some(query) = self.query {
+            router = router.merge(query.router()).merge(console::router());
+            paths.extend(&QUERY_ROUTES[1..]);
+            paths.push(CONSOLE_ROUTE);
+        }
         if let Some(intake) = self.intake {
-            let document = intake.describe(self.version, !self.groups.is_empty(), has_dead_letters);
-            router = router
-                .route(
-                    "/v1/messages",
-                    post(post_messages).with_state(intake.into_shared()),
-                )
-                .merge(docs::router(document));
-            paths.extend(INTAKE_ROUTES);
+            let intake = post(post_messages).with_state(intake.into_shared());
+            router = router.route(MESSAGES_ROUTE, intake);
         }
         let paths: Arc<[&'static str]> = paths.into();
         router
@@ -111,21 +120,38 @@ pub(crate) struct About {
     service: &'static str,
     version: &'static str,
     intake: bool,
+    console: bool,
 }
 
-/// Says in a few lines what this is and what to do next.
+/// Shows the console to whoever asks for a page, where there is one, and says to others in a few lines what this is.
 #[utoipa::path(
     get, path = "/", operation_id = "root", tag = "about", summary = "What is this?",
-    responses((status = 200, description = "A few lines for people.", body = String)),
+    responses(
+        (status = 200, description = "A few lines for people; where messages can be read and `Accept` names `text/html`, \
+            as browsers have it, the console.", content((String = "text/plain"), (String = "text/html"))),
+    ),
 )]
-pub(crate) async fn root(State(about): State<About>, request: Request) -> String {
+pub(crate) async fn root(State(about): State<About>, request: Request) -> Response {
+    if about.console && console::is_wanted(request.headers()) {
+        return console::page(request.headers());
+    }
+    let mut response = welcome(about, &request).into_response();
+    if about.console {
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    }
+    response
+}
+
+fn welcome(about: About, request: &Request) -> String {
     let About {
         service,
         version,
         intake,
+        console,
     } = about;
     let mut text = format!("{service} {version}\n\n");
-    if intake {
+    if intake || console {
         let host = request
             .headers()
             .get(header::HOST)
@@ -138,10 +164,18 @@ pub(crate) async fn root(State(about): State<About>, request: Request) -> String
                         .all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
             });
         let host = host.unwrap_or("127.0.0.1:8080");
-        text.push_str(&format!(
-            "Send a message:    curl http://{host}/v1/messages -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n\
-             Documentation:     http://{host}/docs/\n",
-        ));
+        if intake {
+            text.push_str(&format!(
+                "Send a message:    curl http://{host}/v1/messages -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n"
+            ));
+        }
+        if console {
+            text.push_str(&format!(
+                "Find messages:     curl 'http://{host}/v1/messages?q=hello&limit=10'\n\
+                 Console:           http://{host}/ in a browser\n"
+            ));
+        }
+        text.push_str(&format!("Documentation:     http://{host}/docs/\n"));
     }
     text.push_str("Also here:         /livez /readyz /metrics /version\n");
     text
@@ -242,13 +276,15 @@ fn meant(path: &str, paths: &[&'static str]) -> Option<&'static str> {
     let lower = path.to_ascii_lowercase();
     let last = lower.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let known = match last {
-        "messages" | "message" | "logs" | "log" | "events" | "event" | "ingest" | "publish" => "/v1/messages",
+        "messages" | "message" | "logs" | "log" | "events" | "event" | "ingest" | "publish" | "search"
+        | "query" => MESSAGES_ROUTE,
         "health" | "healthz" | "healthcheck" | "live" | "liveness" | "ping" => "/livez",
         "ready" | "readiness" | "status" => "/readyz",
         "swagger" | "swagger-ui" | "doc" | "redoc" | "help" => "/docs",
         "openapi" | "openapi.yaml" | "swagger.json" | "api-docs" => "/openapi.json",
         "prometheus" | "stats" => "/metrics",
         "dead" | "dead-letters" | "deadletters" | "dead_letters" | "dlq" => DEAD_LETTER_ROUTES[0],
+        "counts" | "count" | "histogram" if paths.contains(&QUERY_ROUTES[2]) => QUERY_ROUTES[2],
         "group" | "groups" | "tally" | "counts" => GROUPS_ROUTE,
         _ => "",
     };
@@ -271,7 +307,8 @@ mod tests {
 
     #[test]
     fn a_near_path_is_guessed() {
-        let all: Vec<_> = COMMON_ROUTES.into_iter().chain(INTAKE_ROUTES).collect();
+        let mut all: Vec<_> = COMMON_ROUTES.into_iter().chain(DOCS_ROUTES).collect();
+        all.push(MESSAGES_ROUTE);
         for (path, near) in [
             ("/messages", Some("/v1/messages")),
             ("/v1/messages/", Some("/v1/messages")),
@@ -290,5 +327,8 @@ mod tests {
         }
         assert_eq!(meant("/messages", &COMMON_ROUTES), None);
         assert_eq!(meant("/groups", &[GROUPS_ROUTE]), Some(GROUPS_ROUTE));
+        let reading = [GROUPS_ROUTE, QUERY_ROUTES[2], QUERY_ROUTES[3]];
+        assert_eq!(meant("/counts", &reading), Some("/v1/counts"));
+        assert_eq!(meant("/sources", &reading), Some("/v1/sources"));
     }
 }

@@ -93,6 +93,7 @@ async fn run(mut settings: Settings, frame: Frame, group: NamedGroup, output: Ou
         intake: None,
         groups: Vec::new(),
         dead_letters: None,
+        query: None,
         health: health.clone(),
         metrics: frame.metrics.handle(),
     };

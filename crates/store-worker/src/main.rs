@@ -112,6 +112,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         health: health.clone(),
         groups: Vec::new(),
         dead_letters: Some(jobs.clone()),
+        query: None,
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;

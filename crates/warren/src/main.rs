@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_embedded::Embedded;
-use warren_adapter_http::{Health, IntakeRoutes, Routes, Server};
+use warren_adapter_http::{Health, IntakeRoutes, QueryRoutes, Routes, Server};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
 use warren_pipeline::{Intake, StoreLoop, run_maintenance, watch_backlog};
@@ -117,6 +117,10 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         )),
         groups: counting.reports(),
         dead_letters: Some(jobs.clone()),
+        query: Some(QueryRoutes::new(
+            Arc::new(embedded.reader(&settings.reader)),
+            settings.reader.connections as usize,
+        )),
         health,
         metrics: frame.metrics.handle(),
     };

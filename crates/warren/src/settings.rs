@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
-use warren_adapter_embedded::EmbeddedConfig;
+use warren_adapter_embedded::{EmbeddedConfig, ReaderConfig};
 use warren_adapter_http::HttpConfig;
 use warren_pipeline::tally::TallyConfig;
 use warren_pipeline::{IntakeConfig, MaintenanceConfig, WorkerConfig};
@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) http: HttpConfig,
     pub(crate) intake: IntakeConfig,
     pub(crate) embedded: EmbeddedConfig,
+    pub(crate) reader: ReaderConfig,
     /// For the commands that speak to RabbitMQ; serving does not.
     pub(crate) amqp: AmqpConfig,
     pub(crate) worker: WorkerConfig,
@@ -37,6 +38,7 @@ impl CheckSettings for Settings {
             .chain(within("http", impatience))
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
+            .chain(within("reader", self.reader.problems()))
             .chain(within("amqp", self.amqp.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))

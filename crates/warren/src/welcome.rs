@@ -34,8 +34,11 @@ impl Welcome {
             info!(%address, %path, "listening");
             eprintln!("{}", self.text());
         } else {
-            let docs = format!("http://{}/docs", self.host());
-            info!(%address, %path, kept = self.kept, curl = self.curl(), docs, stop = STOP, "listening");
+            let (console, docs) = (
+                format!("http://{}/", self.host()),
+                format!("http://{}/docs", self.host()),
+            );
+            info!(%address, %path, kept = self.kept, curl = self.curl(), console, docs, stop = STOP, "listening");
         }
     }
 
@@ -49,6 +52,7 @@ impl Welcome {
             "\n  Warren {version} takes messages at http://{host} ({reach})\n\n\
              \x20   data    {data} (SQLite, {kept})\n\
              \x20   try     {curl}\n\
+             \x20   look    http://{host}/\n\
              \x20   docs    http://{host}/docs\n\
              \x20   stop    {STOP}\n",
             version = env!("CARGO_PKG_VERSION"),
@@ -91,6 +95,7 @@ mod tests {
                 r#"curl -d '{"severity":"error","body":"hello"}' http://127.0.0.1:8080/v1/messages"#
             )
         );
+        assert!(text.contains("look    http://127.0.0.1:8080/\n"));
         assert!(text.contains("this machine only"));
     }
 

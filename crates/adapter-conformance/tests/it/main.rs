@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use warren_adapter_conformance::dead_letters::DeadLettersUnderTest;
+use warren_adapter_conformance::reader::ReaderUnderTest;
 use warren_adapter_conformance::scripted::ScriptedStore;
 use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
+use warren_adapter_conformance::scripted_reader::ScriptedReader;
 use warren_adapter_conformance::store::StoreUnderTest;
-use warren_domain::ports::{DeadLetters, MessageStore};
+use warren_domain::ports::{DeadLetters, MessageReader, MessageStore};
 use warren_domain::{Message, MessageId, SeverityCounts};
 
 struct Subject(Arc<ScriptedStore>);
@@ -63,3 +65,30 @@ impl DeadLettersUnderTest for Letters {
 }
 
 warren_adapter_conformance::dead_letters_suite!(no_letters());
+
+struct Messages(ScriptedReader);
+
+async fn no_messages() -> Arc<Messages> {
+    Arc::new(Messages(ScriptedReader::new()))
+}
+
+#[async_trait]
+impl ReaderUnderTest for Messages {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        Arc::new(self.0.clone())
+    }
+
+    fn reader(&self) -> Arc<dyn MessageReader> {
+        Arc::new(self.0.clone())
+    }
+
+    fn hasty_reader(&self) -> Arc<dyn MessageReader> {
+        Arc::new(self.0.hasty(1))
+    }
+
+    async fn maintain(&self) {}
+
+    async fn tear_down(&self) {}
+}
+
+warren_adapter_conformance::reader_suite!(no_messages());

@@ -103,6 +103,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
         health: Health::new(Vec::new()),
         groups: Vec::new(),
         dead_letters: None,
+        query: None,
         metrics: metrics(),
         intake: None,
     };

@@ -1,6 +1,7 @@
 //! The HTTP server over real connections, with a scripted publisher behind it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod console;
 mod dead_letters;
 mod documentation;
 mod drain;
@@ -9,6 +10,7 @@ mod health;
 mod hostile;
 mod hostile_requests;
 mod intake;
+mod messages;
 mod overload;
 mod server;
 mod slow;

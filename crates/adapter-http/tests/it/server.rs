@@ -9,7 +9,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
 use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
-use warren_adapter_http::{Drained, Health, HttpConfig, IntakeRoutes, Routes, Server, describe_metrics};
+use warren_adapter_conformance::scripted_reader::ScriptedReader;
+use warren_adapter_http::{
+    Drained, Health, HttpConfig, IntakeRoutes, QueryRoutes, Routes, Server, describe_metrics,
+};
 use warren_domain::MessageLimits;
 use warren_domain::ports::{HealthCheck, MessagePublisher};
 use warren_pipeline::dead_letters::DeadLetterJobs;
@@ -68,6 +71,7 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Arc<ScriptedPublisher>,
     pub(crate) letters: Arc<ScriptedDeadLetters>,
+    pub(crate) reader: ScriptedReader,
     pub(crate) health: Health,
 }
 
@@ -87,12 +91,14 @@ impl TestServer {
     pub(crate) async fn with(config: HttpConfig, script: impl IntoIterator<Item = PublishStep>) -> Self {
         let publisher = ScriptedPublisher::new(script);
         let behind = Arc::clone(&publisher);
-        let letters = ScriptedDeadLetters::new();
-        let (address, health, ..) = serve_with(config, behind, Vec::new(), letters.clone(), metrics()).await;
+        let (letters, reader) = (ScriptedDeadLetters::new(), ScriptedReader::new());
+        let stored = (letters.clone(), reader.clone());
+        let (address, health, ..) = serve_with(config, behind, Vec::new(), stored, metrics()).await;
         Self {
             address,
             publisher,
             letters,
+            reader,
             health,
         }
     }
@@ -111,6 +117,9 @@ impl TestServer {
     }
 }
 
+/// How many requests may read at once.
+pub(crate) const READERS: usize = 2;
+
 /// A group that never changes.
 fn group() -> tokio::sync::watch::Receiver<GroupReport> {
     let report = GroupReport::unknown("error".parse().unwrap(), warren_domain::Timestamp::MIN);
@@ -122,7 +131,7 @@ pub(crate) async fn serve(
     publisher: Arc<dyn MessagePublisher>,
     checks: Vec<Arc<dyn HealthCheck>>,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
-    serve_with(config, publisher, checks, ScriptedDeadLetters::new(), metrics()).await
+    serve_with(config, publisher, checks, Default::default(), metrics()).await
 }
 
 /// Serves with a `/metrics` that shows the test's own numbers.
@@ -132,14 +141,14 @@ pub(crate) async fn serve_numbered(
     numbers: &Numbers,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
     let metrics = numbers.handle.clone();
-    serve_with(config, publisher, Vec::new(), ScriptedDeadLetters::new(), metrics).await
+    serve_with(config, publisher, Vec::new(), Default::default(), metrics).await
 }
 
 async fn serve_with(
     config: HttpConfig,
     publisher: Arc<dyn MessagePublisher>,
     checks: Vec<Arc<dyn HealthCheck>>,
-    letters: Arc<ScriptedDeadLetters>,
+    (letters, reader): (Arc<ScriptedDeadLetters>, ScriptedReader),
     metrics: PrometheusHandle,
 ) -> (SocketAddr, Health, CancellationToken, JoinHandle<Drained>) {
     let health = Health::new(checks);
@@ -152,6 +161,7 @@ async fn serve_with(
         metrics,
         groups: vec![group()],
         dead_letters: Some(jobs),
+        query: Some(QueryRoutes::new(Arc::new(reader), READERS)),
         intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
     };
     let server = Server::bind(&config).await.unwrap();

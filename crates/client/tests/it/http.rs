@@ -77,6 +77,7 @@ pub(crate) async fn serve(
         metrics: metrics(),
         groups: Vec::new(),
         dead_letters: None,
+        query: None,
         intake: Some(IntakeRoutes::new(
             Intake::new(behind, intake.message_limits()),
             &http,

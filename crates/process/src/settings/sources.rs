@@ -26,6 +26,7 @@ pub const SECTIONS: &[&str] = &[
     "intake",
     "maintenance",
     "postgres",
+    "reader",
     "retention_days",
     "spool",
     "tally",
