@@ -83,6 +83,11 @@ impl Stop {
     }
 }
 
+/// Marks an answer that has no end of its own: it ends when the server begins to stop, and whoever does not take the rest of
+/// it then is soon cut off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endless;
+
 /// Why a connection has ended.
 enum End {
     /// By itself: both sides had enough, or the peer is gone, or it does not speak HTTP/1.
@@ -121,7 +126,7 @@ pub(crate) async fn serve(
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            served.end();
+            served.end(response.extensions().get::<Endless>().is_some());
             Ok::<_, Infallible>(response)
         }
     });
@@ -145,7 +150,10 @@ pub(crate) async fn serve(
             phase = now;
             match phase {
                 Stop::CUT => return Poll::Ready(End::Cut),
-                Stop::DRAINING => Pin::new(&mut connection).graceful_shutdown(),
+                Stop::DRAINING => {
+                    activity.leave();
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
                 _ => {}
             }
             moved.set(stop.moved.notified());

@@ -23,6 +23,7 @@ use crate::messages::QUERY_ROUTES;
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
 use crate::problem::{Kind, Problem};
 use crate::routes::{COMMON_ROUTES, DOCS_ROUTES, MESSAGES_ROUTE};
+use crate::tail::TAIL_ROUTE;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -152,12 +153,13 @@ const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
 ];
 /// The routes that are counted by name, as the router knows them; none at all is the last but one.
-const ROUTES: [&str; 22] = [
+const ROUTES: [&str; 23] = [
     MESSAGES_ROUTE,
     QUERY_ROUTES[1],
     QUERY_ROUTES[2],
     QUERY_ROUTES[3],
     CONSOLE_ROUTE,
+    TAIL_ROUTE,
     DOCS_ROUTES[0],
     DOCS_ROUTES[1],
     DOCS_ROUTES[2],

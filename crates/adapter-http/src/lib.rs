@@ -34,6 +34,7 @@ mod routes;
 mod scan;
 mod server;
 mod sift;
+mod tail;
 
 pub use config::HttpConfig;
 pub use health::Health;
@@ -42,3 +43,4 @@ pub use messages::QueryRoutes;
 pub use metrics::describe_metrics;
 pub use routes::Routes;
 pub use server::{BindError, Drained, Server};
+pub use tail::TailRoutes;

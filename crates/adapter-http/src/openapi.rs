@@ -12,6 +12,7 @@ use crate::groups::{self, GroupForm, GroupsForm, LagForm};
 use crate::health::{self, Readiness};
 use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
 use crate::routes::{self, GROUPS_ROUTE, MESSAGES_ROUTE, Version};
+use crate::tail::{self, TAIL_ROUTE};
 use crate::{docs, intake_routes};
 
 /// What stands in the body of a request: one message or several.
@@ -112,6 +113,7 @@ pub(crate) struct ProblemForm {
         messages::get_message,
         messages::get_counts,
         messages::get_sources,
+        tail::get_tail,
         groups::get_groups,
         dead_letters::get_dead_letters,
         dead_letters::get_dead_letter,
@@ -168,6 +170,7 @@ pub(crate) struct Offered {
     /// The intake, described by its limits.
     pub(crate) intake: Option<String>,
     pub(crate) messages: bool,
+    pub(crate) tail: bool,
     pub(crate) groups: bool,
     pub(crate) dead_letters: bool,
 }
@@ -182,6 +185,9 @@ pub(crate) fn document(version: &str, offered: &Offered) -> String {
     }
     if !offered.dead_letters {
         away.extend(DEAD_LETTER_ROUTES);
+    }
+    if !offered.tail {
+        away.push(TAIL_ROUTE);
     }
     if !offered.messages {
         away.extend(&QUERY_ROUTES[1..]);

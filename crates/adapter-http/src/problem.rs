@@ -54,6 +54,8 @@ pub(crate) enum Kind {
     LettersUnavailable,
     /// Where the messages are stored does not answer.
     StoreUnavailable,
+    /// What is published cannot be watched.
+    TailUnavailable,
 }
 
 impl Kind {
@@ -77,9 +79,11 @@ impl Kind {
             Self::InvalidMessages => StatusCode::UNPROCESSABLE_ENTITY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::Unavailable | Self::LettersUnavailable | Self::StoreUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded
+            | Self::Unavailable
+            | Self::LettersUnavailable
+            | Self::StoreUnavailable
+            | Self::TailUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -108,6 +112,7 @@ impl Kind {
             Self::Unavailable => "urn:warren:problem:unavailable",
             Self::LettersUnavailable => "urn:warren:problem:dead-letters-unavailable",
             Self::StoreUnavailable => "urn:warren:problem:store-unavailable",
+            Self::TailUnavailable => "urn:warren:problem:tail-unavailable",
         }
     }
 
@@ -136,6 +141,7 @@ impl Kind {
             Self::Unavailable => "Messages cannot be taken now",
             Self::LettersUnavailable => "Dead letters cannot be reached now",
             Self::StoreUnavailable => "Messages cannot be read now",
+            Self::TailUnavailable => "Messages cannot be watched now",
         }
     }
 }

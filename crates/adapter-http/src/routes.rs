@@ -25,6 +25,7 @@ use crate::intake_routes::{IntakeRoutes, post_messages};
 use crate::messages::{QUERY_ROUTES, QueryRoutes};
 use crate::openapi::{self, Offered};
 use crate::problem::{Kind, Problem, json};
+use crate::tail::{TAIL_ROUTE, TailRoutes, get_tail};
 
 /// What a server answers: always health, metrics and version, the intake where there is one.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Routes {
     /// What finds stored messages, for `GET /v1/messages`, counts and sources, and with them the console at `/`; without
     /// it there is none of that.
     pub query: Option<QueryRoutes>,
+    /// What lets people watch what is published, at `GET /v1/tail`; without it there is no such route.
+    pub tail: Option<TailRoutes>,
 }
 
 /// Where messages go in, and where they are found again.
@@ -63,6 +66,7 @@ impl Routes {
         let offered = Offered {
             intake: self.intake.as_ref().map(IntakeRoutes::limits),
             messages: self.query.is_some(),
+            tail: self.tail.is_some(),
             groups: !self.groups.is_empty(),
             dead_letters: self.dead_letters.is_some(),
         };
@@ -88,6 +92,10 @@ impl Routes {
         if offered.groups {
             router = router.route(GROUPS_ROUTE, get(get_groups).with_state(self.groups.into()));
             paths.push(GROUPS_ROUTE);
+        }
+        if let Some(tail) = self.tail {
+            router = router.route(TAIL_ROUTE, get(get_tail).with_state(tail));
+            paths.push(TAIL_ROUTE);
         }
         if let Some(jobs) = self.dead_letters {
             router = router.merge(dead_letters::router(jobs));

@@ -153,12 +153,13 @@ impl Server {
 
     /// Serves `routes` until `shutdown` is cancelled; then stops in steps.
     ///
-    /// First it is not ready and ends a connection with each answer, but goes on accepting for `http.drain_delay`, as
-    /// balancers notice late. Then it takes no more connections and finishes the requests at hand for
-    /// `http.drain_timeout`. What is left is cut off and has another second to notice.
+    /// First it is not ready, ends every tail, and ends a connection with each answer, but goes on accepting for
+    /// `http.drain_delay`, as balancers notice late. Then it takes no more connections and finishes the requests at hand
+    /// for `http.drain_timeout`. What is left is cut off and has another second to notice.
     pub async fn serve(self, routes: Routes, shutdown: CancellationToken) -> Drained {
         let Self { listener, config, .. } = self;
-        let (health, router) = (routes.health.clone(), routes.router());
+        let (health, tail) = (routes.health.clone(), routes.tail.clone());
+        let router = routes.router();
         let stop = Arc::new(Stop::default());
         let acceptor = Acceptor::new(listener, router, &config, Arc::clone(&stop));
         let began;
@@ -169,6 +170,9 @@ impl Server {
                 () = shutdown.cancelled() => {}
             }
             health.start_draining();
+            if let Some(tail) = tail {
+                tail.close();
+            }
             stop.leave();
             began = Instant::now();
             drop(timeout(config.drain_delay, accepting).await);

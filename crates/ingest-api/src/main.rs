@@ -74,6 +74,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         // Those of the broker and of the store are the worker's to show.
         dead_letters: spooling.as_ref().map(Spooling::jobs),
         query: None,
+        tail: None,
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;

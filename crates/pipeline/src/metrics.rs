@@ -37,6 +37,7 @@ pub(crate) const MAINTENANCE: &str = "warren_maintenance_rounds_total";
 
 /// Registers the help texts and units of everything this crate counts.
 pub fn describe_metrics() {
+    crate::tail::metrics::describe();
     crate::tally::metrics::describe();
     crate::dead_letters::metrics::describe();
     describe_counter!(

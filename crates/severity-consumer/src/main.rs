@@ -94,6 +94,7 @@ async fn run(mut settings: Settings, frame: Frame, group: NamedGroup, output: Ou
         groups: Vec::new(),
         dead_letters: None,
         query: None,
+        tail: None,
         health: health.clone(),
         metrics: frame.metrics.handle(),
     };

@@ -14,11 +14,12 @@ use tokio::select;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use warren_adapter_amqp::{AmqpDeadLetters, AmqpSubscription};
-use warren_adapter_http::{Health, Routes, Server};
+use warren_adapter_amqp::{AmqpDeadLetters, AmqpLive, AmqpSubscription};
+use warren_adapter_http::{Health, Routes, Server, TailRoutes};
 use warren_adapter_postgres::{PostgresDeadLetters, PostgresStore};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, KeepLoop, watch_dead_letters};
+use warren_pipeline::tail::Hub;
 use warren_pipeline::{StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
@@ -93,6 +94,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let keeping = KeepLoop::new(dead, letters.clone(), &settings.worker);
     let redriving = Arc::new(RedrivingPublisher::new(settings.amqp.clone()));
     let jobs = DeadLetterJobs::new(letters.clone(), redriving);
+    let live = Arc::new(AmqpLive::new(settings.amqp.clone())?);
+    let hub = Hub::start(live, settings.tail);
     let subscription = AmqpSubscription::new(settings.amqp, ConsumerGroup::Store)?;
     let (consumer_health, consumers) = (subscription.health(), subscription.working());
     let backlog = watch_backlog(subscription.lag(), frame.stop.clone());
@@ -113,6 +116,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         groups: Vec::new(),
         dead_letters: Some(jobs.clone()),
         query: None,
+        tail: Some(TailRoutes::new(hub.clone(), &settings.http)),
         metrics: frame.metrics.handle(),
     };
     let server = Server::bind(&settings.http).await?;
@@ -133,6 +137,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     tokio::spawn(async move {
         stopping.cancelled().await;
         health.start_draining();
+        hub.close();
     });
     // Neither ends before it is asked to unless it is broken; then the worker stops, in good order.
     let (mut maintained, mut kept, mut broken) = (None, None, false);

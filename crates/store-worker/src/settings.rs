@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_http::HttpConfig;
 use warren_adapter_postgres::PostgresConfig;
+use warren_pipeline::tail::TailConfig;
 use warren_pipeline::{MaintenanceConfig, WorkerConfig};
 use warren_process::program::ServiceSettings;
 use warren_process::settings::{CheckSettings, within};
@@ -18,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) postgres: PostgresConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) maintenance: MaintenanceConfig,
+    pub(crate) tail: TailConfig,
     /// The days that messages are kept, counted from the time in their ids; 0 keeps them for ever. Default 0.
     pub(crate) retention_days: u32,
     pub(crate) telemetry: TelemetryConfig,
@@ -30,6 +32,7 @@ impl CheckSettings for Settings {
             .chain(within("postgres", self.postgres.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))
+            .chain(within("tail", self.tail.problems()))
             .chain(within("telemetry", self.telemetry.problems()))
             .chain(self.prefetch_problem())
             .collect()

@@ -20,9 +20,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_embedded::Embedded;
-use warren_adapter_http::{Health, IntakeRoutes, QueryRoutes, Routes, Server};
+use warren_adapter_http::{Health, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
+use warren_pipeline::tail::Hub;
 use warren_pipeline::{Intake, StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
@@ -120,6 +121,10 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         query: Some(QueryRoutes::new(
             Arc::new(embedded.reader(&settings.reader)),
             settings.reader.connections as usize,
+        )),
+        tail: Some(TailRoutes::new(
+            Hub::start(embedded.live(), settings.tail.clone()),
+            &settings.http,
         )),
         health,
         metrics: frame.metrics.handle(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_embedded::{EmbeddedConfig, ReaderConfig};
 use warren_adapter_http::HttpConfig;
+use warren_pipeline::tail::TailConfig;
 use warren_pipeline::tally::TallyConfig;
 use warren_pipeline::{IntakeConfig, MaintenanceConfig, WorkerConfig};
 use warren_process::program::ServiceSettings;
@@ -20,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) intake: IntakeConfig,
     pub(crate) embedded: EmbeddedConfig,
     pub(crate) reader: ReaderConfig,
+    pub(crate) tail: TailConfig,
     /// For the commands that speak to RabbitMQ; serving does not.
     pub(crate) amqp: AmqpConfig,
     pub(crate) worker: WorkerConfig,
@@ -39,6 +41,7 @@ impl CheckSettings for Settings {
             .chain(within("intake", self.intake.problems()))
             .chain(within("embedded", self.embedded.problems()))
             .chain(within("reader", self.reader.problems()))
+            .chain(within("tail", self.tail.problems()))
             .chain(within("amqp", self.amqp.problems()))
             .chain(within("worker", self.worker.problems()))
             .chain(within("maintenance", self.maintenance.problems()))

@@ -22,6 +22,9 @@ const SERVING: u8 = 2;
 /// A request was answered, and no byte of another one has come.
 const IDLE: u8 = 3;
 
+/// How long a client may take nothing of an answer without an end once the server stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What a connection is doing, written by its wire and its service, read by its driver.
 ///
 /// All three run in the same task; the atomics are only there because a task may move between threads.
@@ -32,6 +35,10 @@ pub(super) struct Activity {
     /// Since when, in microseconds after `opened`.
     since: AtomicU64,
     peer_is_gone: AtomicBool,
+    /// The answer has no end of its own.
+    endless: AtomicBool,
+    /// The server stops.
+    leaving: AtomicBool,
 }
 
 impl Activity {
@@ -41,6 +48,8 @@ impl Activity {
             state: AtomicU8::new(NEW),
             since: AtomicU64::new(0),
             peer_is_gone: AtomicBool::new(false),
+            endless: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -80,8 +89,18 @@ impl Activity {
     }
 
     /// An answer is ready to be sent.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, endless: bool) {
+        self.endless.store(endless, Ordering::Relaxed);
         self.enter(IDLE);
+    }
+
+    /// The server stops.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        if self.state() == IDLE && self.endless.load(Ordering::Relaxed) {
+            // What is left to say comes only now.
+            self.enter(IDLE);
+        }
     }
 
     /// Tells whether somebody may still be sending.
@@ -94,6 +113,9 @@ impl Activity {
         let (limit, reason) = match self.state() {
             NEW => (timeouts.first_request, "first_request"),
             HEAD => (timeouts.header, "header"),
+            IDLE if self.endless.load(Ordering::Relaxed) && self.leaving.load(Ordering::Relaxed) => {
+                (timeouts.idle.min(LAST_WORDS), "drain")
+            }
             IDLE => (timeouts.idle, "idle"),
             _ => return None,
         };
@@ -133,14 +155,25 @@ mod tests {
         activity.begin();
         activity.received();
         assert_eq!(due(&activity), None);
-        activity.end();
+        activity.end(false);
         assert!(due(&activity).is_some_and(|(at, reason)| at >= TIMEOUTS.idle && reason == "idle"));
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_of_an_answer_without_an_end_does_not_hold_up_a_stop() {
+        let activity = Activity::new();
+        activity.end(true);
+        assert!(due(&activity).is_some_and(|(at, reason)| at >= TIMEOUTS.idle && reason == "idle"));
+        activity.leave();
+        assert!(due(&activity).is_some_and(|(at, reason)| at < TIMEOUTS.header && reason == "drain"));
+        activity.end(false);
+        assert!(due(&activity).is_some_and(|(_, reason)| reason == "idle"));
     }
 
     #[test]
     fn a_client_that_still_takes_its_answer_is_not_idle() {
         let activity = Activity::new();
-        activity.end();
+        activity.end(false);
         let first = due(&activity);
         while activity.opened.elapsed() < Duration::from_millis(2) {
             activity.sent();

@@ -89,10 +89,10 @@ pub(super) fn sources(query: Option<&str>, now: Timestamp) -> Result<(TimeRange,
 
 /// The parameters that were given, each at most once.
 #[derive(Debug)]
-struct Given(Vec<(&'static str, String)>);
+pub(crate) struct Given(Vec<(&'static str, String)>);
 
 impl Given {
-    fn read(query: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
+    pub(crate) fn read(query: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         let pairs = query.unwrap_or_default().split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
@@ -122,7 +122,7 @@ impl Given {
         Ok(Self(given))
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let place = self.0.iter().position(|(given, _)| *given == name)?;
         Some(self.0.swap_remove(place).1)
     }
@@ -153,7 +153,7 @@ impl Given {
         }
     }
 
-    fn selection(&mut self) -> Result<Selection, Problem> {
+    pub(crate) fn selection(&mut self) -> Result<Selection, Problem> {
         let severities = self.parsed("severity")?.unwrap_or(SeveritySet::ALL);
         let Some(text) = self.take("source") else {
             return Ok(Selection::of(severities));
@@ -174,7 +174,7 @@ impl Given {
         })
     }
 
-    fn search_text(&mut self) -> Result<Query, Problem> {
+    pub(crate) fn search_text(&mut self) -> Result<Query, Problem> {
         let text = self.take("q").unwrap_or_default();
         text.parse().map_err(|fault: warren_domain::InvalidQuery| {
             let detail = format!("q, column {}: {}", fault.column, fault.detail);
@@ -219,7 +219,7 @@ fn undecodable(name: &'static str, pair: &str) -> Problem {
 }
 
 /// Says what is wrong with a parameter.
-pub(super) fn wrong(name: &'static str, value: &str, why: impl Display) -> Problem {
+pub(crate) fn wrong(name: &'static str, value: &str, why: impl Display) -> Problem {
     let value = match value {
         "" => String::new(),
         value => format!(" {:?}", excerpt(value)),
@@ -235,6 +235,7 @@ pub(super) fn wrong(name: &'static str, value: &str, why: impl Display) -> Probl
         "bucket" => "write a width such as 1m, 5m, 1h or 1d, or leave it out",
         "order" => "write order=newest or order=oldest",
         "after" => "take it from the next of the page before, or give the id of a message",
+        "last_event_id" => "give back the id of the last event that came, or leave it out",
         "id" => {
             "an id looks like 019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45; GET /v1/messages lists those there are"
         }

@@ -24,6 +24,7 @@ use crate::problem::{Kind, Problem};
 use crate::routes::MESSAGES_ROUTE;
 
 use asked::Listing;
+pub(crate) use asked::{Given, wrong};
 use turn::Turns;
 pub(crate) use view::{CountsPage, MessagePage, SourcesPage, WholeMessage};
 

@@ -45,6 +45,7 @@ async fn the_description_has_the_paths_and_methods_of_the_router_and_no_others()
         "/v1/messages/{id}",
         "/v1/counts",
         "/v1/sources",
+        "/v1/tail",
         "/v1/groups",
         "/v1/dead-letters",
         "/v1/dead-letters/redrive",

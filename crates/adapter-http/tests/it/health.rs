@@ -104,6 +104,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
         groups: Vec::new(),
         dead_letters: None,
         query: None,
+        tail: None,
         metrics: metrics(),
         intake: None,
     };

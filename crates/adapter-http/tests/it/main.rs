@@ -14,4 +14,5 @@ mod messages;
 mod overload;
 mod server;
 mod slow;
+mod tail;
 mod wire;

@@ -9,13 +9,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
 use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
+use warren_adapter_conformance::scripted_live::ScriptedLive;
 use warren_adapter_conformance::scripted_reader::ScriptedReader;
 use warren_adapter_http::{
-    Drained, Health, HttpConfig, IntakeRoutes, QueryRoutes, Routes, Server, describe_metrics,
+    Drained, Health, HttpConfig, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes, describe_metrics,
 };
 use warren_domain::MessageLimits;
 use warren_domain::ports::{HealthCheck, MessagePublisher};
 use warren_pipeline::dead_letters::DeadLetterJobs;
+use warren_pipeline::tail::{Hub, TailConfig};
 use warren_pipeline::tally::GroupReport;
 use warren_pipeline::{Intake, IntakeConfig};
 
@@ -162,6 +164,10 @@ async fn serve_with(
         groups: vec![group()],
         dead_letters: Some(jobs),
         query: Some(QueryRoutes::new(Arc::new(reader), READERS)),
+        tail: Some(TailRoutes::new(
+            Hub::start(ScriptedLive::new(), TailConfig::default()),
+            &config,
+        )),
         intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
     };
     let server = Server::bind(&config).await.unwrap();

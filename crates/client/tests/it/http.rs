@@ -78,6 +78,7 @@ pub(crate) async fn serve(
         groups: Vec::new(),
         dead_letters: None,
         query: None,
+        tail: None,
         intake: Some(IntakeRoutes::new(
             Intake::new(behind, intake.message_limits()),
             &http,

@@ -24,6 +24,7 @@ mod scenarios;
 mod spool;
 mod stop;
 mod trace;
+mod watching;
 
 use tokio::sync::{Mutex, MutexGuard};
 

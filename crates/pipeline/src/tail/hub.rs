@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::gauge;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -14,6 +15,7 @@ use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream};
 use super::config::TailConfig;
 use super::cursor::Cursor;
 use super::kept::{GapReason, Kept};
+use super::metrics::READERS;
 use super::reader::{Reader, Wanted};
 use crate::Backoff;
 
@@ -98,13 +100,17 @@ impl Slot {
             *readers += usize::from(room);
             room
         });
-        taken.then(|| Self(Arc::clone(shared)))
+        taken.then(|| {
+            gauge!(READERS).increment(1);
+            Self(Arc::clone(shared))
+        })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.readers.send_modify(|readers| *readers -= 1);
+        gauge!(READERS).decrement(1);
     }
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod cursor;
 mod hub;
 mod kept;
+pub(crate) mod metrics;
 mod reader;
 
 pub use config::TailConfig;

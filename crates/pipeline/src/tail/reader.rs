@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use metrics::counter;
 use tokio::sync::watch;
 use warren_domain::{Message, Query, Selection, SeveritySet};
 
 use super::cursor::Cursor;
 use super::hub::{Shared, Slot, State};
 use super::kept::{Gap, GapReason, Heard, Item, Piece, Place, cost};
+use super::metrics::GAPS;
 
 /// How many items are looked at in one go.
 const AT_ONCE: usize = 256;
@@ -162,6 +164,9 @@ impl Reader {
     }
 
     fn tell(&self, told: &mut Vec<Told>, what: What) {
+        if let What::Gap(gap) = &what {
+            counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
+        }
         told.push(Told {
             cursor: self.cursor(),
             what,

@@ -29,6 +29,7 @@ pub const SECTIONS: &[&str] = &[
     "reader",
     "retention_days",
     "spool",
+    "tail",
     "tally",
     "telemetry",
     "worker",

@@ -1,0 +1,20 @@
+//! The numbers of watching.
+
+use metrics::{Unit, describe_counter, describe_gauge};
+
+pub(super) const READERS: &str = "warren_tail_readers";
+pub(super) const GAPS: &str = "warren_tail_gaps_total";
+
+/// Registers the help texts and units.
+pub(crate) fn describe() {
+    describe_gauge!(
+        READERS,
+        Unit::Count,
+        "Readers of tails; at most as many as tail.max_readers"
+    );
+    describe_counter!(
+        GAPS,
+        Unit::Count,
+        "Gaps that readers of tails were told of, by reason; slow_reader: raise tail.keep_messages and tail.keep_bytes"
+    );
+}
