@@ -152,14 +152,17 @@ impl Hub {
         let slot = Slot::take(shared).ok_or(NotReading::Full { most })?;
         let mut state = shared.state.subscribe();
         let ready = state.wait_for(|state| state.closed || state.away.is_none());
-        if let Ok(state) = timeout(PATIENCE, ready).await {
-            if state.is_ok_and(|state| !state.closed) {
-                return Ok(Reader::new(Arc::clone(shared), slot, wanted, from));
-            }
+        // Whatever ended the wait, what is so now decides: it may have come to listen at the last moment.
+        drop(timeout(PATIENCE, ready).await);
+        let now = shared.state.borrow();
+        if now.closed {
             return Err(NotReading::Closed);
         }
-        let reason = shared.state.borrow().away.clone().unwrap_or_default();
-        Err(NotReading::Unavailable { reason })
+        if let Some(reason) = now.away.clone() {
+            return Err(NotReading::Unavailable { reason });
+        }
+        drop(now);
+        Ok(Reader::new(Arc::clone(shared), slot, wanted, from))
     }
 
     /// Returns how many read now.
