@@ -113,12 +113,19 @@ impl HandOver {
 
     /// Settles what waits for that, once the wait is over.
     pub(super) async fn settle_what_is_aside(&mut self) {
-        while !self.grief.lasts()
+        while !self.grieves()
             && let Some(it) = self.grief.aside.pop_front()
         {
             self.settle(it).await;
             self.note_held(&[]);
         }
+    }
+
+    /// Tells whether no dead letters are kept now. A spool that stops does not find out whether they can be again: its
+    /// next start does.
+    fn grieves(&self) -> bool {
+        let until = self.grief.until;
+        until.is_some_and(|until| self.shared.stop.is_cancelled() || Instant::now() < until)
     }
 
     pub(super) fn holds_nothing(&self) -> bool {
@@ -159,7 +166,7 @@ impl HandOver {
                 continue;
             }
             let it = HandedOver { delivery, errors };
-            if self.grief.lasts() && self.grief.concerns(&it) {
+            if self.grieves() && self.grief.concerns(&it) {
                 self.grief.aside.push_back(it);
             } else {
                 self.settle(it).await;
@@ -224,10 +231,6 @@ impl HandOver {
 }
 
 impl Grief {
-    fn lasts(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() < until)
-    }
-
     /// Tells whether a delivery has dead letters: messages that were refused, or lines that cannot be read, of which
     /// nobody knows before it is settled.
     fn concerns(&self, it: &HandedOver) -> bool {
