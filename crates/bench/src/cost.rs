@@ -181,6 +181,13 @@ fn descendants(root: u32) -> Vec<u32> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Costs(pub(crate) BTreeMap<&'static str, Cost>);
 
+impl Costs {
+    /// Returns the processor time of a party; 0 of one that could not be seen.
+    pub(crate) fn processor_seconds(&self, party: &str) -> f64 {
+        self.0.get(party).map_or(0.0, |cost| cost.processor_seconds)
+    }
+}
+
 /// What one party cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {

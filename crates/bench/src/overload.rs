@@ -4,17 +4,22 @@
 //! sent; how late that was, for want of a processor, is told apart. A request holds messages of one severity; three of four say so in `Warren-Severity`, the fourth has to be read
 //! to be known. The intake has a core of its own, as [`crate::cores`] says, and so RabbitMQ and PostgreSQL are private ones
 //! that keep off it; what the load could not send is counted.
+//!
+//! The load takes its processor from RabbitMQ, PostgreSQL and the worker. So the peak is measured once more at the end, with
+//! somebody who does nothing taking as much of it: that is the peak which the overload is held against.
 
+mod burden;
 mod generator;
 mod report;
 mod slow;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use warren_e2e::bed::lend;
+use warren_e2e::bed::{Bed, lend};
 use warren_e2e::process::peak_memory;
 use warren_test_servers::{PrivatePostgres, PrivateRabbit};
 
@@ -25,7 +30,7 @@ use crate::messages;
 use crate::overload::generator::{Flood, Tally};
 use crate::overload::report::Report;
 use crate::own_thread::on_own_thread;
-use crate::servers::Servers;
+use crate::servers::{OWN, Servers};
 use crate::whole_path::with;
 
 /// How much more than what can be sustained is sent.
@@ -63,6 +68,16 @@ pub(crate) struct Made {
     pub(crate) declared: bool,
 }
 
+/// What is sustained, in messages a second.
+struct Peak {
+    /// Accepted and stored.
+    stored: f64,
+    /// Accepted, while the queue grew.
+    taken_in: f64,
+    /// Until all of it was stored.
+    took: Duration,
+}
+
 impl Overload {
     /// Measures the peak, an ordinary load, the overload, the way back, and the ordinary load beside slow clients.
     ///
@@ -97,25 +112,14 @@ impl Overload {
                 "  the peak: {} connections, as fast as answers come, until all of it is stored",
                 self.connections
             );
-            let peak = Load {
-                address: ingest.address(),
-                requests: made.iter().map(|made| made.bytes.clone()).collect(),
-                messages: self.messages as u64,
-                connections: self.connections,
-                duration: PHASE,
-                most_messages: u64::MAX,
-                pace: Pace::Closed,
-                goes_first: true,
-            };
             let watch = Watch::start(&servers.with(&pids))?;
-            let began = Instant::now();
-            let peak = peak.run().await?;
-            // Taking in is faster than storing for as long as the queue grows; what is sustained is both.
-            bed.wait_drained().await?;
-            let took = began.elapsed();
+            let Peak {
+                stored: peak,
+                taken_in,
+                took,
+            } = self.peak(bed, ingest.address(), &made).await?;
             let at_peak = watch.end()?;
-            let taken_in = peak.accepted as f64 / peak.elapsed.as_secs_f64();
-            let peak = peak.accepted as f64 / took.as_secs_f64();
+            let own_at_peak = at_peak.processor_seconds(OWN) / took.as_secs_f64();
             let rate = peak / self.messages as f64;
             let flood = |rate: f64, duration: Duration| Flood {
                 address: ingest.address(),
@@ -127,6 +131,7 @@ impl Overload {
             report.taken_in = taken_in;
             report.processor.push(("peak", took, at_peak));
 
+            settle().await?;
             eprintln!("  an ordinary load: {:.0} requests a second", rate * ORDINARY);
             let mut ordinary = flood(rate * ORDINARY, PHASE).run().await?;
             report.ordinary_p99 = ordinary.accepted_wait(0.99);
@@ -134,7 +139,9 @@ impl Overload {
             eprintln!("  the overload: {:.0} requests a second", rate * TIMES);
             let watch = Watch::start(&servers.with(&pids))?;
             report.overload = flood(rate * TIMES, self.duration).run().await?;
-            report.processor.push(("overload", self.duration, watch.end()?));
+            let at_overload = watch.end()?;
+            let taken = at_overload.processor_seconds(OWN) / self.duration.as_secs_f64() - own_at_peak;
+            report.processor.push(("overload", self.duration, at_overload));
 
             eprintln!("  the way back");
             report.recovered_after = self
@@ -154,12 +161,45 @@ impl Overload {
             for (name, pid) in pids {
                 report.peak_memory.push((name, peak_memory(pid)?));
             }
+
+            report.burden = taken.clamp(0.0, 0.9);
+            eprintln!(
+                "  the peak, with {:.2} cores taken from the others",
+                report.burden
+            );
             bed.wait_drained().await?;
+            settle().await?;
+            let peak = self.peak(bed, ingest.address(), &made);
+            report.burdened_peak = burden::beside(report.burden, peak).await?.stored;
             ingest.stop(Duration::from_secs(30)).await?;
             worker.stop(Duration::from_secs(30)).await?;
             Ok(report)
         })
         .await
+    }
+
+    /// Sends as fast as answers come for a phase, and waits until all of it is stored.
+    async fn peak(&self, bed: &Bed, address: SocketAddr, made: &[Made]) -> Result<Peak> {
+        let load = Load {
+            address,
+            requests: made.iter().map(|made| made.bytes.clone()).collect(),
+            messages: self.messages as u64,
+            connections: self.connections,
+            duration: PHASE,
+            most_messages: u64::MAX,
+            pace: Pace::Closed,
+            goes_first: true,
+        };
+        let began = Instant::now();
+        let load = load.run().await?;
+        // Taking in is faster than storing for as long as the queue grows; what is sustained is both.
+        bed.wait_drained().await?;
+        let took = began.elapsed();
+        Ok(Peak {
+            stored: load.accepted as f64 / took.as_secs_f64(),
+            taken_in: load.accepted as f64 / load.elapsed.as_secs_f64(),
+            took,
+        })
     }
 
     /// Puts the ordinary load on, a second at a time, until one is as it was before.

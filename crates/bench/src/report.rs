@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cost::Costs;
 use crate::messages::MESSAGE_BYTES;
 use crate::plan::Plan;
-use crate::servers::Servers;
+use crate::servers::{OWN, Servers};
 use crate::statistics::median;
 
 /// A line of the table.
@@ -154,7 +154,7 @@ const PARTIES: [(&str, &str); 8] = [
     ("rabbitmq", "broker"),
     ("postgres", "database"),
     ("bare-http", "server"),
-    ("bench", "client"),
+    (OWN, "client"),
 ];
 
 impl Report {

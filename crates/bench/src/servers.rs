@@ -5,6 +5,9 @@ use warren_e2e::{environment, postgres, rabbit};
 
 use crate::cost::{Family, place};
 
+/// This process among the parties of a measurement.
+pub(crate) const OWN: &str = "bench";
+
 /// RabbitMQ and PostgreSQL of this run.
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
@@ -64,7 +67,7 @@ impl Servers {
     pub(crate) fn with(&self, others: &[(&'static str, u32)]) -> Vec<(&'static str, Family)> {
         let mut parties = self.parties.clone();
         parties.extend(others.iter().map(|(name, pid)| (*name, Family::alone(*pid))));
-        parties.push(("bench", Family::alone(std::process::id())));
+        parties.push((OWN, Family::alone(std::process::id())));
         parties
     }
 }
