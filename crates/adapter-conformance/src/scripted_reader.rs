@@ -150,7 +150,7 @@ impl MessageReader for ScriptedReader {
             }
             reached = Some(Place::behind(row.message.id));
             if search.means(&row.message) {
-                bytes += row.message.body.as_str().len();
+                bytes += row.bytes();
                 found.messages.push(row.clone());
             }
         }

@@ -152,6 +152,9 @@ pub struct ReaderConfig {
     /// Connections that read, 1–64, each with a thread and 8 MiB of pages. Default 2.
     pub connections: u32,
     /// How long one search looks before it hands over what it has found, and says where to go on. At least 1 ms. Default 2 s.
+    ///
+    /// A step of it may take a quarter as long, at least 100 ms and no longer than `statement_timeout`; one that is not done
+    /// in time is repeated with less to do. A search that comes no further ends after seven such steps.
     #[serde(with = "humantime_serde")]
     pub search_time: Duration,
     /// How long one statement may run, and how long is waited for a connection that is free. At least 100 ms. Default 2 s.

@@ -23,6 +23,7 @@ use sea_orm_migration::{MigratorTrait, SchemaManager};
 use warren_planted::{Bug, planted};
 
 use crate::error::{Fault, OpenError, fault, from_orm, result_code};
+use crate::log_gate::LogGate;
 use crate::space::Footprint;
 use crate::sync::lock;
 
@@ -57,6 +58,8 @@ pub(crate) struct Database {
     reading: SqliteConnectOptions,
     /// Those that were made for somebody.
     lent: Mutex<Vec<SqlitePool>>,
+    /// What these pass before each statement.
+    gate: LogGate,
     place: &'static str,
     abandoned: AtomicBool,
 }
@@ -110,6 +113,7 @@ impl Database {
             readers: SqlxSqliteConnector::from_sqlx_sqlite_pool(readers),
             reading,
             lent: Mutex::default(),
+            gate: LogGate::default(),
             wal: wal.into(),
             place,
             path,
@@ -139,6 +143,20 @@ impl Database {
     /// Returns connections that only read, for statements of our own.
     pub(crate) fn read_pool(&self) -> &SqlitePool {
         self.readers.get_sqlite_connection_pool()
+    }
+
+    /// Returns what somebody passes before each statement who may read for long.
+    pub(crate) const fn gate(&self) -> &LogGate {
+        &self.gate
+    }
+
+    /// Moves the write-ahead log into the file while nobody reads who may read for long, so that it begins anew with the
+    /// next commit, and gets back to its size at rest; puts that off when somebody reads for too long.
+    pub(crate) async fn begin_log_anew(&self) -> Result<(), sqlx::Error> {
+        match self.gate.close().await {
+            Some(_closed) => checkpoint(&mut *self.writer().await?).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes connections that only read, for somebody who may keep them busy for long; opened when they are needed.

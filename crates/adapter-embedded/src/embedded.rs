@@ -251,7 +251,7 @@ pub(crate) async fn close_files(tasks: Vec<JoinHandle<()>>, files: &[&Database])
     }
 }
 
-/// Measures the directory and tends the log until `stop`.
+/// Measures the directory, tends the queue and the store's write-ahead log until `stop`.
 async fn keep(queue: Arc<Queue>, store: Arc<Store>, space: Arc<Space>, stop: CancellationToken) {
     let mut ticks = interval(TEND_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -268,6 +268,17 @@ async fn keep(queue: Arc<Queue>, store: Arc<Store>, space: Arc<Space>, stop: Can
         }
         if let Err(error) = store.measure().await {
             tracing::warn!(error = chain(&error), "the store's file cannot be measured");
+        }
+        let tended = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            tended = store.tend_log() => tended,
+        };
+        if let Err(error) = tended {
+            tracing::warn!(
+                error = chain(&error),
+                "the store's write-ahead log cannot be moved into its file"
+            );
         }
         metrics::gauge!(BYTES, "file" => "queue").set(space.queue().total() as f64);
         metrics::gauge!(BYTES, "file" => "store").set(space.store().total() as f64);

@@ -21,6 +21,7 @@ mod embedded;
 mod entity;
 mod error;
 mod health;
+mod log_gate;
 mod metrics;
 mod queue;
 mod reader;

@@ -60,6 +60,11 @@ impl Space {
         self.max
     }
 
+    /// Tells whether the store's write-ahead log is larger than it is to be at rest.
+    pub(crate) fn is_store_log_large(&self) -> bool {
+        self.store().wal > self.wal
+    }
+
     pub(crate) fn set_queue(&self, footprint: Footprint) {
         lock(&self.measured).queue = footprint;
     }

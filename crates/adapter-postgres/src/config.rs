@@ -178,12 +178,15 @@ pub struct ReaderConfig {
     /// while all are busy waits for `postgres.acquire_timeout`. Default 4.
     pub connections: usize,
     /// How long one search looks before it hands over what it has found, and says where to go on. At least 1 ms. Default 2 s.
+    ///
+    /// A step of it may take a quarter as long, at least 100 ms and no longer than `statement_timeout`; one that is not done
+    /// in time is repeated with less to do. A search that comes no further ends after seven such steps.
     #[serde(with = "humantime_serde")]
     pub search_time: Duration,
     /// How long one statement may run; PostgreSQL ends it then. At least 100 ms. Default 2 s.
     ///
     /// Searches make their statements short, so this is for a server that is slow, and for counts of a very long time. A
-    /// lock is waited for half as long, and no longer than `postgres.lock_timeout`.
+    /// lock is waited for half as long as the statement or the step may take, and no longer than `postgres.lock_timeout`.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
 }

@@ -4,7 +4,7 @@
 //! over the same time agree to the message.
 //!
 //! Each transaction appends what it adds to `message_count_deltas`, and the maintenance folds that into
-//! `message_counts_folded`, and into `message_counts_quarters` by quarters of an hour, which charts of a day and more are
+//! `message_counts_minutes`, and into `message_counts_quarters` by quarters of an hour, which charts of a day and more are
 //! drawn from; the view `message_counts` is the sum of the first two. Updating the shared rows in each transaction was
 //! tried: all writers count the same severities and sources in the same minute, so each waits for the other's flush,
 //! which takes most of the gain of a second connection and, with four writers and a disk that flushes in 10 ms, more

@@ -146,6 +146,17 @@ async fn lock(session: &Session) -> Result<bool, Failure> {
     Ok(taken == ["t"])
 }
 
+/// Tells whether somebody else is maintaining at the moment.
+pub(crate) async fn is_under_way(session: &Session) -> Result<bool, Failure> {
+    if !lock(session).await? {
+        return Ok(true);
+    }
+    session
+        .texts(&format!("select pg_advisory_unlock({LOCK})"))
+        .await?;
+    Ok(false)
+}
+
 /// Returns the days that have a partition.
 async fn days(session: &Session) -> Result<Vec<Day>, Failure> {
     let names = session
@@ -218,7 +229,7 @@ async fn fold_counts(session: &Session) -> Result<(), Failure> {
             where ctid = any(array(select ctid from message_count_deltas limit $1))
             returning minute, severity, source, count
         ), minutes as (
-            insert into message_counts_folded as folded (minute, severity, source, count)
+            insert into message_counts_minutes as folded (minute, severity, source, count)
             select minute, severity, source, sum(count) from gone group by 1, 2, 3 order by 1, 2, 3
             on conflict (minute, severity, source) do update set count = folded.count + excluded.count
         ), quarters as (
@@ -290,7 +301,7 @@ async fn remove_strays(session: &Session, first_kept: Day) -> Result<(), Failure
 /// Removes the counts of the time before `first_kept`.
 async fn remove_counts(session: &Session, first_kept: Day) -> Result<(), Failure> {
     for (table, time) in [
-        ("message_counts_folded", "minute"),
+        ("message_counts_minutes", "minute"),
         ("message_counts_quarters", "quarter"),
     ] {
         let remove = format!(

@@ -50,6 +50,11 @@ impl Attributes {
         self.0.is_empty()
     }
 
+    /// Returns how many bytes they have as compact JSON.
+    pub fn bytes(&self) -> usize {
+        compact_len(&self.0)
+    }
+
     /// Returns the attributes as a JSON object.
     pub const fn as_map(&self) -> &Map<String, Value> {
         &self.0

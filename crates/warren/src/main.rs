@@ -92,6 +92,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
 
     let retention = settings.retention();
     let embedded = Arc::new(Embedded::open(settings.embedded.clone(), retention).await?);
+    let reader = Arc::new(embedded.reader(&settings.reader));
     let intake = Intake::new(embedded.publisher(), settings.intake.message_limits());
     let jobs = DeadLetterJobs::new(embedded.dead_letters(), embedded.publisher());
     let mut counting = Counting::open(&settings, &embedded).await?;
@@ -119,7 +120,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         groups: counting.reports(),
         dead_letters: Some(jobs.clone()),
         query: Some(QueryRoutes::new(
-            Arc::new(embedded.reader(&settings.reader)),
+            Arc::clone(&reader) as _,
             settings.reader.connections as usize,
         )),
         tail: Some(TailRoutes::new(
@@ -159,6 +160,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let stored = drain("storing", left(), ended(&mut tasks)).await;
     let closing = async {
         counting.close().await;
+        reader.close().await;
         embedded.close().await;
     };
     drain("closing the databases", left(), closing).await;

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use fastrand::Rng;
 use serde_json::json;
 use warren_domain::ports::{
-    Bucket, Counts, Found, MOST_FOUND_BYTES, MOST_PATTERNS, MOST_SOURCES, MessageReader, MessageStore, Order,
-    Place, ReadError, Search, StoredMessage, TimeRange,
+    Bucket, Counts, Found, MOST_FOUND, MOST_FOUND_BYTES, MOST_PATTERNS, MOST_SOURCES, MessageReader,
+    MessageStore, Order, Place, ReadError, Search, StoredMessage, TimeRange,
 };
 use warren_domain::{Message, MessageId, Query, Selection, Severity, SeverityCounts, SeveritySet, Timestamp};
 
@@ -49,6 +49,7 @@ macro_rules! reader_suite {
             an_empty_store_has_nothing_and_says_so,
             whatever_is_asked_for_is_found_whole_once_and_in_order,
             a_search_that_is_ended_goes_on_without_a_gap_and_without_a_repetition,
+            what_is_rare_is_found_behind_more_counts_than_are_read_at_once,
             a_range_holds_its_beginning_and_not_its_end,
             ids_of_any_time_and_of_one_moment_are_found,
             texts_are_found_as_they_are,
@@ -57,7 +58,9 @@ macro_rules! reader_suite {
             a_message_is_fetched_with_the_time_it_was_stored,
             neighbours_are_what_lies_beside_a_message,
             a_page_of_large_messages_ends_early,
+            a_page_holds_at_least_one_message_and_no_more_than_may_be,
             what_is_stored_while_pages_are_turned_changes_nothing_behind_them,
+            what_is_stored_ahead_while_pages_are_turned_is_found,
             counts_are_those_of_the_messages,
             sources_are_those_of_the_messages,
             more_sources_than_are_listed_are_told_of,
@@ -213,6 +216,54 @@ pub async fn a_search_that_is_ended_goes_on_without_a_gap_and_without_a_repetiti
         assert_found(&*reader, &archive.messages, &search, limit).await;
         if round == 10 {
             subject.maintain().await;
+        }
+    }
+}
+
+pub async fn what_is_rare_is_found_behind_more_counts_than_are_read_at_once(subject: &dyn ReaderUnderTest) {
+    let (now, minute) = (Timestamp::now().unix_micros(), 60_000_000);
+    let day = 1_440 * minute;
+    let made = |severity, source: &str, time: i64| Message {
+        id: message_made_at(at(time)).id,
+        ..message(severity, source, "one of many")
+    };
+    let rare = |time| made(Severity::Error, "rare.one", time);
+    // Each a count of its own.
+    let many = |end: i64| {
+        let one = move |n: i64| made(Severity::Info, &format!("many.{n}"), end - n % 40 * minute);
+        (0..2_600).map(one)
+    };
+    let mut messages = vec![
+        rare(now - 400 * day),
+        rare(now - 400 * day + 15 * minute),
+        rare(now - 100 * day),
+    ];
+    messages.extend(many(now - 200 * day).chain(many(now)));
+    for batch in messages.chunks(900) {
+        subject.store().store(batch).await.unwrap();
+    }
+    for maintained in [false, true] {
+        if maintained {
+            subject.maintain().await;
+            // Counted, but not maintained, far from and near to what is.
+            let late = [now - 300 * day, now - 150 * day, now - 100 * day + 20 * minute].map(rare);
+            subject.store().store(&late).await.unwrap();
+            messages.extend(late);
+        }
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            for query in [
+                "severity:error",
+                "source:rare.#",
+                "severity:error \"of many\"",
+                "severity:critical",
+            ] {
+                let search = Search {
+                    order,
+                    ..asking(query)
+                };
+                assert_found(&*subject.reader(), &messages, &search, 2).await;
+                assert_found(&*subject.hasty_reader(), &messages, &search, 100).await;
+            }
         }
     }
 }
@@ -482,26 +533,53 @@ pub async fn neighbours_are_what_lies_beside_a_message(subject: &dyn ReaderUnder
 }
 
 pub async fn a_page_of_large_messages_ends_early(subject: &dyn ReaderUnderTest) {
-    let large = "x".repeat(200 << 10);
-    let batch: Vec<_> = (0..60)
-        .map(|_| message(Severity::Info, "large", &large))
-        .collect();
+    let (body, attribute) = ("x".repeat(200 << 10), "x".repeat(60 << 10));
+    let large = (0..60).map(|_| message(Severity::Info, "large.body", &body));
+    let heavy = (0..200).map(|_| {
+        let message = message(Severity::Info, "large.attributes", "x");
+        with_attributes(message, json!({ "large": attribute }))
+    });
+    let batch: Vec<_> = large.chain(heavy).collect();
     for batch in batch.chunks(20) {
         subject.store().store(batch).await.unwrap();
     }
-    let page = subject.reader().find(&everything(), 1_000).await.unwrap();
-    assert!(
-        page.next.is_some() && page.messages.len() < 60,
-        "{}",
-        page.messages.len()
-    );
-    let bytes: usize = page
-        .messages
-        .iter()
-        .map(|stored| stored.message.body.as_str().len())
-        .sum();
-    assert!(bytes < MOST_FOUND_BYTES + large.len() + 1, "{bytes}");
-    assert_found(&*subject.reader(), &batch, &asking("xxx"), 1_000).await;
+    let most = MOST_FOUND_BYTES + batch.iter().map(bytes).max().unwrap();
+    for source in ["large.body", "large.attributes", "large.*"] {
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            let search = Search {
+                order,
+                ..asking(&format!("source:{source}"))
+            };
+            let page = subject.reader().find(&search, 1_000).await.unwrap();
+            let found: usize = page.messages.iter().map(|stored| bytes(&stored.message)).sum();
+            assert!(page.next.is_some() && found < most, "{source}: {found} bytes");
+            assert!(found > MOST_FOUND_BYTES / 2, "{source}: {found} bytes");
+            assert_found(&*subject.reader(), &batch, &search, 1_000).await;
+        }
+    }
+}
+
+pub async fn a_page_holds_at_least_one_message_and_no_more_than_may_be(subject: &dyn ReaderUnderTest) {
+    let batch = messages(MOST_FOUND + 20);
+    for batch in batch.chunks(400) {
+        subject.store().store(batch).await.unwrap();
+    }
+    for (limit, expected) in [
+        (0, 1),
+        (1, 1),
+        (MOST_FOUND + 10, MOST_FOUND),
+        (usize::MAX, MOST_FOUND),
+    ] {
+        let page = subject.reader().find(&everything(), limit).await.unwrap();
+        assert_eq!(page.messages.len(), expected, "limit {limit}");
+        assert!(page.next.is_some());
+    }
+}
+
+/// How much a message counts for towards the length of a page.
+fn bytes(message: &Message) -> usize {
+    let attributes = serde_json::to_vec(&message.attributes).unwrap();
+    message.source.as_str().len() + message.body.as_str().len() + attributes.len()
 }
 
 pub async fn what_is_stored_while_pages_are_turned_changes_nothing_behind_them(
@@ -524,6 +602,32 @@ pub async fn what_is_stored_while_pages_are_turned_changes_nothing_behind_them(
     found.reverse();
     assert_eq!(found, ids(&first));
     assert_found(&*reader, &[first, later].concat(), &everything(), 100).await;
+}
+
+pub async fn what_is_stored_ahead_while_pages_are_turned_is_found(subject: &dyn ReaderUnderTest) {
+    let (reader, store) = (subject.reader(), subject.store());
+    let mut all = messages(60);
+    store.store(&all).await.unwrap();
+    let mut search = Search {
+        order: Order::OldestFirst,
+        ..asking("message")
+    };
+    let (mut found, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = reader.find(&search, 9).await.unwrap();
+        found.extend(ids_found(&page.messages));
+        pages += 1;
+        if pages <= 5 {
+            assert!(page.next.is_some(), "there are more");
+            let batch = messages(10);
+            store.store(&batch).await.unwrap();
+            all.extend(batch);
+            subject.maintain().await;
+        }
+        let Some(next) = page.next else { break };
+        search.from = Some(next);
+    }
+    assert_eq!(found, ids(&all));
 }
 
 pub async fn counts_are_those_of_the_messages(subject: &dyn ReaderUnderTest) {

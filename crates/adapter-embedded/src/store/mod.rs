@@ -69,6 +69,14 @@ impl Store {
         self.space.set_store(footprint);
         Ok(())
     }
+
+    /// Lets the write-ahead log begin anew when those who read have kept it from that.
+    pub(crate) async fn tend_log(&self) -> Result<(), sea_orm::sqlx::Error> {
+        if self.space.is_store_log_large() {
+            self.database.begin_log_anew().await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -23,7 +23,8 @@ use tokio::time::timeout;
 
 use crate::problem::{Kind, Problem};
 
-/// How long a request waits for its turn, and an answer for its room: a little longer than one search takes.
+/// How long a request waits for its turn, and an answer for its room: a little longer than a search takes that is not
+/// held up by the store.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many requests may wait for each that reads.

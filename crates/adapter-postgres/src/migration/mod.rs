@@ -17,13 +17,16 @@ use warren_domain::Timestamp;
 use warren_domain::ports::StoreError;
 
 use crate::config::{PostgresConfig, SessionLimits};
-use crate::error::{Failure, from_orm, misconfigured, unavailable};
+use crate::error::{Failure, ServerFault, from_orm, misconfigured, unavailable};
 use crate::maintenance;
 use crate::orm;
 use crate::session::{Connector, Session};
 
 /// Where applied migrations are noted down.
 const TABLE: &str = "warren_migrations";
+
+/// The SQLSTATE of a lock that was not had in time.
+const LOCK_TIMED_OUT: &str = "55P03";
 
 /// Held while migrating; "warren" in ASCII and a number. PostgreSQL keeps these locks per database.
 const LOCK: i64 = 0x77_61_72_72_65_6e_01;
@@ -66,7 +69,7 @@ pub struct MigrationReport {
 /// first schema of its `search_path`.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when the server is away or another migration takes too long,
+/// [`StoreError::Unavailable`] when the server is away, or another migration or the maintenance takes too long,
 /// [`StoreError::Misconfigured`] when settings or rights are wrong or the schema is newer than this program.
 pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, StoreError> {
     let connector = Connector::new(config).map_err(|error| StoreError::Misconfigured {
@@ -78,7 +81,7 @@ pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, StoreEr
     let locked = session.run(&format!("select pg_advisory_lock({LOCK})")).await;
     if let Err(failure) = locked {
         return Err(match failure.state() {
-            Some("55P03") => {
+            Some(LOCK_TIMED_OUT) => {
                 let fault = format!(
                     "another migration has been at work for {:?}",
                     config.migrate_timeout
@@ -100,9 +103,9 @@ pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, StoreEr
         .collect();
     if !pending.is_empty() {
         let orm = orm::connect(&connector, 1, orm::Limits::migrating(config)).await?;
-        Migrator::up(&orm, None)
-            .await
-            .map_err(|error| from_orm(error, place))?;
+        if let Err(error) = Migrator::up(&orm, None).await {
+            return Err(refusal(from_orm(error, place), &session, config, place).await);
+        }
         orm.close().await.map_err(|error| from_orm(error, place))?;
     }
     let partitions = maintenance::prepare_now(&connector, config, Timestamp::now()).await?;
@@ -113,6 +116,30 @@ pub async fn migrate(config: &PostgresConfig) -> Result<MigrationReport, StoreEr
         applied: pending,
         partitions,
     })
+}
+
+/// Says who has held a lock for too long, where it is the maintenance, which some migrations wait for.
+async fn refusal(error: StoreError, session: &Session, config: &PostgresConfig, place: &str) -> StoreError {
+    if !is_of_a_lock(&error) || !matches!(maintenance::is_under_way(session).await, Ok(true)) {
+        return error;
+    }
+    let fault = format!(
+        "a round of maintenance has been at work for {:?} (postgres.migrate_timeout); wait until it is over, or stop \
+         every store-worker, and run `store-worker migrate` again",
+        config.migrate_timeout
+    );
+    unavailable(place, &fault)
+}
+
+fn is_of_a_lock(error: &StoreError) -> bool {
+    let StoreError::Unavailable {
+        cause: Some(cause), ..
+    } = error
+    else {
+        return false;
+    };
+    let fault = cause.downcast_ref::<ServerFault>();
+    fault.is_some_and(|fault| fault.sqlstate() == LOCK_TIMED_OUT)
 }
 
 /// Returns the versions that this program knows, oldest first.

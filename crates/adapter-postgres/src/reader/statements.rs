@@ -17,7 +17,7 @@ pub(super) const COLUMNS: &str =
     "id, severity, source, body, attributes, occurred_at, received_at, stored_at";
 
 /// Counts by minute, folded.
-const MINUTES: &str = "message_counts_folded";
+const MINUTES: &str = "message_counts_minutes";
 /// The same by quarters of an hour.
 const QUARTERS: &str = "message_counts_quarters";
 /// Counts by minute that were appended since.
@@ -80,7 +80,7 @@ impl<'v> Statement<'v> {
     }
 
     /// Finds what is meant among some ids: at most so many messages, and no more of them than it takes for so many bytes of
-    /// bodies. The last column sums these up.
+    /// sources, bodies and attributes. The last column sums these up.
     ///
     /// It may find more than what is meant.
     pub(super) fn look(
@@ -112,11 +112,14 @@ impl<'v> Statement<'v> {
         let (conditions, order) = (conditions.join(" and "), direction(order));
         let (most, most_bytes) = (statement.number(most), statement.number(most_bytes));
         statement.text = format!(
-            "select {COLUMNS}, bytes from (
-                select *, sum(octet_length(body)) over (order by id {order} rows unbounded preceding) as bytes
-                from (select {COLUMNS} from messages where {conditions} order by id {order} limit {most}) as found
+            "select {COLUMNS}, total from (
+                select *, sum(bytes) over (order by id {order} rows unbounded preceding)::bigint as total
+                from (
+                    select {COLUMNS}, octet_length(source) + octet_length(body) + octet_length(attributes::text) as bytes
+                    from messages where {conditions} order by id {order} limit {most}
+                ) as found
             ) as measured
-            where bytes - octet_length(body) < {most_bytes}
+            where total - bytes < {most_bytes}
             order by id {order}"
         );
         statement
@@ -124,46 +127,23 @@ impl<'v> Statement<'v> {
 
     /// Counts by minute what is stored and what of it is meant, over about as many rows of counts as are wanted; only minutes
     /// with something meant, and the last one that was counted, which the last column has if there are others.
-    ///
-    /// Leaping, it begins with the first quarter of an hour that has something meant, however far away that is. It costs a
-    /// second look at what was appended, and so is nothing for the first step of a search.
     pub(super) fn walk_counts(
         meaning: &'v Meaning<'_>,
         order: Order,
         minutes: &Range<i64>,
         most: usize,
-        leaping: bool,
     ) -> Self {
         let mut statement = Self::default();
-        let selected = statement.selected(meaning);
-        let meant = if selected.is_empty() {
-            "true".to_owned()
-        } else {
-            selected.join(" and ")
-        };
-        let (mut from, mut until) = (statement.minute(minutes.start), statement.minute(minutes.end));
+        let meant = statement.meant(meaning);
+        let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
         let (most, direction) = (statement.number(most), direction(order));
-        let mut leap = String::new();
-        if leaping {
-            let quarter = statement.minute(minutes.start / QUARTER * QUARTER);
-            let nearest = format!(
-                "select quarter from {QUARTERS} where quarter >= {quarter} and quarter < {until} and {meant}
-                order by quarter {direction} limit 1"
-            );
-            let appended = format!("from {DELTAS} where minute >= {from} and minute < {until} and {meant}");
-            let first = match order {
-                Order::NewestFirst => format!(
-                    "greatest(({nearest}) + interval '15 minutes', (select max(minute) + interval '1 minute' {appended}))"
-                ),
-                Order::OldestFirst => format!("least(({nearest}), (select min(minute) {appended}))"),
-            };
-            leap = format!("first as materialized (select {first} as minute), ");
-            let first = "(select minute from first)";
-            match order {
-                Order::NewestFirst => until = format!("least({until}, coalesce({first}, {from}))"),
-                Order::OldestFirst => from = format!("greatest({from}, coalesce({first}, {until}))"),
-            }
-        }
+        let edges = [MINUTES, DELTAS].map(|table| {
+            format!(
+                "(select minute from {table} where minute >= {from} and minute < {until}
+                order by minute {direction} limit 1 offset {most})"
+            )
+        });
+        let (edges, nearest) = (edges.join(", "), nearest(order));
         let edge = "(select minute from edge)";
         let within = match order {
             Order::NewestFirst => format!("minute >= coalesce({edge}, {from}) and minute < {until}"),
@@ -175,18 +155,51 @@ impl<'v> Statement<'v> {
             .map(|table| format!("select minute, severity, source, count from {table} where {within}"))
             .join(" union all ");
         statement.text = format!(
-            "with {leap}edge as materialized (
-                select (
-                    select minute from {MINUTES} where minute >= {from} and minute < {until}
-                    order by minute {direction} limit 1 offset {most}
-                ) as minute
-            ), counted as (
+            "with edge as materialized (select {nearest}({edges}) as minute),
+            counted as (
                 select minute, sum(count)::bigint as stored,
                     coalesce(sum(count) filter (where {meant}), 0)::bigint as meant
                 from ({counts}) as counts group by minute
             )
-            select date_part('epoch', minute)::bigint / 60, stored, meant, date_part('epoch', {edge})::bigint / 60
-            from counted where meant > 0 or minute = {edge} order by minute {direction}"
+            select {minute}, stored, meant, {edge_minute}
+            from counted where meant > 0 or minute = {edge} order by minute {direction}",
+            minute = since_1970("minute"),
+            edge_minute = since_1970(edge),
+        );
+        statement
+    }
+
+    /// Finds the first quarter of an hour that has something meant among so many counts by quarters, the first minute that
+    /// has among those that were appended since, and the quarter that was not read whole any more, if there is one.
+    pub(super) fn leap(meaning: &'v Meaning<'_>, order: Order, minutes: &Range<i64>, most: usize) -> Self {
+        let mut statement = Self::default();
+        let meant = statement.meant(meaning);
+        let quarter = statement.minute(minutes.start / QUARTER * QUARTER);
+        let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
+        let (most, direction) = (statement.number(most), direction(order));
+        let within = format!("quarter >= {quarter} and quarter < {until}");
+        let edge = "(select quarter from edge)";
+        let (before, first) = match order {
+            Order::NewestFirst => (format!("quarter > coalesce({edge}, '-infinity')"), "max"),
+            Order::OldestFirst => (format!("quarter < coalesce({edge}, 'infinity')"), "min"),
+        };
+        statement.text = format!(
+            "with edge as materialized (
+                select (
+                    select quarter from {QUARTERS} where {within} order by quarter {direction} limit 1 offset {most}
+                ) as quarter
+            ), found as (
+                select (
+                    select quarter from {QUARTERS} where {within} and {before} and {meant}
+                    order by quarter {direction} limit 1
+                ) as quarter, (
+                    select {first}(minute) from {DELTAS} where minute >= {from} and minute < {until} and {meant}
+                ) as appended
+            )
+            select {quarter_minute}, {appended_minute}, {edge_minute} from found",
+            quarter_minute = since_1970("quarter"),
+            appended_minute = since_1970("appended"),
+            edge_minute = since_1970(edge),
         );
         statement
     }
@@ -248,7 +261,17 @@ impl<'v> Statement<'v> {
         places.join(" union all ")
     }
 
-    /// Returns the conditions on severity and source, which rows and counts have alike.
+    /// Returns the condition on severity and source, which rows and counts have alike.
+    fn meant(&mut self, meaning: &Meaning<'_>) -> String {
+        let selected = self.selected(meaning);
+        if selected.is_empty() {
+            "true".to_owned()
+        } else {
+            selected.join(" and ")
+        }
+    }
+
+    /// Returns the conditions on severity and source.
     fn selected(&mut self, meaning: &Meaning<'_>) -> Vec<String> {
         let mut conditions: Vec<_> = self.severities(meaning.severities).into_iter().collect();
         for test in &meaning.sources {
@@ -310,7 +333,7 @@ fn is_the_same_in_decimals(value: &Value) -> bool {
 }
 
 /// How many minutes [`QUARTERS`] sums up.
-const QUARTER: i64 = 15;
+pub(super) const QUARTER: i64 = 15;
 
 /// Returns where the counts of a stretch of time are: of its whole quarters by quarters, if they may be.
 fn places(minutes: &Range<i64>, by_quarters: bool) -> Vec<(&'static str, Range<i64>)> {
@@ -334,6 +357,19 @@ const fn direction(order: Order) -> &'static str {
         Order::NewestFirst => "desc",
         Order::OldestFirst => "asc",
     }
+}
+
+/// Returns the function that chooses what comes first of several.
+const fn nearest(order: Order) -> &'static str {
+    match order {
+        Order::NewestFirst => "greatest",
+        Order::OldestFirst => "least",
+    }
+}
+
+/// Returns an expression for the minutes since 1970 of another one.
+fn since_1970(time: &str) -> String {
+    format!("date_part('epoch', {time})::bigint / 60")
 }
 
 /// Writes patterns of sources as one regular expression over a source with a dot behind it, so that every segment has one.

@@ -1,13 +1,14 @@
 //! What reading takes of PostgreSQL, and what becomes of a search when PostgreSQL is slow.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
-use warren_adapter_conformance::samples::messages;
+use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, ReaderConfig};
-use warren_domain::ports::{MessageReader, MessageStore, Order, ReadError, Search, TimeRange};
-use warren_domain::{Message, Selection, SeveritySet};
+use warren_domain::ports::{Counts, MessageReader, MessageStore, Order, ReadError, Search, TimeRange};
+use warren_domain::{Message, MessageId, Selection, SeveritySet, Timestamp};
 
 use crate::support::{Database, connect, eventually, with_database};
 
@@ -36,6 +37,25 @@ async fn lock(database: &Database) -> Client {
     client
 }
 
+/// Returns a reader that waits for locks longer than a test takes, and for connections as long as is usual.
+fn patient_reader(database: &Database, connections: usize) -> PostgresReader {
+    patient_reader_of(&database.config(), connections)
+}
+
+fn patient_reader_of(config: &PostgresConfig, connections: usize) -> PostgresReader {
+    let config = PostgresConfig {
+        lock_timeout: Duration::from_secs(20),
+        statement_timeout: Duration::from_secs(60),
+        ..config.clone()
+    };
+    let limits = ReaderConfig {
+        connections,
+        search_time: Duration::from_secs(240),
+        statement_timeout: Duration::from_secs(60),
+    };
+    PostgresReader::new(&config, &limits).unwrap()
+}
+
 /// How many statements of readers PostgreSQL is at.
 const BUSY: &str = "select count(*) from pg_stat_activity \
     where datname = current_database() and application_name = 'warren reader' and state = 'active'";
@@ -44,17 +64,7 @@ const BUSY: &str = "select count(*) from pg_stat_activity \
 async fn a_search_that_nobody_waits_for_is_ended_in_the_server() {
     with_database(|database| async move {
         store(&database, 10).await;
-        let config = PostgresConfig {
-            lock_timeout: Duration::from_secs(20),
-            statement_timeout: Duration::from_secs(60),
-            ..database.config()
-        };
-        let limits = ReaderConfig {
-            connections: 1,
-            statement_timeout: Duration::from_secs(60),
-            ..ReaderConfig::default()
-        };
-        let reader = Arc::new(PostgresReader::new(&config, &limits).unwrap());
+        let reader = Arc::new(patient_reader(&database, 1));
         let locking = lock(&database).await;
         let begun = Instant::now();
         for _ in 0..3 {
@@ -94,47 +104,168 @@ async fn a_lock_on_the_table_is_waited_for_and_no_longer_than_is_said() {
     .await;
 }
 
+/// Makes each row of a table take so many seconds to be read.
+async fn slow_down(database: &Database, table: &str, seconds: f64) {
+    database
+        .run(&format!(
+            "alter table {table} rename to quick_{table};
+             create function slowly() returns boolean language plpgsql volatile cost 1000000
+                 as $$ begin perform pg_sleep({seconds}); return true; end $$;
+             create view {table} as select * from quick_{table} where slowly()"
+        ))
+        .await;
+}
+
+/// Turns every page of a search; none may be refused.
+async fn found(reader: &PostgresReader, query: &str) -> (Vec<MessageId>, usize) {
+    let (mut search, mut found, mut pages) = (asking(query), Vec::new(), 0);
+    loop {
+        let page = reader.find(&search, 1_000).await.unwrap();
+        pages += 1;
+        found.extend(page.messages.into_iter().map(|stored| stored.message.id));
+        let Some(next) = page.next else { break };
+        search.from = Some(next);
+    }
+    found.reverse();
+    (found, pages)
+}
+
 #[tokio::test]
 async fn a_search_too_slow_for_a_statement_gets_on_in_smaller_steps_and_misses_nothing() {
     with_database(|database| async move {
-        let batch = store(&database, 400).await;
-        // Some 2 ms a row.
-        database
-            .run(
-                "alter table messages rename to quick_messages;
-                 create function slowly(uuid) returns boolean language plpgsql volatile cost 1000000
-                     as $$ begin perform pg_sleep(0.002); return true; end $$;
-                 create view messages as select * from quick_messages where slowly(id)",
-            )
-            .await;
+        let batch = store(&database, 200).await;
+        // A step has half a second, all of them take four.
+        slow_down(&database, "messages", 0.01).await;
+        let reader = database.reader();
+        let (found, pages) = found(&reader, "-absent").await;
+        assert!(pages > 1, "some of it was found before the time was over");
+        assert_eq!(found, batch.iter().map(|message| message.id).collect::<Vec<_>>());
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn counts_that_are_not_read_in_time_are_done_without() {
+    with_database(|database| async move {
+        let minute = 60_000_000;
+        let now = Timestamp::now().unix_micros();
+        let time = |n: i64| Timestamp::from_unix_micros(now - n * minute).unwrap();
+        let mut batch: Vec<_> = (0..200).map(|n| message_made_at(time(n))).collect();
+        let store = database.store();
+        store.store(&batch).await.unwrap();
+        store.close().await;
+        batch.reverse();
+        slow_down(&database, "message_count_deltas", 0.02).await;
+        let reader = database.reader();
+        for query in ["", "made", "source:clock"] {
+            let (found, _) = found(&reader, query).await;
+            assert_eq!(found, batch.iter().map(|message| message.id).collect::<Vec<_>>());
+        }
+        assert_eq!(found(&reader, "absent").await.0, []);
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn counts_that_take_too_long_are_too_much_and_the_limit_is_named() {
+    with_database(|database| async move {
+        store(&database, 50).await;
+        slow_down(&database, "message_count_deltas", 0.02).await;
         let limits = ReaderConfig {
-            search_time: Duration::from_millis(300),
-            statement_timeout: Duration::from_millis(300),
+            statement_timeout: Duration::from_millis(100),
             ..ReaderConfig::default()
         };
         let reader = PostgresReader::new(&database.config(), &limits).unwrap();
-        let (mut search, mut found, mut refused, mut pages) = (asking("-absent"), Vec::new(), 0, 0);
-        loop {
-            let begun = Instant::now();
-            match reader.find(&search, 1_000).await {
-                Ok(page) => {
-                    pages += 1;
-                    found.extend(page.messages.into_iter().map(|stored| stored.message.id));
-                    let Some(next) = page.next else { break };
-                    search.from = Some(next);
-                }
-                Err(error) => {
-                    assert!(matches!(error, ReadError::Unavailable { .. }), "{error}");
-                    assert!(error.to_string().contains("57014"), "{error}");
-                    refused += 1;
-                    assert!(refused < 8, "it goes on with the same size");
-                }
-            }
-            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        let wanted = Counts {
+            selection: Selection::of(SeveritySet::ALL),
+            range: TimeRange::ALL,
+            minutes: NonZeroU32::MAX,
+        };
+        for error in [
+            reader.counts(&wanted).await.unwrap_err(),
+            reader
+                .sources(TimeRange::ALL, SeveritySet::ALL)
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(matches!(error, ReadError::TooMuch { .. }), "{error}");
+            assert!(
+                error.to_string().contains("reader.statement_timeout of 100ms"),
+                "{error}"
+            );
         }
-        assert!(pages > 1, "some of it was found before the time was over");
-        found.reverse();
-        assert_eq!(found, batch.iter().map(|message| message.id).collect::<Vec<_>>());
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_near_is_found_with_few_counts_however_many_there_are() {
+    with_database(|database| async move {
+        database
+            .run(
+                "insert into message_counts_minutes
+                 select now() - n * interval '1 minute', 9, 'many', 1 from generate_series(1, 60000) as n",
+            )
+            .await;
+        store(&database, 5).await;
+        let reader = database.reader();
+        assert_eq!(reader.find(&asking(""), 5).await.unwrap().messages.len(), 5);
+        // What it has read is told when it has gone.
+        reader.close().await;
+        let key = "from pg_stat_user_indexes where indexrelname = 'message_counts_minutes_pkey'";
+        let (scanned, read) = (
+            format!("select idx_scan {key}"),
+            format!("select idx_tup_read {key}"),
+        );
+        eventually("it is told", async || database.number(&scanned).await > 0).await;
+        let read = database.number(&read).await;
+        assert!((1..10_000).contains(&read), "{read} counts");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_that_move_into_a_new_partition_while_somebody_looks_are_found() {
+    with_database(|database| async move {
+        // Long before the partitions that there are.
+        let day = "2001-02-03T04:05:06Z".parse().unwrap();
+        let batch: Vec<_> = (0..20).map(|_| message_made_at(day)).collect();
+        let store = database.store();
+        store.store(&batch).await.unwrap();
+        store.close().await;
+        let reader = Arc::new(patient_reader(&database, 2));
+        // As the maintenance makes it.
+        let (from, to) = ("00e47199-1000-0000-0000-000000000000", "00e476bf-6c00-0000-0000-000000000000");
+        let making = connect(&database.url).await;
+        making
+            .batch_execute(&format!(
+                "begin;
+                 create table messages_20010203 (like messages including all);
+                 lock table messages_default in access exclusive mode;
+                 with moved as (delete from messages_default where id >= '{from}' and id < '{to}' returning *)
+                     insert into messages_20010203 select * from moved"
+            ))
+            .await
+            .unwrap();
+        let (searching, fetching) = (Arc::clone(&reader), Arc::clone(&reader));
+        let sought = batch[7].id;
+        let search = tokio::spawn(async move { searching.find(&asking("made"), 100).await });
+        let fetch = tokio::spawn(async move { fetching.fetch(sought).await });
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+            and application_name = 'warren reader' and wait_event_type = 'Lock'";
+        eventually("both wait", async || database.number(waiting).await == 2).await;
+        making
+            .batch_execute(&format!(
+                "alter table messages attach partition messages_20010203 for values from ('{from}') to ('{to}');
+                 commit"
+            ))
+            .await
+            .unwrap();
+        assert_eq!(search.await.unwrap().unwrap().messages.len(), 20);
+        assert!(fetch.await.unwrap().unwrap().is_some());
         reader.close().await;
     })
     .await;
@@ -148,11 +279,7 @@ async fn readers_that_use_up_their_connections_wait_in_turn_and_no_longer_than_i
             acquire_timeout: Duration::from_millis(300),
             ..database.config()
         };
-        let limits = ReaderConfig {
-            connections: 1,
-            ..ReaderConfig::default()
-        };
-        let reader = Arc::new(PostgresReader::new(&config, &limits).unwrap());
+        let reader = Arc::new(patient_reader_of(&config, 1));
         let reading = (0..20).map(|_| {
             let reader = Arc::clone(&reader);
             tokio::spawn(async move { reader.find(&asking("message"), 100).await })

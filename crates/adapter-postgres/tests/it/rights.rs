@@ -109,7 +109,7 @@ async fn whoever_reads_needs_no_right_to_write_and_could_not_use_one() {
             assert!(error.to_string().contains("42501"), "{error}");
             database
                 .run(&format!(
-                    "grant select on warren_migrations, messages, message_counts_folded, message_counts_quarters, message_count_deltas to {role}"
+                    "grant select on warren_migrations, messages, messages_default, message_counts_minutes, message_counts_quarters, message_count_deltas to {role}"
                 ))
                 .await;
             assert_eq!(find(&reader, &[batch[0].id]).await.len(), 1);

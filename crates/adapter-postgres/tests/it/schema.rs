@@ -10,7 +10,7 @@ use warren_domain::ports::{
 };
 
 use crate::support::{
-    Database, assert_quarters_are_exact, drop_database, with_database, with_empty_database,
+    Database, assert_quarters_are_exact, connect, drop_database, with_database, with_empty_database,
 };
 
 async fn assert_misconfigured(database: &Database, said: &str) {
@@ -110,22 +110,80 @@ async fn migrating_twice_changes_nothing() {
     .await;
 }
 
+/// Takes the last migration back, with what was stored since.
+async fn take_back_the_quarters(database: &Database) {
+    database
+        .run(
+            "drop table message_counts_quarters;
+             alter index message_counts_minutes_pkey rename to message_counts_folded_pkey;
+             alter table message_counts_minutes rename to message_counts_folded;
+             delete from warren_migrations where version = 'm0005_count_quarters'",
+        )
+        .await;
+}
+
 #[tokio::test]
 async fn what_was_folded_before_there_were_quarters_is_in_them_after_the_migration() {
     with_database(|database| async move {
         let store = database.store();
         store.store(&messages(50)).await.unwrap();
         store.maintain(Timestamp::now()).await.unwrap();
-        database
-            .run(
-                "drop table message_counts_quarters;
-                 delete from warren_migrations where version = 'm0005_count_quarters'",
-            )
-            .await;
+        take_back_the_quarters(&database).await;
         let report = migrate(&database.config()).await.unwrap();
         assert_eq!(report.applied, ["m0005_count_quarters"]);
         assert_quarters_are_exact(&database).await;
         store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_knows_no_quarters_folds_nothing_past_them() {
+    with_database(|database| async move {
+        let store = database.store();
+        store.store(&messages(50)).await.unwrap();
+        // What such a worker does once it has the lock, having looked at the schema before.
+        let folding =
+            "with gone as (delete from message_count_deltas returning minute, severity, source, count)
+            insert into message_counts_folded as folded (minute, severity, source, count)
+            select minute, severity, source, sum(count) from gone group by 1, 2, 3
+            on conflict (minute, severity, source) do update set count = folded.count + excluded.count";
+        let refused = database.admin.batch_execute(folding).await.unwrap_err();
+        assert_eq!(refused.code().map(|code| code.code()), Some("42P01"), "{refused}");
+        store.maintain(Timestamp::now()).await.unwrap();
+        assert_quarters_are_exact(&database).await;
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_that_the_maintenance_holds_up_says_so() {
+    with_database(|database| async move {
+        take_back_the_quarters(&database).await;
+        // The lock of a round that takes long.
+        let lock = i64::from_be_bytes([0, b'w', b'a', b'r', b'r', b'e', b'n', 2]);
+        database.run(&format!("select pg_advisory_lock({lock})")).await;
+        let config = PostgresConfig {
+            migrate_timeout: Duration::from_millis(300),
+            ..database.config()
+        };
+        let error = migrate(&config).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("maintenance") && text.contains("store-worker"),
+            "{text}"
+        );
+        database.run(&format!("select pg_advisory_unlock({lock})")).await;
+        // And what holds a table is not called the maintenance.
+        let holding = connect(&database.url).await;
+        let locking = "begin; lock table message_counts_folded in access exclusive mode";
+        holding.batch_execute(locking).await.unwrap();
+        let text = migrate(&config).await.unwrap_err().to_string();
+        assert!(text.contains("lock") && !text.contains("maintenance"), "{text}");
+        drop(holding);
+        migrate(&database.config()).await.unwrap();
     })
     .await;
 }

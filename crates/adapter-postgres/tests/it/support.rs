@@ -144,7 +144,7 @@ pub(crate) async fn assert_quarters_are_exact(database: &Database) {
     let wrong = "select count(*) from (
             select to_timestamp(floor(date_part('epoch', minute) / 900) * 900) as quarter, severity, source,
                 sum(count) as count
-            from message_counts_folded group by 1, 2, 3
+            from message_counts_minutes group by 1, 2, 3
         ) as summed full join message_counts_quarters as quarters using (quarter, severity, source)
         where summed.count is distinct from quarters.count";
     assert_eq!(

@@ -2,6 +2,7 @@
 //!
 //! A type is an adapter when it passes the port's suite in `adapter-conformance`, not when it compiles.
 
+mod buckets;
 mod consumer;
 mod dead_letters;
 mod health;
@@ -11,6 +12,7 @@ mod reader;
 mod store;
 mod tally;
 
+pub use buckets::Buckets;
 pub use consumer::{
     ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, InvalidGroupName, Lag, MessageConsumer,
     NamedGroup, Refused, SettleError, Settlement, StartAt,

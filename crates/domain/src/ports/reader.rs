@@ -47,7 +47,7 @@ pub trait MessageReader: fmt::Debug + Send + Sync + 'static {
 /// How many messages one call of [`MessageReader::find`] lists at most.
 pub const MOST_FOUND: usize = 1_000;
 
-/// After how many bytes of bodies a page ends; it may be longer by one message, and by what attributes take.
+/// After how many bytes of messages a page ends ([`StoredMessage::bytes`]); it may be longer by one message.
 pub const MOST_FOUND_BYTES: usize = 8 << 20;
 
 /// How many sources are listed at most.
@@ -221,6 +221,15 @@ pub struct StoredMessage {
     pub message: Message,
     /// When it was stored, by the store's clock.
     pub stored_at: Timestamp,
+}
+
+impl StoredMessage {
+    /// Returns how many bytes of source, body and attributes it has, the attributes as compact JSON.
+    pub fn bytes(&self) -> usize {
+        let message = &self.message;
+        let texts = message.source.as_str().len() + message.body.as_str().len();
+        texts.saturating_add(message.attributes.bytes())
+    }
 }
 
 /// What a search has found.

@@ -5,23 +5,29 @@
 //! `or` and there are no parentheses, so a query has no depth, and what it costs is bounded by [`Query::MOST_TERMS`].
 //!
 //! [`Query::holds`] is what a term means. Stores find by other means and have to find the same; [`Meaning`] is a search
-//! as they can ask for it, and [`Walk`] how they look through what no index finds.
+//! as they can ask for it, [`Walk`] how they look through what no index finds, and [`Searcher`] the loop in which they do.
 
 mod attribute;
+mod breath;
 mod error;
 mod ids;
 mod meaning;
 mod parse;
 mod scan;
+mod searcher;
+mod slowness;
 mod walk;
 
+use std::cell::OnceCell;
 use std::fmt;
 
 pub use attribute::AttributeTest;
+pub use breath::Breath;
 pub use error::InvalidQuery;
 pub use ids::IdRange;
 pub use meaning::{Meaning, SourceTest};
-pub use walk::{MinuteCount, Step, Walk};
+pub use searcher::{Listed, SearchSteps, Searcher};
+pub use walk::{CountedMinutes, Leap, Look, MinuteCount, Step, Walk};
 
 use crate::{Message, MessageId, SeveritySet, SourcePattern};
 
@@ -41,8 +47,12 @@ impl Query {
     }
 
     /// Tells whether every term holds for `message`.
+    ///
+    /// It takes time by the length of the message, for each term once: some milliseconds for one that is as large as may be
+    /// and as many terms as there may be.
     pub fn holds(&self, message: &Message) -> bool {
-        self.0.iter().all(|term| term.holds(message))
+        let body = LowerBody::of(message);
+        self.0.iter().all(|term| term.holds(message, &body))
     }
 }
 
@@ -82,10 +92,9 @@ pub enum Test {
 }
 
 impl Term {
-    /// Tells whether the term holds for `message`.
-    pub fn holds(&self, message: &Message) -> bool {
+    fn holds(&self, message: &Message, body: &LowerBody<'_>) -> bool {
         let holds = match &self.test {
-            Test::Text(text) => contains(message.body.as_str(), text),
+            Test::Text(text) => body.contains(text),
             Test::Attribute(test) => test.holds(&message.attributes),
             Test::Severity(severities) => severities.contains(message.severity),
             Test::Source(pattern) => pattern.matches(&message.source),
@@ -110,18 +119,30 @@ impl fmt::Display for Term {
     }
 }
 
-/// Tells whether `text` has `part` in it, taking the letters from A to Z for those from a to z.
-fn contains(text: &str, part: &str) -> bool {
-    let (text, part) = (text.as_bytes(), part.as_bytes());
-    // Whatever is no letter of ASCII is compared byte by byte, so a match begins and ends where characters do.
-    part.is_empty()
-        || text
-            .windows(part.len())
-            .any(|window| window.eq_ignore_ascii_case(part))
+/// A body with the letters from a to z for those from A to Z, written when the first term asks for it.
+struct LowerBody<'m> {
+    body: &'m str,
+    lower: OnceCell<String>,
+}
+
+impl<'m> LowerBody<'m> {
+    fn of(message: &'m Message) -> Self {
+        Self {
+            body: message.body.as_str(),
+            lower: OnceCell::new(),
+        }
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        let lower = self.lower.get_or_init(|| self.body.to_ascii_lowercase());
+        lower.contains(&text.to_ascii_lowercase())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{Draft, MessageLimits, Timestamp};
 
@@ -176,5 +197,20 @@ mod tests {
         }
         let by_id: Query = format!("id:{}", message.id).parse().unwrap();
         assert!(by_id.holds(&message));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_found_whatever_the_case_of_the_letters_of_ascii_and_of_no_others(
+            body in "[aAbBéÉkK\u{212a}ßſ \u{0}]{0,12}",
+            text in "[aAbBéÉkK\u{212a}ßſ]{1,3}",
+        ) {
+            let json = serde_json::json!({ "body": body }).to_string();
+            let message = message(&json);
+            let windows = message.body.as_str().as_bytes().windows(text.len());
+            let expected = windows.into_iter().any(|window| window.eq_ignore_ascii_case(text.as_bytes()));
+            let term = Term { negated: false, test: Test::Text(text.into()) };
+            prop_assert_eq!(Query(vec![term]).holds(&message), expected);
+        }
     }
 }

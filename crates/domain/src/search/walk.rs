@@ -29,16 +29,33 @@ pub struct Walk {
     wanted: usize,
     /// Whether the counts tell what will be found.
     exact: bool,
-    /// Few ids, not worth counting.
-    straight: bool,
+    /// Whether what was found had to be looked at again, because not all of it was meant.
+    loose: bool,
+    /// Whether ids are looked at without counts.
+    way: Way,
     /// Minutes that have what is meant, in order.
     ahead: VecDeque<MinuteCount>,
     /// Minutes of which that is not known.
     uncounted: Range<i64>,
     /// How many counts are read at once.
     counts: usize,
+    /// How many coarser counts are read at once; 0 where there are none, or not in time.
+    leap: usize,
+    /// Whether the counts just read had nothing that is meant.
+    leaping: bool,
     /// How many messages one look may pass, about.
     pace: u64,
+}
+
+/// How what to look at is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By the counts.
+    Counted,
+    /// There are so few ids that they are not worth counting.
+    Few,
+    /// The counts are not read in time.
+    Blind,
 }
 
 /// What to do next.
@@ -49,6 +66,14 @@ pub enum Step {
         /// Minutes since 1970.
         minutes: Range<i64>,
         /// How many counts to read, about.
+        most: usize,
+    },
+    /// Find the first of these minutes, in the order of the search, that may have something that is meant, by `most`
+    /// counts that are coarser; then [`Walk::leapt`].
+    Leap {
+        /// Minutes since 1970.
+        minutes: Range<i64>,
+        /// How many counts to read.
         most: usize,
     },
     /// Find what is meant among these ids, at most `most`; then [`Walk::looked`].
@@ -79,17 +104,70 @@ pub struct MinuteCount {
     pub meant: u64,
 }
 
+/// What [`Step::Count`] has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CountedMinutes {
+    /// The minutes that have something that is meant, in the order of the search.
+    pub minutes: Vec<MinuteCount>,
+    /// The last minute that was counted whole, if there are others behind it.
+    pub through: Option<i64>,
+}
+
+/// Where [`Step::Leap`] has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leap {
+    /// None of the minutes before this one has anything that is meant, and this one may.
+    To(i64),
+    /// None of the minutes before this one has; of this one and of those behind it nothing was read.
+    Past(i64),
+    /// None of the minutes has.
+    Over,
+    /// The store has no counts that are coarser.
+    Nowhere,
+}
+
+/// What came of [`Step::Look`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The ids that were looked at, which may be fewer than were asked for.
+    pub ids: IdRange,
+    /// How many messages were found.
+    pub found: usize,
+    /// Whether some were passed over that were no more than likely.
+    pub loose: bool,
+    /// The last that was looked at, if others may follow it among these ids.
+    pub last: Option<Uuid>,
+}
+
+impl Look {
+    /// Begins a look at these ids.
+    pub const fn nothing(ids: IdRange) -> Self {
+        Self {
+            ids,
+            found: 0,
+            loose: false,
+            last: None,
+        }
+    }
+}
+
 impl Walk {
     /// How many counts are read first.
     const FEW_COUNTS: usize = 2_000;
     /// How many counts are read at once when many are to be read.
     const MANY_COUNTS: usize = 20_000;
+    /// By how much fewer counts are read when they were not read in time; who has to read fewer yet, reads none.
+    const FEWER: usize = 64;
+    /// How many coarser counts a leap reads at most.
+    const MANY_LEAPT: usize = 320_000;
     /// How many messages the first look passes when their text has to be read.
     const FEW_TEXTS: u64 = 1_000;
     /// How many messages the first look passes otherwise.
     const FEW: u64 = 20_000;
     /// How many messages a look passes at most.
     const MANY: u64 = 250_000;
+    /// How many messages are asked for at least where not all that are found are meant: one at a time would be slow.
+    const SOME: usize = 300;
     /// A step that took less leaves time for a larger one…
     const QUICK: Duration = Duration::from_millis(50);
     /// …and after one that took more a smaller one comes.
@@ -98,7 +176,7 @@ impl Walk {
     /// Begins.
     pub fn new(meaning: &Meaning<'_>, order: Order, wanted: usize) -> Self {
         let ids = meaning.ids;
-        let straight = ids.width() <= IdRange::MILLISECOND;
+        let few = ids.width() <= IdRange::MILLISECOND;
         let rest = if meaning.is_nothing() {
             ids.first(order, 0)
         } else {
@@ -110,10 +188,13 @@ impl Walk {
             rest,
             wanted,
             exact: meaning.is_counted(),
-            straight,
+            loose: false,
+            way: if few { Way::Few } else { Way::Counted },
             ahead: VecDeque::new(),
-            uncounted: if straight { 0..0 } else { rest.minutes() },
+            uncounted: if few { 0..0 } else { rest.minutes() },
             counts: Self::FEW_COUNTS,
+            leap: Self::MANY_COUNTS,
+            leaping: false,
             pace: if meaning.is_counted() {
                 Self::FEW
             } else {
@@ -124,27 +205,33 @@ impl Walk {
 
     /// Returns what to do next.
     pub fn next(&self) -> Step {
+        let minutes = self.uncounted.clone();
         if self.wanted == 0 || self.rest.is_empty() {
             Step::End
-        } else if self.straight {
+        } else if self.way != Way::Counted {
             self.look(self.rest)
         } else if let Some(first) = self.ahead.front() {
             self.look(self.chunk(*first))
+        } else if self.leaping {
+            let most = self.leap;
+            Step::Leap { minutes, most }
         } else {
-            Step::Count {
-                minutes: self.uncounted.clone(),
-                most: self.counts,
-            }
+            let most = self.counts;
+            Step::Count { minutes, most }
         }
     }
 
     fn look(&self, ids: IdRange) -> Step {
+        let guessed = self.way == Way::Counted && self.pace > Self::FEW_TEXTS;
+        let exactly = ids.width() > 1 && !guessed;
         Step::Look {
             ids,
-            most: self.wanted,
-            passing: usize::try_from(self.pace)
-                .ok()
-                .filter(|_| self.pace <= Self::FEW_TEXTS),
+            most: if self.loose {
+                self.wanted.max(Self::SOME)
+            } else {
+                self.wanted
+            },
+            passing: usize::try_from(self.pace).ok().filter(|_| exactly),
         }
     }
 
@@ -169,33 +256,49 @@ impl Walk {
         chunk
     }
 
-    /// Takes what was counted: the minutes that have what is meant, in the order of the search, and the last minute that
-    /// was counted whole, if there are others behind it.
-    pub fn counted(&mut self, minutes: impl IntoIterator<Item = MinuteCount>, through: Option<i64>) {
+    /// Takes what was counted, and how long it took.
+    pub fn counted(&mut self, counted: CountedMinutes, took: Duration) {
         let Range { start, end } = self.uncounted;
-        self.uncounted = match (through, self.order) {
+        self.uncounted = match (counted.through, self.order) {
             (None, _) => 0..0,
             (Some(minute), Order::NewestFirst) => start..minute.min(end - 1),
             (Some(minute), Order::OldestFirst) => minute.max(start) + 1..end,
         };
-        self.ahead.extend(minutes);
-        self.counts = (self.counts * 4).min(Self::MANY_COUNTS);
+        self.leaping = counted.minutes.is_empty() && self.leap > 0;
+        self.ahead.extend(counted.minutes);
+        self.counts = resized(self.counts, took).min(Self::MANY_COUNTS);
         self.settle();
     }
 
-    /// Takes what came of a look at these ids, which may be fewer than were asked for: how many messages were found, the last of them if others may follow it among these
-    /// ids, and how long it took.
-    pub fn looked(&mut self, ids: IdRange, found: usize, last: Option<Uuid>, took: Duration) {
-        self.wanted = self.wanted.saturating_sub(found);
-        self.rest = match last {
+    /// Takes where a leap has ended, and how long it took.
+    pub fn leapt(&mut self, leap: Leap, took: Duration) {
+        let before = self.uncounted.clone();
+        match leap {
+            Leap::To(minute) | Leap::Past(minute) => match self.order {
+                Order::NewestFirst => self.uncounted.end = self.uncounted.end.min(minute + 1),
+                Order::OldestFirst => self.uncounted.start = self.uncounted.start.max(minute),
+            },
+            Leap::Over => self.uncounted = 0..0,
+            Leap::Nowhere => self.leap = 0,
+        }
+        self.leaping = matches!(leap, Leap::Past(_)) && self.uncounted != before;
+        self.leap = resized(self.leap, took).min(Self::MANY_LEAPT);
+        self.settle();
+    }
+
+    /// Takes what came of a look, and how long it took.
+    pub fn looked(&mut self, look: Look, took: Duration) {
+        self.wanted = self.wanted.saturating_sub(look.found);
+        self.loose |= look.loose;
+        self.rest = match look.last {
             Some(id) => self.rest.behind_place(self.order, Place::from_uuid(id)),
-            None => self.rest.behind(self.order, ids),
+            None => self.rest.behind(self.order, look.ids),
         };
         if let Some(first) = self.ahead.front_mut() {
             // What is left of a minute is looked at in as many parts as were planned.
             first.stored = first.stored.saturating_sub(self.pace).max(1);
         }
-        if last.is_none() && took < Self::QUICK {
+        if look.last.is_none() && took < Self::QUICK {
             self.pace = (self.pace * 4).min(Self::MANY);
         } else if took > Self::SLOW {
             self.slow_down();
@@ -203,17 +306,39 @@ impl Walk {
         self.settle();
     }
 
-    /// Plans smaller steps, because one was not done in time; returns whether that was possible.
-    pub fn slow_down(&mut self) -> bool {
-        let before = (self.pace, self.counts);
+    /// Plans smaller steps, because the store was slow.
+    pub fn slow_down(&mut self) {
         self.pace = (self.pace / 8).max(1);
         self.counts = (self.counts / 8).max(1);
-        before != (self.pace, self.counts)
+    }
+
+    /// Plans the step otherwise that comes next, because it was not done in time; returns whether that is possible.
+    pub fn too_slow(&mut self) -> bool {
+        match self.next() {
+            Step::End => false,
+            Step::Leap { .. } => {
+                (self.leap, self.leaping) = (0, false);
+                true
+            }
+            Step::Count { .. } if self.counts >= Self::FEWER => {
+                self.counts /= Self::FEWER;
+                true
+            }
+            Step::Count { .. } => {
+                self.way = Way::Blind;
+                true
+            }
+            Step::Look { .. } => {
+                let before = self.pace;
+                self.slow_down();
+                self.pace < before
+            }
+        }
     }
 
     /// Leaves behind what needs no look.
     fn settle(&mut self) {
-        if self.straight {
+        if self.way != Way::Counted {
             return;
         }
         let passed = |minute: i64, rest: IdRange| IdRange::of_minute(minute).and(rest).is_empty();
@@ -232,6 +357,11 @@ impl Walk {
         self.rest = self.rest.beginning_with(self.order, IdRange::of_minute(next));
     }
 
+    /// Tells how many messages are wanted yet.
+    pub const fn wanted(&self) -> usize {
+        self.wanted
+    }
+
     /// Tells whether it has come any further than where it began.
     pub fn has_moved(&self) -> bool {
         self.rest != self.all
@@ -240,6 +370,17 @@ impl Walk {
     /// Returns where to go on, unless everything was looked at.
     pub fn place(&self) -> Option<Place> {
         (!self.rest.is_empty()).then(|| self.rest.place(self.order))
+    }
+}
+
+/// Returns how much to read at once after so much took so long.
+fn resized(size: usize, took: Duration) -> usize {
+    if took < Walk::QUICK {
+        size * 4
+    } else if took > Walk::SLOW {
+        (size / 8).max(size.min(1))
+    } else {
+        size
     }
 }
 
@@ -257,6 +398,12 @@ mod tests {
         id: u128,
         counted: bool,
         meant: bool,
+    }
+
+    impl Stored {
+        fn minute(&self) -> i64 {
+            (self.id >> 80) as i64 / 60_000
+        }
     }
 
     fn stored() -> impl Strategy<Value = Vec<Stored>> {
@@ -284,6 +431,105 @@ mod tests {
         })
     }
 
+    /// Counts as a store does, a few at a time, or the walk would not have to ask again.
+    fn count(all: &[Stored], minutes: &Range<i64>, newest: bool) -> CountedMinutes {
+        let mut counts: Vec<MinuteCount> = Vec::new();
+        for stored in all {
+            let minute = stored.minute();
+            if !minutes.contains(&minute) {
+                continue;
+            }
+            match counts.last_mut() {
+                Some(count) if count.minute == minute => {
+                    count.stored += 1;
+                    count.meant += u64::from(stored.counted);
+                }
+                _ => counts.push(MinuteCount {
+                    minute,
+                    stored: 1,
+                    meant: stored.counted.into(),
+                }),
+            }
+        }
+        if newest {
+            counts.reverse();
+        }
+        let through = counts.get(2).map(|count| count.minute);
+        counts.truncate(3);
+        counts.retain(|count| count.meant > 0);
+        CountedMinutes {
+            minutes: counts,
+            through,
+        }
+    }
+
+    /// Leaps as a store does, over a few quarters of an hour at a time.
+    fn leap(all: &[Stored], minutes: &Range<i64>, newest: bool) -> Leap {
+        let quarter = |stored: &Stored| stored.minute() / 15 * 15;
+        let (start, end) = (minutes.start / 15 * 15, minutes.end);
+        let mut quarters: Vec<_> = all
+            .iter()
+            .map(|stored| (quarter(stored), stored.counted))
+            .collect();
+        quarters.retain(|(quarter, _)| start <= *quarter && *quarter < end);
+        if newest {
+            quarters.reverse();
+        }
+        let edge = quarters.get(4).map(|(quarter, _)| *quarter);
+        let first = quarters
+            .iter()
+            .find(|(quarter, counted)| *counted && Some(*quarter) != edge);
+        let first = first.filter(|(quarter, _)| edge.is_none_or(|edge| (*quarter > edge) == newest));
+        let minute = |quarter: i64| if newest { quarter + 14 } else { quarter };
+        match (first, edge) {
+            (Some((quarter, _)), _) => Leap::To(minute(*quarter)),
+            (None, Some(edge)) => Leap::Past(minute(edge)),
+            (None, None) => Leap::Over,
+        }
+    }
+
+    /// Looks as a store does that may find more than what is meant; returns what is meant, too.
+    fn look(
+        all: &[Stored],
+        search: &Search,
+        step: (IdRange, usize, Option<usize>),
+        wanted: usize,
+    ) -> (Look, Vec<u128>) {
+        let (ids, most, passing) = step;
+        let newest = search.order == Order::NewestFirst;
+        let mut there: Vec<_> = all
+            .iter()
+            .filter(|stored| ids.holds(Uuid::from_u128(stored.id)))
+            .collect();
+        if newest {
+            there.reverse();
+        }
+        let edge = passing.and_then(|passing| there.get(passing));
+        let ids = edge.map_or(ids, |edge| ids.through(search.order, Uuid::from_u128(edge.id)));
+        there.retain(|stored| stored.counted && ids.holds(Uuid::from_u128(stored.id)));
+        let mut cut = there.len() >= most;
+        there.truncate(most);
+        let (mut last, mut loose, mut rows) = (None, false, Vec::new());
+        for stored in there {
+            last = Some(Uuid::from_u128(stored.id));
+            loose |= !stored.meant;
+            if stored.meant {
+                rows.push(stored.id);
+            }
+            if rows.len() == wanted {
+                cut = true;
+                break;
+            }
+        }
+        let look = Look {
+            ids,
+            found: rows.len(),
+            loose,
+            last: last.filter(|_| cut),
+        };
+        (look, rows)
+    }
+
     /// Does what a store does, on a list; stops after some steps as if the time were over.
     fn page(all: &[Stored], search: &Search, wanted: usize, steps: usize) -> (Vec<u128>, Option<Place>) {
         let newest = search.order == Order::NewestFirst;
@@ -295,57 +541,20 @@ mod tests {
             }
             match walk.next() {
                 Step::End => break,
+                // Some are not done in time.
+                _ if step % 5 == 4 && walk.too_slow() => {}
                 Step::Count { minutes, most } => {
                     assert!(!minutes.is_empty() && most > 0);
-                    let mut counts: Vec<MinuteCount> = Vec::new();
-                    for stored in all {
-                        let minute = (stored.id >> 80) as i64 / 60_000;
-                        if !minutes.contains(&minute) {
-                            continue;
-                        }
-                        match counts.last_mut() {
-                            Some(count) if count.minute == minute => {
-                                count.stored += 1;
-                                count.meant += u64::from(stored.counted);
-                            }
-                            _ => counts.push(MinuteCount {
-                                minute,
-                                stored: 1,
-                                meant: stored.counted.into(),
-                            }),
-                        }
-                    }
-                    if newest {
-                        counts.reverse();
-                    }
-                    // A few at a time, or the walk would not have to ask again.
-                    let through = counts.get(2).map(|count| count.minute);
-                    counts.truncate(3);
-                    counts.retain(|count| count.meant > 0);
-                    walk.counted(counts, through);
+                    walk.counted(count(all, &minutes, newest), Duration::ZERO);
+                }
+                Step::Leap { minutes, most } => {
+                    assert!(!minutes.is_empty() && most > 0);
+                    walk.leapt(leap(all, &minutes, newest), Duration::ZERO);
                 }
                 Step::Look { ids, most, passing } => {
                     assert!(!ids.is_empty() && most > 0);
-                    let mut there: Vec<_> = all.iter().map(|stored| Uuid::from_u128(stored.id)).collect();
-                    there.retain(|id| ids.holds(*id));
-                    if newest {
-                        there.reverse();
-                    }
-                    let edge = passing.and_then(|passing| there.get(passing));
-                    let ids = edge.map_or(ids, |edge| ids.through(search.order, *edge));
-                    let among = |stored: &&Stored| stored.meant && ids.holds(Uuid::from_u128(stored.id));
-                    let mut rows: Vec<_> = all.iter().filter(among).map(|stored| stored.id).collect();
-                    if newest {
-                        rows.reverse();
-                    }
-                    rows.truncate(most);
-                    let last = rows.last().filter(|_| rows.len() == most);
-                    walk.looked(
-                        ids,
-                        rows.len(),
-                        last.map(|id| Uuid::from_u128(*id)),
-                        Duration::ZERO,
-                    );
+                    let (look, rows) = look(all, search, (ids, most, passing), walk.wanted());
+                    walk.looked(look, Duration::ZERO);
                     found.extend(rows);
                     if step % 3 == 0 {
                         walk.slow_down();
@@ -391,46 +600,73 @@ mod tests {
         }
     }
 
+    fn everything(order: Order) -> Search {
+        Search {
+            selection: Selection::of(SeveritySet::ALL),
+            query: "text".parse().unwrap(),
+            range: TimeRange::new(
+                Timestamp::MIN,
+                Timestamp::from_unix_micros(3_600_000_000).unwrap(),
+            )
+            .unwrap(),
+            order,
+            from: None,
+        }
+    }
+
+    fn walk(search: &Search) -> Walk {
+        Walk::new(&Meaning::of(search), search.order, 100)
+    }
+
+    fn minutes(minutes: impl IntoIterator<Item = MinuteCount>) -> CountedMinutes {
+        CountedMinutes {
+            minutes: minutes.into_iter().collect(),
+            through: None,
+        }
+    }
+
+    fn nothing_through(minute: i64) -> CountedMinutes {
+        CountedMinutes {
+            minutes: Vec::new(),
+            through: Some(minute),
+        }
+    }
+
     #[test]
     fn one_id_is_looked_up_without_counting() {
         let id = MessageId::generate();
         let search = Search {
-            selection: Selection::of(SeveritySet::ALL),
             query: format!("id:{id}").parse().unwrap(),
             range: TimeRange::ALL,
-            order: Order::NewestFirst,
-            from: None,
+            ..everything(Order::NewestFirst)
         };
-        let mut walk = Walk::new(&Meaning::of(&search), search.order, 100);
-        let Step::Look { ids, .. } = walk.next() else {
+        let mut walk = walk(&search);
+        let Step::Look { ids, passing, .. } = walk.next() else {
             panic!("{walk:?}")
         };
-        walk.looked(ids, 1, None, Duration::ZERO);
+        assert_eq!(passing, None);
+        let look = Look {
+            ids,
+            found: 1,
+            loose: false,
+            last: None,
+        };
+        walk.looked(look, Duration::ZERO);
         assert_eq!((walk.next(), walk.place()), (Step::End, None));
     }
 
     #[test]
     fn a_look_passes_a_bounded_number_of_messages() {
-        let (from, until) = (
-            Timestamp::MIN,
-            Timestamp::from_unix_micros(3_600_000_000).unwrap(),
-        );
-        let search = Search {
-            selection: Selection::of(SeveritySet::ALL),
-            query: "text".parse().unwrap(),
-            range: TimeRange::new(from, until).unwrap(),
-            order: Order::NewestFirst,
-            from: None,
-        };
-        let mut walk = Walk::new(&Meaning::of(&search), search.order, 100);
+        let search = everything(Order::NewestFirst);
         let full = |minute| MinuteCount {
             minute,
             stored: 400,
             meant: 1,
         };
-        walk.counted((0..60).rev().map(full), None);
-        let Step::Look { ids, .. } = walk.next() else {
-            panic!("{walk:?}")
+        let mut two = walk(&search);
+        two.counted(minutes((0..60).rev().map(full)), Duration::ZERO);
+        let Step::Look { ids, .. } = two.next() else {
+            panic!("{two:?}")
         };
         assert_eq!(ids.minutes(), 58..60, "two minutes are 800 messages");
         let huge = MinuteCount {
@@ -438,11 +674,104 @@ mod tests {
             stored: 1_000_000,
             meant: 1,
         };
-        let mut walk = Walk::new(&Meaning::of(&search), search.order, 100);
-        walk.counted([huge], None);
-        let Step::Look { ids, .. } = walk.next() else {
-            panic!("{walk:?}")
+        let mut part = walk(&search);
+        part.counted(minutes([huge]), Duration::ZERO);
+        let Step::Look { ids, .. } = part.next() else {
+            panic!("{part:?}")
         };
         assert_eq!(IdRange::of_minute(59).width() / ids.width(), 1_000);
+    }
+
+    #[test]
+    fn a_leap_reads_a_bounded_number_of_counts_and_none_follows_one_that_was_too_slow() {
+        for (order, through, past, left) in [
+            (Order::NewestFirst, 50, 29, 0..30),
+            (Order::OldestFirst, 10, 30, 30..60),
+        ] {
+            let search = everything(order);
+            let mut walk = walk(&search);
+            assert!(
+                matches!(walk.next(), Step::Count { .. }),
+                "what is nearest is counted"
+            );
+            walk.counted(nothing_through(through), Duration::ZERO);
+            let Step::Leap { most, .. } = walk.next() else {
+                panic!("{walk:?}")
+            };
+            walk.leapt(Leap::Past(past), Duration::ZERO);
+            let Step::Leap { minutes, most: more } = walk.next() else {
+                panic!("{walk:?}")
+            };
+            assert!(minutes == left && more == 4 * most, "{walk:?}");
+            let mut slow = walk.clone();
+            assert!(slow.too_slow());
+            for _ in 0..3 {
+                let Step::Count { minutes, .. } = slow.next() else {
+                    panic!("{slow:?}")
+                };
+                let middle = (minutes.start + minutes.end) / 2;
+                slow.counted(nothing_through(middle), Duration::ZERO);
+            }
+            // One that comes no further would be repeated for ever.
+            walk.leapt(Leap::Past(past), Duration::ZERO);
+            assert!(matches!(walk.next(), Step::Count { .. }), "{walk:?}");
+        }
+    }
+
+    #[test]
+    fn counts_that_are_not_read_in_time_are_done_without() {
+        let search = everything(Order::OldestFirst);
+        let mut walk = walk(&search);
+        let mut read = Vec::new();
+        while let Step::Count { most, .. } = walk.next() {
+            read.push(most);
+            assert!(walk.too_slow());
+        }
+        assert_eq!(read, [2_000, 31]);
+        let Step::Look { ids, passing, .. } = walk.next() else {
+            panic!("{walk:?}")
+        };
+        assert_eq!((ids.minutes(), passing), (0..60, Some(1_000)));
+        // However quick it becomes, each look has an end of its own.
+        for _ in 0..10 {
+            let Step::Look { ids, passing, .. } = walk.next() else {
+                panic!("{walk:?}")
+            };
+            assert!(passing.is_some());
+            let ids = ids.first(Order::OldestFirst, IdRange::MILLISECOND);
+            let look = Look {
+                ids,
+                found: 0,
+                loose: false,
+                last: None,
+            };
+            walk.looked(look, Duration::ZERO);
+        }
+        assert!(walk.has_moved());
+    }
+
+    #[test]
+    fn where_not_all_that_is_found_is_meant_more_is_asked_for_than_is_wanted() {
+        let search = everything(Order::NewestFirst);
+        let mut walk = Walk::new(&Meaning::of(&search), search.order, 1);
+        let minute = MinuteCount {
+            minute: 59,
+            stored: 900,
+            meant: 900,
+        };
+        walk.counted(minutes([minute]), Duration::ZERO);
+        for (loose, expected) in [(true, 1), (false, 300), (false, 300)] {
+            let Step::Look { ids, most, .. } = walk.next() else {
+                panic!("{walk:?}")
+            };
+            assert_eq!(most, expected);
+            let look = Look {
+                ids,
+                found: 0,
+                loose,
+                last: Some(ids.first(Order::NewestFirst, 1).from()),
+            };
+            walk.looked(look, Duration::ZERO);
+        }
     }
 }
