@@ -59,11 +59,14 @@ impl Reading {
     ) -> Result<(), E> {
         let asked = Instant::now();
         let _turn = self.store.gate().pass(self.limit / 2).await;
-        let _limit = self.watch.allow(self.limit.saturating_sub(asked.elapsed()));
+        let limit = self.watch.allow(self.limit.saturating_sub(asked.elapsed()));
         let mut rows = statement.query().fetch(&mut *self.connection);
         let mut count = 0_usize;
         while let Some(row) = rows.try_next().await? {
             if !take(row)? {
+                drop((rows, limit));
+                // Waits until SQLite has let go of it.
+                self.watch = Watch::over(&mut self.connection).await?;
                 break;
             }
             count += 1;

@@ -33,7 +33,8 @@ impl Watch {
         Ok(Self { began, until })
     }
 
-    /// Gives the next statement a time.
+    /// Gives the next statement a time. The one before has to be over: one that was ended by its limit may not have noticed
+    /// yet, and would go on; whoever watches anew waits for it.
     pub(super) fn allow(&self, time: Duration) -> Limit {
         let until = micros(self.began.elapsed() + time);
         self.until.store(until, Ordering::Relaxed);
@@ -92,6 +93,7 @@ mod tests {
         };
         let waited = tokio::time::timeout(Duration::from_millis(50), given_up).await;
         assert!(waited.is_err());
+        let watch = Watch::over(&mut connection).await.unwrap();
         let _limit = watch.allow(Duration::from_secs(10));
         let next = sqlx::query("select 1").fetch_one(&mut connection);
         tokio::time::timeout(Duration::from_secs(10), next)
