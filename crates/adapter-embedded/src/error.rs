@@ -166,7 +166,11 @@ pub(crate) fn explain(fault: Fault, path: &std::path::Path) -> String {
 /// Makes the port's error of a failed statement on the store.
 pub(crate) fn store_error(error: sqlx::Error, path: &std::path::Path) -> StoreError {
     let fault = fault(&error);
-    let reason = explain(fault, path);
+    let reason = match (fault, error.as_database_error()) {
+        // Which constraint: SQLite names columns here, and shows no value of a row.
+        (Fault::Value, Some(said)) => format!("SQLite does not take one of the values: {}", said.message()),
+        _ => explain(fault, path),
+    };
     let cause: Option<Cause> = Some(Arc::new(error));
     match fault {
         Fault::DiskFull | Fault::DiskBroken | Fault::Passing => StoreError::Unavailable { reason, cause },
@@ -219,6 +223,30 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(fault(&error), Fault::Passing, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_which_constraint() {
+        let mut connection = SqliteConnectOptions::new().connect().await.unwrap();
+        let table = "create table t (a text check (a <> 'secret'), b text not null)";
+        run(&mut connection, table).await.unwrap();
+        let refused = async |connection: &mut SqliteConnection, sql| {
+            let error = run(connection, sql).await.unwrap_err();
+            match store_error(error, std::path::Path::new("/data/store.db")) {
+                StoreError::Rejected { reason, .. } => reason,
+                other => panic!("{other}"),
+            }
+        };
+        let reason = refused(&mut connection, "insert into t values ('secret', '')").await;
+        assert!(
+            reason.ends_with("CHECK constraint failed: a <> 'secret'"),
+            "{reason}"
+        );
+        let reason = refused(&mut connection, "insert into t values ('secret value', null)").await;
+        assert_eq!(
+            reason,
+            "SQLite does not take one of the values: NOT NULL constraint failed: t.b"
+        );
     }
 
     #[test]
