@@ -105,7 +105,7 @@ update();
 store.subscribe(update);
 
 get("/version").then(
-  ({ name, version }) => setText(byId("version"), `${name} ${version}`),
+  ({ service, version }) => setText(byId("version"), `${service} ${version}`),
   // The page says loudly enough by other means that the server does not answer.
   () => setText(byId("version"), ""),
 );

@@ -22,8 +22,12 @@ export class Groups {
     GROUPS_EVERY,
     (problem) => {
       this.#place.classList.toggle("stale", problem !== null);
-      if (problem)
-        this.#say(problem.status === 404 ? "This server does not know the groups." : `${problem.title}.`);
+      if (problem?.status === 404) {
+        this.#poll.stop();
+        this.#say("This server does not know the groups.");
+      } else if (problem) {
+        this.#say(`${problem.title}.`);
+      }
     },
   );
 
@@ -151,6 +155,7 @@ export class Sources {
    * @param {Counts} counts
    */
   #item(source, counts) {
+    const all = total(counts);
     const grave = counts.error + counts.critical;
     const chosen = () => this.#store.state.source === source;
     return h(
@@ -164,7 +169,7 @@ export class Sources {
         },
         h("span", { class: "source" }, source),
         grave > 0 && h("span", { class: "count error" }, short(grave)),
-        h("span", { class: "count" }, short(total(counts))),
+        grave < all && h("span", { class: "count" }, short(all)),
       ),
     );
   }

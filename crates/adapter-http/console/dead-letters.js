@@ -300,9 +300,7 @@ export class DeadLetters {
     const what =
       chosen > 0
         ? `${number(chosen)} chosen`
-        : filtered
-          ? `all ${number(all)} of this filter`
-          : `all ${number(all)}`;
+        : `all${all ? ` ${number(all)}` : ""}${filtered ? " of this filter" : ""}`;
     setText(byId("redrive"), `Redrive ${what}…`);
     setText(byId("purge"), `Purge ${what}…`);
     for (const id of ["redrive", "purge"]) {

@@ -166,7 +166,7 @@ export function problemText(problem) {
     "span",
     {},
     h("strong", {}, problem.title || problem.detail),
-    problem.title && problem.detail ? ` ${problem.detail}` : "",
+    problem.title && problem.detail ? `: ${problem.detail}` : "",
     problem.hint ? h("span", { class: "hint" }, ` ${problem.hint}`) : "",
   );
 }

@@ -8,6 +8,7 @@ import { Problem, backoff, get, isAbort } from "./api.js";
 import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "./rows.js";
 import { isLive, listed } from "./store.js";
 import { Tail } from "./tail.js";
+import { timeOfId } from "./time.js";
 
 /** How many rows there are at most, and how many messages wait to become some. */
 const MOST_ROWS = 5_000;
@@ -167,7 +168,7 @@ export class Feed {
     this.#hooks.onrows();
     const { signal } = this.#abort;
     try {
-      // Its ends are times of messages that are here; a range does not hold its own end.
+      // A range does not hold its own end.
       const until = new Date(Date.parse(row.gap.until) + 1).toISOString();
       const wanted = { ...this.#filter, from: row.gap.from, until, order: "newest", limit: MOST_PAGE };
       /** @type {Page} */
@@ -176,7 +177,7 @@ export class Feed {
       this.#gone(this.rows.merge(page.messages).gone);
       const last = page.messages.at(-1);
       if (page.next && last) {
-        const rest = { ...row.gap, missed: null, until: last.received_at };
+        const rest = { ...row.gap, missed: null, until: new Date(timeOfId(last.id)).toISOString() };
         const place = this.rows.items.findIndex((other) => other.key === last.id);
         this.rows.items.splice(Math.max(0, place), 0, gapRow(rest));
       }

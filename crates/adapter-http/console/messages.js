@@ -9,7 +9,7 @@ import { button, byId, copy, h, onClick, problemText, setText, toast } from "./d
 import { Feed, newest } from "./feed.js";
 import { List } from "./list.js";
 import { withTerm, words } from "./query.js";
-import { around, curl, gapLine, messageDetails, messageLine } from "./row.js";
+import { around, gapLine, messageDetails, messageLine } from "./row.js";
 import { DEFAULTS, SEVERITIES, preferences, severityText } from "./store.js";
 import { clock, number, rate } from "./time.js";
 
@@ -240,17 +240,21 @@ export class Messages {
 
     const { zone } = preferences;
     const first = rows.first;
-    const back = first?.kind === "message" ? clock(first.message.occurred_at, zone) : null;
-    const reached = older.reached ? clock(older.reached, zone) : null;
+    const second = (/** @type {string} */ time) => {
+      const at = clock(time, zone);
+      return `${at.date} ${at.time.slice(0, 8)}`;
+    };
+    const back = first?.kind === "message" ? second(first.message.occurred_at) : "";
+    const reached = older.reached ? second(older.reached) : "";
     const tired = this.#feed.isTired("older");
     let reach = "";
-    if (older.busy) reach = reached ? `Searching, now at ${reached.date} ${reached.time}…` : "Fetching…";
-    else if (tired && reached) reach = `Nothing more since ${reached.date} ${reached.time}.`;
+    if (older.busy) reach = reached ? `Searching, now at ${reached}…` : "Fetching…";
+    else if (tired && reached) reach = `Nothing more since ${reached}.`;
     else if (ready && older.done && rows.items.length > 0) reach = "Everything of this range is here.";
-    else if (back) reach = `Back to ${back.date} ${back.time}; scroll up for more.`;
+    else if (back) reach = `Back to ${back}; scroll up for more.`;
     setText(byId("reach"), reach);
     byId("further").hidden = !tired || this.#problem !== null;
-    setText(byId("shown"), rows.items.length > 0 ? `${number(rows.items.length)} here` : "");
+    setText(byId("shown"), rows.items.length > 0 ? `${number(rows.items.length)} loaded` : "");
   }
 
   /** Finds out why nothing is here, and says it. */
@@ -327,7 +331,7 @@ export class Messages {
 
 /** What somebody sees who has just started the server. */
 function welcome() {
-  const command = curl('{"severity":"info","source":"hello","body":"Hello, Warren!"}', location.origin);
+  const command = `curl -d '{"body":"Hello, Warren!"}' ${location.origin}/v1/messages`;
   return [
     h("h2", {}, "No message yet"),
     h("p", {}, "Send one, and it appears here:"),

@@ -32,11 +32,16 @@ export class Pipeline {
       this.#place.replaceChildren(...stages.map((stage) => this.#stage(stage, missing)));
       ondead(stages.find(({ stage }) => stage === "dead")?.letters ?? null);
     };
-    poll(ask, EVERY, (problem) => {
+    const polled = poll(ask, EVERY, (problem) => {
+      // A server that does not know the pipeline will not learn of it.
+      const unknown = problem?.status === 404;
+      if (unknown) polled.stop();
+      this.#place.hidden = unknown;
       this.#place.classList.toggle("stale", problem !== null);
-      this.#problem.hidden = problem === null;
+      this.#problem.hidden = problem === null || unknown;
       if (problem) setText(this.#problem, `${problem.title}. What is shown is old.`);
-    }).start();
+    });
+    polled.start();
   }
 
   /**

@@ -4,8 +4,8 @@
 /** @import { Exact } from "./api.js" */
 /** @import { GapRow, MessageRow } from "./rows.js" */
 /** @import { Zone } from "./time.js" */
-/** @import { Json, Message } from "./types.js" */
-import { print } from "./api.js";
+/** @import { Gap, Json, Message } from "./types.js" */
+import { get, print } from "./api.js";
 import { button, copy, h, icon } from "./dom.js";
 import { attributeTerm, flattened, parts } from "./query.js";
 import { DEFAULTS, toAddress } from "./store.js";
@@ -95,18 +95,29 @@ export function messageLine({ key, message }, zone, words) {
   );
 }
 
+/** Why messages are missing, as the server names it and in words. */
+const WHY = /** @type {Record<string, string>} */ ({
+  slow_reader: "they came faster than this page took them",
+  late_reader: "they came while this page was away",
+  other_process: "the server was started again, or another one answers",
+  unattended: "nobody was listening",
+  broker_lost: "the server had no connection to the broker",
+  overrun: "they came faster than the server could listen",
+});
+
+/** @param {Gap} gap */
+export function gapText({ missed, reason }) {
+  const what =
+    missed === null ? "Messages may be" : missed === 1 ? "1 message is" : `${number(missed)} messages are`;
+  return `${what} missing here: ${WHY[reason] ?? reason}`;
+}
+
 /**
  * @param {GapRow} row
  * @param {Zone} zone
  * @param {() => void} onload somebody wants what is missing
  */
 export function gapLine({ gap, busy }, zone, onload) {
-  const count =
-    gap.missed === null ? "Messages" : `${number(gap.missed)} ${gap.missed === 1 ? "message" : "messages"}`;
-  const because = /** @type {Record<string, string>} */ ({
-    slow_reader: "came faster than this page took them",
-    broker_lost: "may have come while the tail had no connection",
-  })[gap.reason];
   const [from, until] = [clock(gap.from, zone), clock(gap.until, zone)];
   return h(
     "article",
@@ -114,11 +125,7 @@ export function gapLine({ gap, busy }, zone, onload) {
     h(
       "div",
       { class: "line" },
-      h(
-        "span",
-        { class: "text" },
-        `${count} ${because ?? `are not here: ${gap.reason}`}, ${from.time} – ${until.time}`,
-      ),
+      h("span", { class: "text" }, `${gapText(gap)}, ${from.time} – ${until.time}`),
       button(
         { class: "small", onclick: onload, disabled: busy },
         busy ? "Fetching…" : "Fetch what is stored",
@@ -171,10 +178,25 @@ export function messageDetails(message, zone, words, actions) {
       ),
       ...field("occurred", time(occurred_at)),
       ...field("received", time(received_at)),
-      ...field("stored", stored_at ? time(stored_at) : "not told yet"),
+      ...field("stored", stored_at ? time(stored_at) : whenStored(id, time)),
       ...field("id", id),
     ),
   );
+}
+
+/**
+ * Asks when a message was stored that the live tail has brought.
+ *
+ * @param {string} id
+ * @param {(at: string) => Node} time
+ */
+function whenStored(id, time) {
+  const place = h("span", {}, "…");
+  get(`/v1/messages/${encodeURIComponent(id)}`).then(
+    ({ message }) => place.replaceChildren(time(message.stored_at)),
+    (error) => place.replaceChildren(error.status === 404 ? "not yet" : error.title),
+  );
+  return place;
 }
 
 /**
@@ -266,15 +288,7 @@ export function asText(message) {
  * @param {string} origin
  */
 export function asCurl({ severity, source, body, attributes, occurred_at }, origin) {
-  const record = { severity, source, body, attributes, occurred_at };
-  return curl(print(record), origin);
-}
-
-/**
- * @param {string} json on one line
- * @param {string} origin
- */
-export function curl(json, origin) {
+  const json = print({ severity, source, body, attributes, occurred_at });
   const address = `${origin}/v1/messages`;
   const head = "curl -H 'content-type: application/json'";
   if (json.length > MOST_ARGUMENT) {

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { around, asCurl, asJson, asText } from "../../row.js";
+import { around, asCurl, asJson, asText, gapText } from "../../row.js";
 import { Exact, parse, print } from "../../api.js";
 
 /** @param {Partial<import("../../types.js").Message>} [more] */
@@ -91,4 +92,21 @@ test("a link to a message shows the time in its id, which is what the store sort
   const { from, until, open } = around(message());
   assert.equal(open, message().id);
   assert.equal((Date.parse(from) + Date.parse(until)) / 2, 0x019aa0c00000);
+});
+
+test("every reason of a gap that the server knows is said in words", () => {
+  const source = readFileSync(new URL("../../../../pipeline/src/tail/kept.rs", import.meta.url), "utf8");
+  const names = Array.from(source.matchAll(/Self::\w+ => "(\w+)"/g), ([, name = ""]) => name);
+  assert.ok(names.includes("slow_reader") && names.length >= 6, String(names));
+  for (const reason of names) {
+    assert.doesNotMatch(gapText({ missed: null, from: "", until: "", reason }), new RegExp(reason));
+  }
+  assert.equal(
+    gapText({ missed: 1200, from: "", until: "", reason: "overrun" }),
+    "1,200 messages are missing here: they came faster than the server could listen",
+  );
+  assert.match(
+    gapText({ missed: 1, from: "", until: "", reason: "new" }),
+    /^1 message is missing here: new$/,
+  );
 });
