@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sea_orm::sqlx::{Connection as _, Row as _, SqliteConnection, query};
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, query};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -58,6 +58,23 @@ impl DataFolder {
     /// Returns a file of the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join("data").join(name)
+    }
+
+    /// Runs a statement on a file, beside the process.
+    ///
+    /// # Errors
+    /// The file is not there, or SQLite refuses the statement.
+    pub async fn change(&self, file: &str, sql: &str) -> Result<()> {
+        let options = SqliteConnectOptions::new()
+            .filename(self.file(file))
+            .busy_timeout(CATCH_UP);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+            .with_context(|| format!("cannot run {sql:?} on {file}"))?;
+        connection.close().await?;
+        Ok(())
     }
 
     async fn open(&self, name: &str) -> Result<SqliteConnection> {

@@ -19,16 +19,26 @@ struct Step {
 enum Outcome {
     Passed,
     Failed(String),
-    Skipped(&'static str),
+    Skipped(String),
 }
 
 impl Steps {
     /// Runs one step.
     pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) {
+        self.run_if_possible(name, || step().map(|()| None));
+    }
+
+    /// Runs one step that says why it, or a part of it, cannot be run here, where that is so.
+    pub(crate) fn run_if_possible(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Result<Option<String>>,
+    ) {
         eprintln!("\n== {name}");
         let start = Instant::now();
         let outcome = match step() {
-            Ok(()) => Outcome::Passed,
+            Ok(None) => Outcome::Passed,
+            Ok(Some(why)) => Outcome::Skipped(why),
             Err(error) => {
                 eprintln!("{name}: {error:#}");
                 Outcome::Failed(format!("{error:#}").lines().next().unwrap_or_default().to_owned())
@@ -42,11 +52,11 @@ impl Steps {
     }
 
     /// Notes a step that cannot be run here, and why that is no failure.
-    pub(crate) fn skip(&mut self, name: &'static str, why: &'static str) {
+    pub(crate) fn skip(&mut self, name: &'static str, why: &str) {
         self.0.push(Step {
             name,
             took: Duration::ZERO,
-            outcome: Outcome::Skipped(why),
+            outcome: Outcome::Skipped(why.to_owned()),
         });
     }
 

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use warren_test_servers::{AMQP_VARIABLE, POSTGRES_VARIABLE, PYTHON_VARIABLE, find, find_python};
 
 use crate::cargo::{Workspace, run as run_command, shown};
+use crate::console::{self, Tools};
 
 /// What to run.
 #[derive(Debug, Default, clap::Args)]
@@ -22,9 +23,28 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Finds the servers, builds everything, runs the tests, and returns whether all passed.
+impl Options {
+    /// Returns whether the console is meant, too: its tests are chosen by their package alone.
+    fn wants_console(&self) -> bool {
+        let meant = self.package.is_empty() || self.package.iter().any(|name| name == "warren-adapter-http");
+        meant && self.filter.is_none() && self.arguments.is_empty()
+    }
+}
+
+/// Runs the tests of the programs and those of the console, and returns whether nothing failed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     // Before the build, which takes minutes: what is missing is said at once.
+    let console = options.wants_console().then(Tools::find);
+    let passed = programs(workspace, options)?;
+    let Some(console) = console else {
+        return Ok(passed);
+    };
+    console::build(workspace)?;
+    Ok(console.test(workspace).tell() && passed)
+}
+
+/// Finds the servers, builds everything, runs the tests, and returns whether all passed.
+pub(crate) fn programs(workspace: &Workspace, options: &Options) -> Result<bool> {
     let found = find(|line| eprintln!("{line}"))?;
     let python = find_python(|line| eprintln!("{line}"))?;
     // What the end-to-end tests start.

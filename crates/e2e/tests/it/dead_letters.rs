@@ -5,7 +5,7 @@ use std::time::Duration;
 use amqprs::BasicProperties;
 use amqprs::channel::{BasicPublishArguments, QueueDeleteArguments};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
-use sea_orm::sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query, query_as};
+use sea_orm::sqlx::{Connection as _, SqliteConnection, query_as};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client as Database;
@@ -393,16 +393,8 @@ async fn one_process_redrives_what_its_store_has_refused_each_once_also_after_ki
         .unwrap()
         .setting("WARREN_WORKER__BREAKER_REFUSED", "0");
     warren.start_ready().await.unwrap();
-    let change = async |file: &str, sql: &'static str| {
-        let options = SqliteConnectOptions::new()
-            .filename(folder.file(file))
-            .busy_timeout(SOON);
-        let mut file = SqliteConnection::connect_with(&options).await.unwrap();
-        query(AssertSqlSafe(sql)).execute(&mut file).await.unwrap();
-        file.close().await.unwrap();
-    };
-    let run = async |sql: &'static str| change("store.db", sql).await;
-    let letters_file = async |sql: &'static str| change("queue.db", sql).await;
+    let run = async |sql: &str| folder.change("store.db", sql).await.unwrap();
+    let letters_file = async |sql: &str| folder.change("queue.db", sql).await.unwrap();
     run(
         "create trigger no_poison before insert on messages when new.body = 'poison' \
          begin select raise(abort, 'poison'); end",

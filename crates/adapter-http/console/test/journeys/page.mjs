@@ -1,17 +1,20 @@
-// A browser, looking at the console of a server that runs.
-//
-// WARREN_CONSOLE_URL says where that is, such as http://127.0.0.1:8080; without it every journey is skipped.
-// WARREN_CONSOLE_BROWSER names the Chromium to use, /usr/bin/chromium unless it is set.
+// A page of its own for each journey, and the server that it looks at.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, test } from "node:test";
 
-import { chromium } from "playwright-core";
+import { launch } from "../browser.mjs";
+import { serve } from "../server.mjs";
 
-export const base = (process.env.WARREN_CONSOLE_URL ?? "").replace(/\/$/, "");
+const server = await serve();
 
-const skip = base ? false : "WARREN_CONSOLE_URL is not set";
+export const base = server.url;
+
+const skip = base ? false : "neither WARREN_TEST_CONSOLE_SERVER nor WARREN_TEST_CONSOLE_URL is set";
+
+/** What a browser says where the page has asked, once, for what this server does not know. */
+const NO_PIPELINE = /404 .*\/v1\/pipeline$/;
 
 /** How long anything on the page may take, milliseconds. */
 const PATIENCE = 15_000;
@@ -19,23 +22,10 @@ const PATIENCE = 15_000;
 /** @type {Promise<import("playwright-core").Browser> | undefined} */
 let browser;
 
-after(async () => (await browser)?.close());
-
-function launched() {
-  browser ??= chromium.launch({
-    executablePath: process.env.WARREN_CONSOLE_BROWSER ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-  return browser;
-}
+after(async () => {
+  await (await browser)?.close();
+  await server.stop();
+});
 
 /**
  * A page, and what is needed to have it to oneself.
@@ -44,7 +34,14 @@ function launched() {
  * @property {import("playwright-core").Page} page
  * @property {string} source a source that nobody else uses
  * @property {(search?: string) => Promise<void>} open opens the console
- * @property {(reason: string) => void} skip
+ * @property {(command: string) => Promise<void>} tell has the server do something
+ */
+
+/**
+ * What is asked of a journey beside its context: complaints of the page that belong to it, and whether it tells the server what
+ * to do.
+ *
+ * @typedef {{ mayFail?: RegExp, tells?: boolean }} Needs
  */
 
 /**
@@ -52,12 +49,15 @@ function launched() {
  *
  * @param {string} name
  * @param {(journey: Journey) => Promise<void>} body
- * @param {import("playwright-core").BrowserContextOptions & { mayFail?: RegExp }} [options]
+ * @param {import("playwright-core").BrowserContextOptions & Needs} [options]
  */
-export function journey(name, body, { mayFail, ...options } = {}) {
-  test(name, { skip, timeout: 120_000 }, async (t) => {
+export function journey(name, body, { mayFail, tells, ...options } = {}) {
+  const { tell } = server;
+  const without = tells && !tell ? "the server of WARREN_TEST_CONSOLE_URL cannot be told what to do" : false;
+  test(name, { skip: skip || without, timeout: 120_000 }, async () => {
+    browser ??= launch();
     const context = await (
-      await launched()
+      await browser
     ).newContext({
       viewport: { width: 1280, height: 800 },
       permissions: ["clipboard-read", "clipboard-write"],
@@ -74,8 +74,9 @@ export function journey(name, body, { mayFail, ...options } = {}) {
       void dialog.dismiss();
     });
     page.on("console", (message) => {
-      const text = message.text();
-      if (message.type() === "error" && !mayFail?.test(text)) complaints.push(text);
+      const text = `${message.text()} ${message.location().url}`;
+      if (message.type() === "error" && !NO_PIPELINE.test(text) && !mayFail?.test(text))
+        complaints.push(text);
     });
     try {
       await body({
@@ -85,7 +86,7 @@ export function journey(name, body, { mayFail, ...options } = {}) {
           await page.goto(`${base}/${search}`);
           await page.locator("#list:not(.loading)").waitFor({ state: "attached" });
         },
-        skip: (reason) => t.skip(reason),
+        tell: async (command) => tell?.(command),
       });
       assert.deepEqual(complaints, []);
     } finally {
