@@ -186,7 +186,7 @@ pub struct ReaderConfig {
     /// How long one statement may run; PostgreSQL ends it then. At least 100 ms. Default 2 s.
     ///
     /// Searches make their statements short, so this is for a server that is slow, and for counts of a very long time. A
-    /// lock is waited for half as long as the statement or the step may take, and no longer than `postgres.lock_timeout`.
+    /// lock is waited for half as long, and no longer than `postgres.lock_timeout`; by a step of a search, too.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
 }

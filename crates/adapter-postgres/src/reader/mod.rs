@@ -44,8 +44,9 @@ use crate::session::{Connector, ReadSession};
 /// Finds stored messages in PostgreSQL.
 ///
 /// A call waits for a connection, at most `postgres.acquire_timeout` + `postgres.connect_timeout`. A search then takes at
-/// most its time and three of its steps ([`Searcher::find`]), anything else `reader.statement_timeout`; where the server has
-/// gone silent, `reader.statement_timeout` + 1 s more. It needs the right to select from `warren_migrations`, `messages`,
+/// most its time and three of its steps ([`Searcher::find`]), and three waits for a lock, `postgres.lock_timeout` or half of
+/// `reader.statement_timeout` each; anything else takes `reader.statement_timeout`. Where the server has gone silent it is
+/// `reader.statement_timeout` + 1 s more. It needs the right to select from `warren_migrations`, `messages`,
 /// `messages_default`, `message_counts_minutes`, `message_counts_quarters` and `message_count_deltas`, and a standby will do.
 #[derive(Debug)]
 pub struct PostgresReader {
@@ -80,7 +81,7 @@ impl PostgresReader {
             searcher,
             statement_timeout: reader.statement_timeout,
             one: Beginning::plain(),
-            step: Beginning::of_step(step_time, limits.lock.min(step_time / 2)),
+            step: Beginning::of_step(step_time),
         })
     }
 

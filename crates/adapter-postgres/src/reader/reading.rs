@@ -31,14 +31,15 @@ impl Beginning {
         Self::with("")
     }
 
-    /// Begins a step of a search, which has its own time.
+    /// Begins a step of a search, which has its own time once it has its locks. For these it waits as long as its session
+    /// may: longer than the maintenance waits for its own, behind which everybody queues.
     ///
     /// A step reads a bounded number of rows in the order of an index. A bitmap has no order: with it all that there are
     /// would be read and sorted, and while statistics lag behind PostgreSQL takes them for few.
-    pub(super) fn of_step(time: Duration, lock_timeout: Duration) -> Self {
-        let (time, lock) = (time.as_millis(), lock_timeout.as_millis());
+    pub(super) fn of_step(time: Duration) -> Self {
+        let time = time.as_millis();
         Self::with(&format!(
-            "set local statement_timeout = {time}; set local lock_timeout = {lock}; set local enable_bitmapscan = off;"
+            "set local statement_timeout = {time}; set local enable_bitmapscan = off;"
         ))
     }
 
