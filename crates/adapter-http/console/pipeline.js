@@ -57,7 +57,10 @@ export class Pipeline {
     const state = figure === null ? "unknown" : stage.letters ? "alarm" : "";
     return h(
       "li",
-      { class: `stage ${state}`, title: unknown ? `${unknown.reason}; ${unknown.hint}` : note },
+      {
+        class: `stage ${stage.stage} ${state}`,
+        title: unknown ? `${unknown.reason}; ${unknown.hint}` : note,
+      },
       h(
         "div",
         { class: "words" },
