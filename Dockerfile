@@ -4,6 +4,7 @@
 #
 #   docker build --target ingest-api        -t warren/ingest-api        .
 #   docker build --target store-worker      -t warren/store-worker      .
+#   docker build --target query-api         -t warren/query-api         .
 #   docker build --target severity-consumer -t warren/severity-consumer .
 #   docker build --target warren            -t warren/warren            .
 #
@@ -24,15 +25,16 @@ FROM chef AS build
 COPY --from=planner /build/recipe.json recipe.json
 # The same profile, packages and working directory as below, or the layer would be of no use.
 RUN cargo chef cook --release --locked --recipe-path recipe.json \
-    --package warren-ingest-api --package warren-store-worker --package warren-severity-consumer \
-    --package warren
+    --package warren-ingest-api --package warren-store-worker --package warren-query-api \
+    --package warren-severity-consumer --package warren
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
 RUN cargo build --release --locked \
-    --package warren-ingest-api --package warren-store-worker --package warren-severity-consumer \
-    --package warren \
+    --package warren-ingest-api --package warren-store-worker --package warren-query-api \
+    --package warren-severity-consumer --package warren \
  && mkdir /out \
- && cp target/release/ingest-api target/release/store-worker target/release/severity-consumer target/release/warren /out/
+ && cp target/release/ingest-api target/release/store-worker target/release/query-api \
+    target/release/severity-consumer target/release/warren /out/
 
 # What the services need at run time: libc, the authorities that TLS trusts, and the licences they come under. Their
 # checks of health ask whether they are alive, because many an orchestrator restarts what is unhealthy, and that brings
@@ -69,6 +71,14 @@ LABEL org.opencontainers.image.title="Warren store-worker" \
 COPY --from=build /out/store-worker /usr/local/bin/store-worker
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["store-worker", "healthcheck", "--live"]
 ENTRYPOINT ["store-worker"]
+
+FROM runtime AS query-api
+LABEL org.opencontainers.image.title="Warren query-api" \
+      org.opencontainers.image.description="Finds stored messages, shows what is published, and serves the console" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/query-api /usr/local/bin/query-api
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=6 CMD ["query-api", "healthcheck", "--live"]
+ENTRYPOINT ["query-api"]
 
 FROM runtime AS severity-consumer
 LABEL org.opencontainers.image.title="Warren severity-consumer" \

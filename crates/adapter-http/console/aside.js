@@ -2,7 +2,7 @@
 // What stands beside the list: the consumer groups, a card each, and who has said something in this range of time.
 
 /** @import { State, Store } from "./store.js" */
-/** @import { Counts, Group } from "./types.js" */
+/** @import { Counts, Group, Groups as Answer } from "./types.js" */
 import { get, poll } from "./api.js";
 import { Sparkline } from "./chart.js";
 import { button, byId, h, refill, setText } from "./dom.js";
@@ -18,7 +18,7 @@ export class Groups {
   /** @type {Map<string, Sparkline>} */
   #lines = new Map();
   #poll = poll(
-    async (signal) => this.#draw((await get("/v1/groups", {}, signal)).groups),
+    async (signal) => this.#draw(await get("/v1/groups", {}, signal)),
     GROUPS_EVERY,
     (problem) => {
       this.#place.classList.toggle("stale", problem !== null);
@@ -45,21 +45,21 @@ export class Groups {
     setText(this.#note, text);
   }
 
-  /** @param {Group[]} groups */
-  #draw(groups) {
-    this.#say(groups.length > 0 ? "" : "No consumer group runs.");
+  /** @param {Answer} answer */
+  #draw({ groups, missing = [] }) {
+    this.#say(groups.length > 0 ? missing.join(". ") : "No consumer group runs.");
     this.#place.replaceChildren(...groups.map((group) => this.#card(group)));
   }
 
   /** @param {Group} group */
   #card({ group, state, received, total: all, per_second, lag }) {
-    const speed = total(per_second);
+    const speed = per_second && total(per_second);
     const line = this.#lines.get(group) ?? new Sparkline();
     this.#lines.set(group, line);
     line.push(speed);
     // Of the shipped groups it is known what they count; of others, what they have counted tells it.
     const counted = SEVERITIES.filter(
-      (severity) => received[severity] > 0 || group === "all" || group.split("-").includes(severity),
+      (severity) => received?.[severity] || group === "all" || group.split("-").includes(severity),
     );
     return h(
       "li",
@@ -69,13 +69,18 @@ export class Groups {
         { class: "head" },
         h("h3", {}, group),
         state !== "consuming" && h("span", { class: "state" }, state),
-        h("span", { class: "total" }, number(all)),
+        h("span", { class: "total" }, all === null ? "—" : number(all)),
       ),
       h(
         "dl",
         { class: "counts" },
         ...counted.map((severity) =>
-          h("div", { class: severity }, h("dt", {}, severity), h("dd", {}, short(received[severity]))),
+          h(
+            "div",
+            { class: severity },
+            h("dt", {}, severity),
+            h("dd", {}, received ? short(received[severity]) : "—"),
+          ),
         ),
       ),
       h(
@@ -83,7 +88,7 @@ export class Groups {
         { class: "foot" },
         h("span", { class: "lag" }, lagText(lag)),
         line.element,
-        h("span", { class: "rate" }, `${rate(speed)} /s`),
+        h("span", { class: "rate" }, speed === null ? "" : `${rate(speed)} /s`),
       ),
     );
   }

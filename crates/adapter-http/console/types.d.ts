@@ -42,18 +42,26 @@ export interface Group {
   group: string;
   state: string;
   at: string;
-  received: Counts;
-  total: number;
-  duplicates: number;
-  per_second: Counts;
-  last_seen: Record<Severity, string | null>;
+  /** `null` where it is not known, as of groups that count in other processes. */
+  received: Counts | null;
+  total: number | null;
+  duplicates: number | null;
+  per_second: Counts | null;
+  last_seen: Record<Severity, string | null> | null;
   lag: { packets: number; messages: number | null; oldest_seconds: number | null } | null;
+}
+
+export interface Groups {
+  groups: Group[];
+  missing?: string[];
 }
 
 export interface Stage {
   stage: "accepted" | "in_rabbitmq" | "queued" | "stored" | "dead";
   total?: Counts | null;
   per_second?: number | null;
+  publishing?: number | null;
+  held?: number | null;
   messages?: number | null;
   packets?: number | null;
   oldest_seconds?: number | null;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::hosts;
+
 /// Settings of the HTTP server, section `http`.
 ///
 /// The waits form a ladder: what a client is made to wait for is bounded by `permit_wait`, then by the body
@@ -14,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct HttpConfig {
     /// Where to listen: `address:port` or `name:port`; port 0 takes any free one. Default `127.0.0.1:8080`.
     pub listen: String,
+    /// The host names by which reading, the console and dead letters may be asked for, beside addresses and `localhost`. A
+    /// request for another one is answered 421, when the server listens on the loopback or any name is listed: a page of
+    /// another site could read messages through a name of its own that leads here. Default: none.
+    pub hosts: Vec<String>,
     /// The largest request body after decompression, in bytes; a larger one is answered 413. Default 20 MiB, at most
     /// four fifths of `max_in_flight_bytes`.
     pub max_request: ByteSize,
@@ -73,6 +79,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            hosts: Vec::new(),
             max_request: ByteSize::mib(20),
             max_wire: ByteSize::mib(20),
             max_connections: 4_096,
@@ -97,6 +104,9 @@ impl HttpConfig {
         let mut problems = Vec::new();
         if let Err(problem) = host_and_port(&self.listen) {
             problems.push(("listen", problem));
+        }
+        if let Some(problem) = self.hosts.iter().find_map(|host| hosts::problem(host)) {
+            problems.push(("hosts", problem));
         }
         let (_, largest) = self.pools();
         for (key, size) in [("max_request", self.max_request), ("max_wire", self.max_wire)] {
@@ -208,6 +218,7 @@ mod tests {
     fn every_impossible_setting_is_named() {
         let config = HttpConfig {
             listen: "localhost".to_owned(),
+            hosts: vec!["http://warren.example.org".to_owned()],
             max_request: HttpConfig::default().max_in_flight_bytes,
             max_wire: ByteSize(0),
             max_connections: 0,
@@ -221,6 +232,7 @@ mod tests {
             keys,
             [
                 "listen",
+                "hosts",
                 "max_request",
                 "max_wire",
                 "max_connections",

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
-use hyper::body::Incoming;
+use axum::http::{HeaderValue, Method};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -97,8 +97,21 @@ enum End {
     },
     /// It kept the server waiting, for this.
     Overdue(&'static str),
+    /// Its client has gone, and with it whoever wanted the answer.
+    HungUp,
     /// The server stops and has waited long enough.
     Cut,
+}
+
+/// Tells whether the answer to a request is of no use to anybody else, and may cost somebody something: then it is given up
+/// with its client.
+///
+/// A client that shuts its side and waits looks the same as one that has gone. For everything but the reading of what is
+/// stored or published it is waited for.
+fn is_wanted_only(request: &hyper::Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && request.uri().path().starts_with("/v1/")
+        && request.body().is_end_stream()
 }
 
 /// Serves one connection to its end.
@@ -113,7 +126,7 @@ pub(crate) async fn serve(
     let served = Arc::clone(&activity);
     let stopping = Arc::clone(&stop);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        served.begin();
+        served.begin(is_wanted_only(&request));
         let answering = router.clone().call(request.map(Body::new));
         let (served, stopping) = (Arc::clone(&served), Arc::clone(&stopping));
         async move {
@@ -163,6 +176,9 @@ pub(crate) async fn serve(
             let http2 = over.is_err_and(|error| error.is_parse_version_h2());
             return Poll::Ready(End::Over { http2 });
         }
+        if activity.has_hung_up() {
+            return Poll::Ready(End::HungUp);
+        }
         // The alarm may ring too early, as most requests begin and end without touching it, but never too late.
         while let Some((deadline, reason)) = activity.deadline(&timeouts) {
             if alarm.deadline() > deadline {
@@ -189,6 +205,8 @@ pub(crate) async fn serve(
         }
         End::Over { .. } => {}
         End::Overdue(reason) => counter!(CONNECTIONS_CUT, "reason" => reason).increment(1),
+        // Dropped with the connection, the future of the answer ends what it had begun.
+        End::HungUp => counter!(CONNECTIONS_CUT, "reason" => "hung_up").increment(1),
         End::Cut => counter!(CONNECTIONS_CUT, "reason" => "drain").increment(1),
     }
 }

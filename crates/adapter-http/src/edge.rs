@@ -19,10 +19,12 @@ use tracing::{Instrument, debug_span, error, field};
 
 use crate::console::CONSOLE_ROUTE;
 use crate::dead_letters::DEAD_LETTER_ROUTES;
+use crate::hosts::Hosts;
 use crate::messages::QUERY_ROUTES;
 use crate::metrics::{PANICS, REQUEST_SECONDS, REQUESTS};
+use crate::pipeline::PIPELINE_ROUTE;
 use crate::problem::{Kind, Problem};
-use crate::routes::{COMMON_ROUTES, DOCS_ROUTES, MESSAGES_ROUTE};
+use crate::routes::{COMMON_ROUTES, DOCS_ROUTES, GROUPS_ROUTE, MESSAGES_ROUTE};
 use crate::tail::TAIL_ROUTE;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +37,16 @@ pub(crate) struct BodyRead;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EdgeLayer {
     numbers: Arc<Numbers>,
+    hosts: Hosts,
+}
+
+impl EdgeLayer {
+    pub(crate) fn new(hosts: Hosts) -> Self {
+        Self {
+            numbers: Arc::default(),
+            hosts,
+        }
+    }
 }
 
 impl<S> Layer<S> for EdgeLayer {
@@ -44,6 +56,7 @@ impl<S> Layer<S> for EdgeLayer {
         Edge {
             inner,
             numbers: Arc::clone(&self.numbers),
+            hosts: self.hosts.clone(),
         }
     }
 }
@@ -52,6 +65,7 @@ impl<S> Layer<S> for EdgeLayer {
 pub(crate) struct Edge<S> {
     inner: S,
     numbers: Arc<Numbers>,
+    hosts: Hosts,
 }
 
 impl<S> Service<Request> for Edge<S>
@@ -86,7 +100,7 @@ where
             span_id = field::Empty,
         );
         let numbers = Arc::clone(&self.numbers);
-        let answer = match without_host(&request) {
+        let answer = match without_host(&request).or_else(|| self.hosts.refusal(ROUTES[route], &request)) {
             Some(problem) => Err(problem),
             None => Ok(AssertUnwindSafe(self.inner.call(request))
                 .catch_unwind()
@@ -153,13 +167,15 @@ const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
 ];
 /// The routes that are counted by name, as the router knows them; none at all is the last but one.
-const ROUTES: [&str; 23] = [
+const ROUTES: [&str; 25] = [
     MESSAGES_ROUTE,
     QUERY_ROUTES[1],
     QUERY_ROUTES[2],
     QUERY_ROUTES[3],
     CONSOLE_ROUTE,
     TAIL_ROUTE,
+    GROUPS_ROUTE,
+    PIPELINE_ROUTE,
     DOCS_ROUTES[0],
     DOCS_ROUTES[1],
     DOCS_ROUTES[2],
@@ -180,8 +196,9 @@ const ROUTES: [&str; 23] = [
 ];
 const NO_ROUTE: usize = ROUTES.len() - 2;
 /// The statuses that this server gives.
-const STATUSES: [&str; 15] = [
-    "200", "202", "204", "303", "304", "400", "404", "405", "408", "409", "413", "415", "422", "500", "503",
+const STATUSES: [&str; 16] = [
+    "200", "202", "204", "303", "304", "400", "404", "405", "408", "409", "413", "415", "421", "422", "500",
+    "503",
 ];
 /// The place in [`Numbers`] of any other status.
 const OTHER_STATUS: usize = STATUSES.len();

@@ -53,7 +53,8 @@ pub fn describe_metrics() {
     describe_counter!(
         CONNECTIONS_CUT,
         Unit::Count,
-        "Connections closed by the server, by reason (first_request, header, idle, drain)"
+        "Connections closed by the server, by reason (first_request, header, idle, drain; hung_up: the client had gone \
+         before it had its answer)"
     );
     describe_counter!(
         REFUSED,

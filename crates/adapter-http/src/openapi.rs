@@ -11,6 +11,7 @@ use crate::dead_letters::{
 use crate::groups::{self, GroupForm, GroupsForm, LagForm};
 use crate::health::{self, Readiness};
 use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
+use crate::pipeline::{self, MissingForm, PIPELINE_ROUTE, PipelineForm, StageForm};
 use crate::routes::{self, GROUPS_ROUTE, MESSAGES_ROUTE, Version};
 use crate::tail::{self, TAIL_ROUTE};
 use crate::{docs, intake_routes};
@@ -115,6 +116,7 @@ pub(crate) struct ProblemForm {
         messages::get_sources,
         tail::get_tail,
         groups::get_groups,
+        pipeline::get_pipeline,
         dead_letters::get_dead_letters,
         dead_letters::get_dead_letter,
         dead_letters::post_redrive,
@@ -142,6 +144,9 @@ pub(crate) struct ProblemForm {
         GroupsForm,
         GroupForm,
         LagForm,
+        PipelineForm,
+        StageForm,
+        MissingForm,
         MessagePage,
         WholeMessage,
         CountsPage,
@@ -157,6 +162,7 @@ pub(crate) struct ProblemForm {
         (name = "intake", description = "Messages come in here."),
         (name = "messages", description = "What is stored, found again."),
         (name = "groups", description = "What consumer groups have counted."),
+        (name = "pipeline", description = "The way of messages in numbers."),
         (name = "dead letters", description = "What nobody could store: look at it, redrive it, purge it."),
         (name = "health", description = "For whoever watches over the process."),
         (name = "about", description = "What this is."),
@@ -172,6 +178,7 @@ pub(crate) struct Offered {
     pub(crate) messages: bool,
     pub(crate) tail: bool,
     pub(crate) groups: bool,
+    pub(crate) pipeline: bool,
     pub(crate) dead_letters: bool,
 }
 
@@ -182,6 +189,9 @@ pub(crate) fn document(version: &str, offered: &Offered) -> String {
     let mut away = Vec::new();
     if !offered.groups {
         away.push(GROUPS_ROUTE);
+    }
+    if !offered.pipeline {
+        away.push(PIPELINE_ROUTE);
     }
     if !offered.dead_letters {
         away.extend(DEAD_LETTER_ROUTES);

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     /// A header of the interface with an impossible value.
     InvalidHeader,
     NotFound,
+    /// A host that the server does not go by.
+    ForeignHost,
     MethodNotAllowed,
     /// Another job over dead letters is under way.
     JobUnderWay,
@@ -70,6 +72,7 @@ impl Kind {
             | Self::TooMuch
             | Self::InvalidHeader => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::JobUnderWay => StatusCode::CONFLICT,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
@@ -98,6 +101,7 @@ impl Kind {
             Self::TooMuch => "urn:warren:problem:too-much",
             Self::InvalidHeader => "urn:warren:problem:invalid-header",
             Self::NotFound => "urn:warren:problem:not-found",
+            Self::ForeignHost => "urn:warren:problem:foreign-host",
             Self::MethodNotAllowed => "urn:warren:problem:method-not-allowed",
             Self::JobUnderWay => "urn:warren:problem:job-under-way",
             Self::SlowBody => "urn:warren:problem:slow-body",
@@ -127,6 +131,7 @@ impl Kind {
             Self::TooMuch => "Too much is asked for",
             Self::InvalidHeader => "Invalid header",
             Self::NotFound => "Not found",
+            Self::ForeignHost => "Not a host of this server",
             Self::MethodNotAllowed => "Method not allowed",
             Self::JobUnderWay => "Another job is under way",
             Self::SlowBody => "The body came too slowly",

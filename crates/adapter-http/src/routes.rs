@@ -9,21 +9,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use tokio::sync::watch;
 use utoipa::ToSchema;
 use warren_pipeline::dead_letters::DeadLetterJobs;
-use warren_pipeline::tally::GroupReport;
+use warren_pipeline::flow::Flow;
 
 use crate::budget::Budget;
 use crate::console::{self, CONSOLE_ROUTE};
 use crate::dead_letters::{self, DEAD_LETTER_ROUTES};
 use crate::docs;
 use crate::edge::EdgeLayer;
-use crate::groups::get_groups;
+use crate::groups::{GroupRoutes, get_groups};
 use crate::health::{Health, livez, readyz};
+use crate::hosts::Hosts;
 use crate::intake_routes::{IntakeRoutes, post_messages};
 use crate::messages::{QUERY_ROUTES, QueryRoutes};
 use crate::openapi::{self, Offered};
+use crate::pipeline::{PIPELINE_ROUTE, get_pipeline};
 use crate::problem::{Kind, Problem, json};
 use crate::tail::{TAIL_ROUTE, TailRoutes, get_tail};
 
@@ -40,8 +41,10 @@ pub struct Routes {
     pub metrics: PrometheusHandle,
     /// `POST /v1/messages` and its documentation.
     pub intake: Option<IntakeRoutes>,
-    /// The consumer groups of this process, for `GET /v1/groups`; without any there is no such route.
-    pub groups: Vec<watch::Receiver<GroupReport>>,
+    /// The consumer groups that are known here, for `GET /v1/groups`; without them there is no such route.
+    pub groups: Option<GroupRoutes>,
+    /// The way of messages in numbers, for `GET /v1/pipeline`; without it there is no such route.
+    pub pipeline: Option<Flow>,
     /// The dead letters that this process can work with, for `/v1/dead-letters`; without any there is no such route.
     pub dead_letters: Option<DeadLetterJobs>,
     /// What finds stored messages, for `GET /v1/messages`, counts and sources, and with them the console at `/`; without
@@ -55,19 +58,20 @@ pub struct Routes {
 pub(crate) const MESSAGES_ROUTE: &str = "/v1/messages";
 /// Where the interface is described, as the router knows it.
 pub(crate) const DOCS_ROUTES: [&str; 4] = ["/openapi.json", "/docs", "/docs/", "/docs/{*file}"];
-/// Where a server that counts for groups tells what they have counted.
+/// Where a server tells what consumer groups have counted.
 pub(crate) const GROUPS_ROUTE: &str = "/v1/groups";
 /// Every route of any server, as the router knows it.
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
 impl Routes {
-    /// Makes the router, to be served by [`Server`](crate::Server).
-    pub fn router(self) -> Router {
+    /// Makes the router, to be served by [`Server`](crate::Server), for requests to these hosts.
+    pub(crate) fn router(self, hosts: Hosts) -> Router {
         let offered = Offered {
             intake: self.intake.as_ref().map(IntakeRoutes::limits),
             messages: self.query.is_some(),
             tail: self.tail.is_some(),
-            groups: !self.groups.is_empty(),
+            groups: self.groups.is_some(),
+            pipeline: self.pipeline.is_some(),
             dead_letters: self.dead_letters.is_some(),
         };
         let about = About {
@@ -89,9 +93,13 @@ impl Routes {
                 }),
             );
         let mut paths = COMMON_ROUTES.to_vec();
-        if offered.groups {
-            router = router.route(GROUPS_ROUTE, get(get_groups).with_state(self.groups.into()));
+        if let Some(groups) = self.groups {
+            router = router.route(GROUPS_ROUTE, get(get_groups).with_state(Arc::new(groups)));
             paths.push(GROUPS_ROUTE);
+        }
+        if let Some(flow) = self.pipeline {
+            router = router.route(PIPELINE_ROUTE, get(get_pipeline).with_state(flow));
+            paths.push(PIPELINE_ROUTE);
         }
         if let Some(tail) = self.tail {
             router = router.route(TAIL_ROUTE, get(get_tail).with_state(tail));
@@ -119,7 +127,7 @@ impl Routes {
         router
             .fallback(move |request: Request| std::future::ready(not_found(&request, &paths)))
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(EdgeLayer::default())
+            .layer(EdgeLayer::new(hosts))
     }
 }
 
@@ -291,6 +299,7 @@ fn meant(path: &str, paths: &[&'static str]) -> Option<&'static str> {
         "swagger" | "swagger-ui" | "doc" | "redoc" | "help" => "/docs",
         "openapi" | "openapi.yaml" | "swagger.json" | "api-docs" => "/openapi.json",
         "prometheus" | "stats" => "/metrics",
+        "pipeline" | "flow" => PIPELINE_ROUTE,
         "dead" | "dead-letters" | "deadletters" | "dead_letters" | "dlq" => DEAD_LETTER_ROUTES[0],
         "counts" | "count" | "histogram" if paths.contains(&QUERY_ROUTES[2]) => QUERY_ROUTES[2],
         "group" | "groups" | "tally" | "counts" => GROUPS_ROUTE,

@@ -27,6 +27,7 @@ use warren_pipeline::Backoff;
 
 use crate::config::{HttpConfig, host_and_port};
 use crate::connection::{self, Stop, Timeouts};
+use crate::hosts::Hosts;
 use crate::metrics::CONNECTIONS;
 use crate::routes::Routes;
 
@@ -157,9 +158,13 @@ impl Server {
     /// `http.drain_delay`, as balancers notice late. Then it takes no more connections and finishes the requests at hand
     /// for `http.drain_timeout`. What is left is cut off and has another second to notice.
     pub async fn serve(self, routes: Routes, shutdown: CancellationToken) -> Drained {
-        let Self { listener, config, .. } = self;
+        let Self {
+            listener,
+            local_addr,
+            config,
+        } = self;
         let (health, tail) = (routes.health.clone(), routes.tail.clone());
-        let router = routes.router();
+        let router = routes.router(Hosts::of(&config.hosts, local_addr));
         let stop = Arc::new(Stop::default());
         let acceptor = Acceptor::new(listener, router, &config, Arc::clone(&stop));
         let began;

@@ -129,6 +129,11 @@ impl<S: Pooled> Pool<S> {
         }
     }
 
+    /// Tells whether every connection is lent.
+    pub(crate) fn is_lent_out(&self) -> bool {
+        self.permits.available_permits() == 0
+    }
+
     /// Lends nothing more, waits for what is lent to come back, and closes everything.
     pub(crate) async fn close(&self) {
         let patience = Instant::now() + self.limits.client_side();

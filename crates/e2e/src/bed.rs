@@ -93,6 +93,14 @@ impl Bed {
         Ok(self.to_database(self.to_broker(Service::new("store-worker")?)))
     }
 
+    /// Prepares the one that finds and shows messages; it needs [`Bed::migrate`] first.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn query(&self) -> Result<Service> {
+        Ok(self.to_database(self.to_broker(Service::new("query-api")?)))
+    }
+
     /// Tells a program which broker to use.
     pub fn to_broker(&self, service: Service) -> Service {
         service

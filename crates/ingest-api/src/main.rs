@@ -70,7 +70,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.intake,
         )),
         health,
-        groups: Vec::new(),
+        groups: None,
+        pipeline: None,
         // Those of the broker and of the store are the worker's to show.
         dead_letters: spooling.as_ref().map(Spooling::jobs),
         query: None,

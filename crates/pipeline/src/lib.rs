@@ -16,6 +16,7 @@ mod breaker;
 pub mod config;
 mod consume_loop;
 pub mod dead_letters;
+pub mod flow;
 mod gather;
 mod health;
 mod intake;

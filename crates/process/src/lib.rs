@@ -12,6 +12,7 @@ pub mod cli;
 pub mod docs;
 pub mod exit;
 pub mod healthcheck;
+pub mod peer;
 pub mod program;
 pub mod settings;
 pub mod shutdown;

@@ -1,7 +1,6 @@
 //! RabbitMQ in, PostgreSQL out; also `migrate`.
 
 mod dead_letter_queue;
-mod redriving;
 mod settings;
 
 use std::pin::pin;
@@ -14,7 +13,7 @@ use tokio::select;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use warren_adapter_amqp::{AmqpDeadLetters, AmqpLive, AmqpSubscription};
+use warren_adapter_amqp::{AmqpDeadLetters, AmqpLive, AmqpSubscription, OnDemandPublisher};
 use warren_adapter_http::{Health, Routes, Server, TailRoutes};
 use warren_adapter_postgres::{PostgresDeadLetters, PostgresStore};
 use warren_domain::ports::ConsumerGroup;
@@ -26,7 +25,6 @@ use warren_process::program::{self, Frame};
 use warren_process::settings::Sources;
 
 use dead_letter_queue::DeadLetterQueue;
-use redriving::RedrivingPublisher;
 use settings::Settings;
 
 /// How long a stopping worker waits until the broker has its last acknowledgements, after `worker.drain_timeout` at most.
@@ -92,7 +90,7 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let dead = Box::new(AmqpDeadLetters::new(settings.amqp.clone())?);
     let dead_letter_queue = DeadLetterQueue::new(dead.health());
     let keeping = KeepLoop::new(dead, letters.clone(), &settings.worker);
-    let redriving = Arc::new(RedrivingPublisher::new(settings.amqp.clone()));
+    let redriving = Arc::new(OnDemandPublisher::new(settings.amqp.clone()));
     let jobs = DeadLetterJobs::new(letters.clone(), redriving);
     let live = Arc::new(AmqpLive::new(settings.amqp.clone())?);
     let hub = Hub::start(live, settings.tail);
@@ -113,7 +111,8 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         intake: None,
         health: health.clone(),
-        groups: Vec::new(),
+        groups: None,
+        pipeline: None,
         dead_letters: Some(jobs.clone()),
         query: None,
         tail: Some(TailRoutes::new(hub.clone(), &settings.http)),

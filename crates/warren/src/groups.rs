@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use warren_pipeline::tally::{GroupReport, table};
+use warren_pipeline::tally::{GroupReport, WatchReport, table, watched_table};
 use warren_process::exit::Exit;
 use warren_process::program::addresses;
 use warren_process::settings::Sources;
@@ -34,10 +34,29 @@ pub(crate) struct GroupsArgs {
     every: Option<Duration>,
 }
 
-/// The answer to `GET /v1/groups`.
+/// The answer to `GET /v1/groups` of a program that counts itself.
 #[derive(Debug, Deserialize)]
 struct Groups {
     groups: Vec<GroupReport>,
+}
+
+/// What is told of groups.
+#[derive(Debug)]
+enum Told {
+    /// By who counts for them.
+    Own(Vec<GroupReport>),
+    /// By who watches others do.
+    Watched(WatchReport),
+}
+
+impl Told {
+    fn read(text: &str) -> serde_json::Result<Self> {
+        // What one counts oneself is known, all of it.
+        match serde_json::from_str(text) {
+            Ok(Groups { groups }) => Ok(Self::Own(groups)),
+            Err(_) => serde_json::from_str(text).map(Self::Watched),
+        }
+    }
 }
 
 /// Asks the process that runs with the same settings, and prints what it says.
@@ -75,7 +94,7 @@ async fn show(arguments: &GroupsArgs, listen: &str, stop: &CancellationToken) ->
 }
 
 /// Asks the process that listens there for its groups.
-async fn ask(listen: &str) -> Result<Vec<GroupReport>> {
+async fn ask(listen: &str) -> Result<Told> {
     let addresses = addresses(listen, TIMEOUT)
         .await
         .map_err(|reason| anyhow!(reason))?;
@@ -93,15 +112,15 @@ async fn ask(listen: &str) -> Result<Vec<GroupReport>> {
     ))
 }
 
-fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Vec<GroupReport>> {
+fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Told> {
     match answer.status {
-        200 => serde_json::from_str(&answer.body)
-            .map(|Groups { groups }| groups)
-            .with_context(|| {
-                format!("what {address} answers is no list of groups; does a `warren` of another version run there?")
-            }),
+        200 => Told::read(&answer.body).with_context(|| {
+            format!(
+                "what {address} answers is no list of groups; does a `warren` of another version run there?"
+            )
+        }),
         404 => bail!(
-            "the program at {address} has no consumer groups; `warren` has, and beside RabbitMQ each \
+            "the program at {address} knows no consumer groups; `warren` does, and beside RabbitMQ a `query-api`; each \
              `severity-consumer` prints its own"
         ),
         status => {
@@ -111,19 +130,33 @@ fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Vec<GroupRe
     }
 }
 
-fn print(arguments: &GroupsArgs, groups: &[GroupReport]) -> Result<()> {
+fn print(arguments: &GroupsArgs, told: &Told) -> Result<()> {
     let mut output = io::stdout().lock();
     let mut text = String::new();
     if arguments.json {
-        for group in groups {
-            text.push_str(&group.to_json());
-            text.push('\n');
+        match told {
+            Told::Own(groups) => groups
+                .iter()
+                .for_each(|group| text.push_str(&(group.to_json() + "\n"))),
+            Told::Watched(WatchReport { groups, .. }) => {
+                for group in groups {
+                    text.push_str(&(serde_json::to_string(group)? + "\n"));
+                }
+            }
         }
     } else {
         if arguments.every.is_some() && output.is_terminal() {
             text.push_str(CLEAR);
         }
-        text.push_str(&table(groups));
+        text.push_str(&match told {
+            Told::Own(groups) => table(groups),
+            Told::Watched(report) => watched_table(&report.groups),
+        });
+    }
+    if let Told::Watched(report) = told {
+        for missing in &report.missing {
+            eprintln!("{}", Escaped(missing));
+        }
     }
     let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     match written {

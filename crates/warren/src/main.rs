@@ -5,6 +5,7 @@ mod command;
 mod counting;
 mod dead;
 mod groups;
+mod own_counters;
 mod scenario;
 mod send;
 mod settings;
@@ -20,9 +21,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_embedded::Embedded;
-use warren_adapter_http::{Health, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes};
+use warren_adapter_http::{GroupRoutes, Health, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes};
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
+use warren_pipeline::flow::{Flow, Recent, StageName};
 use warren_pipeline::tail::Hub;
 use warren_pipeline::{Intake, StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
@@ -31,6 +33,7 @@ use warren_process::settings::Sources;
 use warren_process::shutdown::{CLOSING_TIME, drain};
 
 use counting::Counting;
+use own_counters::OwnCounters;
 use settings::Settings;
 use welcome::Welcome;
 
@@ -54,7 +57,7 @@ enum Command {
     Send(send::SendArgs),
     /// Show what is published to RabbitMQ from now on, until Ctrl-C
     Tail(tail::TailArgs),
-    /// Show what the consumer groups of the running `warren` have counted
+    /// Show what consumer groups have counted, of the running `warren` or `query-api`
     Groups(groups::GroupsArgs),
     /// Look at what nobody could store, redrive it, or purge it
     #[command(subcommand)]
@@ -117,7 +120,12 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             &settings.http,
             &settings.intake,
         )),
-        groups: counting.reports(),
+        groups: Some(GroupRoutes::Own(counting.reports())),
+        pipeline: Some(Flow::new(
+            Arc::new(Recent::of(OwnCounters::of(&frame.metrics))),
+            StageName::Queued,
+            "it begins to count within seconds",
+        )),
         dead_letters: Some(jobs.clone()),
         query: Some(QueryRoutes::new(
             Arc::clone(&reader) as _,

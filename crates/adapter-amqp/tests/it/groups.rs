@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, RemovalError, remove_topology};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpQueues, RemovalError, remove_topology};
 use warren_adapter_conformance::samples::{message, messages};
 use warren_domain::ports::{
-    ConsumerGroup, GroupLag, Lag, MessageConsumer, MessagePublisher, NamedGroup, StartAt,
+    ConsumerGroup, GroupLag, GroupQueue, GroupQueues, Lag, MessageConsumer, MessagePublisher, NamedGroup,
+    StartAt,
 };
 use warren_domain::{Selection, Severity};
 
@@ -261,4 +262,61 @@ async fn removing_says_what_is_the_matter() {
     };
     let error = remove_topology(&wrong, &[]).await.unwrap_err();
     assert!(matches!(error, RemovalError::Config(_)), "{error}");
+}
+
+/// What is seen of the group of `listeners` from outside.
+async fn seen(queues: &AmqpQueues) -> Option<GroupQueue> {
+    let groups = ["nobody", "listeners"].map(|name| name.parse().unwrap());
+    let seen = queues.look(&groups).await.unwrap();
+    assert_eq!((seen.len(), seen[0]), (2, None));
+    seen[1]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_is_looked_at_from_outside_and_is_not_kept_alive_by_it() {
+    Corner::run(|corner| async move {
+        let config = AmqpConfig {
+            group_expires: Duration::from_secs(2),
+            ..corner.config.clone()
+        };
+        let mut consumer = member(&config, listeners(Severity::ALL)).await;
+        let queues = AmqpQueues::new(config).unwrap();
+        let queue = |packets, members| Some(GroupQueue { packets, members });
+        eventually("the member is seen", async || seen(&queues).await == queue(0, 1)).await;
+        let publisher = corner.publisher();
+        publisher.publish(messages(1), None).await.unwrap();
+        next(&mut consumer).await.ack().await.unwrap();
+        consumer.close().await;
+        drop(consumer);
+        publisher.publish(messages(1), None).await.unwrap();
+        eventually("what waits is seen", async || seen(&queues).await == queue(1, 0)).await;
+        eventually("it has expired", async || seen(&queues).await.is_none()).await;
+        queues.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_cut_off_or_hung_is_asked_again_when_it_is_back() {
+    Corner::run(|corner| async move {
+        let mut consumer = member(&corner.config, listeners(Severity::ALL)).await;
+        let proxy = Proxy::new().await;
+        let queues = AmqpQueues::new(corner.at(&proxy.authority())).unwrap();
+        assert!(seen(&queues).await.is_some());
+        let name = ["listeners".parse().unwrap()];
+        for hangs in [false, true] {
+            if hangs {
+                proxy.hang();
+            } else {
+                proxy.refuse();
+                proxy.cut();
+            }
+            eventually("it is away", async || queues.look(&name).await.is_err()).await;
+            proxy.heal();
+            eventually("it is back", async || queues.look(&name).await.is_ok()).await;
+        }
+        queues.close().await;
+        consumer.close().await;
+    })
+    .await;
 }

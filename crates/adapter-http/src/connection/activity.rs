@@ -39,6 +39,10 @@ pub(super) struct Activity {
     endless: AtomicBool,
     /// The server stops.
     leaving: AtomicBool,
+    /// The answer is of use only to a client that is still there.
+    wanted_only: AtomicBool,
+    /// It is not.
+    hung_up: AtomicBool,
 }
 
 impl Activity {
@@ -50,6 +54,8 @@ impl Activity {
             peer_is_gone: AtomicBool::new(false),
             endless: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            wanted_only: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
         }
     }
 
@@ -83,9 +89,31 @@ impl Activity {
         }
     }
 
-    /// A request's head is complete.
-    pub(super) fn begin(&self) {
+    /// A request's head is complete; it may be one whose answer is of no use once its client has hung up.
+    pub(super) fn begin(&self, wanted_only: bool) {
+        self.wanted_only.store(wanted_only, Ordering::Relaxed);
         self.state.store(SERVING, Ordering::Relaxed);
+    }
+
+    /// Tells whether somebody has to look whether the client is still there.
+    pub(super) fn wants_watching(&self) -> bool {
+        self.state() == SERVING && self.wanted_only.load(Ordering::Relaxed)
+    }
+
+    /// The client has sent something more, so it is there.
+    pub(super) fn is_there(&self) {
+        self.wanted_only.store(false, Ordering::Relaxed);
+    }
+
+    /// The client sends nothing more while its answer is made.
+    pub(super) fn hang_up(&self) {
+        self.peer_gone();
+        self.hung_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether nobody waits for the answer that is made.
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.hung_up.load(Ordering::Relaxed)
     }
 
     /// An answer is ready to be sent.
@@ -152,7 +180,7 @@ mod tests {
             activity.received();
         }
         assert_eq!(due(&activity), first);
-        activity.begin();
+        activity.begin(false);
         activity.received();
         assert_eq!(due(&activity), None);
         activity.end(false);

@@ -33,6 +33,17 @@ impl Wire {
         self.stream
     }
 
+    /// Looks whether the client is still there, without taking anything of what it sends.
+    fn watch(&self, cx: &mut Context<'_>) {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        match self.stream.poll_peek(cx, &mut byte) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(1..)) => self.activity.is_there(),
+            Poll::Ready(Ok(0) | Err(_)) => self.activity.hang_up(),
+        }
+    }
+
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.refusal.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.refusal))?;
@@ -80,6 +91,10 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(cx))?;
+        // hyper flushes whenever it is polled, and reads nothing while an answer is made.
+        if self.activity.wants_watching() {
+            self.watch(cx);
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

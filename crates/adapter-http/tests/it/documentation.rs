@@ -47,6 +47,7 @@ async fn the_description_has_the_paths_and_methods_of_the_router_and_no_others()
         "/v1/sources",
         "/v1/tail",
         "/v1/groups",
+        "/v1/pipeline",
         "/v1/dead-letters",
         "/v1/dead-letters/redrive",
         "/v1/dead-letters/jobs/{id}",
@@ -142,7 +143,43 @@ async fn the_groups_are_told_with_the_members_that_are_described() {
         .as_object()
         .unwrap();
     let names = |members: &serde_json::Map<String, Value>| members.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(group), names(described));
+    let own = |name: &String| name != "members";
+    let described: Vec<_> = names(described).into_iter().filter(own).collect();
+    assert_eq!(names(group), described);
+}
+
+#[tokio::test]
+async fn the_pipeline_is_told_with_the_members_that_are_described() {
+    let server = TestServer::start().await;
+    let description = server.get("/openapi.json").await.json();
+    let answer = server.get("/v1/pipeline").await;
+    assert_eq!(
+        (answer.status, answer.header("cache-control")),
+        (200, Some("no-store"))
+    );
+    let told = answer.json();
+    let schemas = &description["components"]["schemas"];
+    let has = |schema: &str, told: &Value| {
+        let described = schemas[schema]["properties"].as_object().unwrap();
+        for member in told.as_object().unwrap().keys() {
+            assert!(described.contains_key(member), "{schema} has no {member}");
+        }
+    };
+    has("Pipeline", &told);
+    let stages = told["stages"].as_array().unwrap();
+    stages.iter().for_each(|stage| has("Stage", stage));
+    let names: Vec<_> = stages
+        .iter()
+        .map(|stage| stage["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["accepted", "queued", "stored", "dead"]);
+    assert_eq!(
+        (&stages[0]["total"]["info"], &stages[2]["total"]["info"]),
+        (&7.into(), &5.into())
+    );
+    let missing = told["missing"].as_array().unwrap();
+    assert_eq!(missing.len(), 1, "nobody counts dead letters: {missing:?}");
+    has("Missing", &missing[0]);
 }
 
 fn references(part: &Value, whole: &Value, unresolved: &mut Vec<String>) {

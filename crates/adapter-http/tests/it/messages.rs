@@ -350,6 +350,63 @@ async fn a_store_that_cannot_be_read_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_ends_what_is_read_for_it_and_frees_its_turn() {
+    let server = storing(&messages(3)).await;
+    server.reader.hold(true);
+    for path in ["/v1/messages", "/v1/counts", "/v1/sources"] {
+        for _ in 0..2 * READERS {
+            let mut wire = Wire::connect(server.address).await;
+            let request = format!("GET {path} HTTP/1.1\r\nhost: w\r\n\r\n");
+            wire.send(request.as_bytes()).await;
+            server.reader.is_read_by(1).await;
+            drop(wire);
+            server.reader.is_read_by(0).await;
+        }
+    }
+    // Whoever asks for more on the same connection is there.
+    let mut wire = Wire::connect(server.address).await;
+    let twice = "GET /v1/messages HTTP/1.1\r\nhost: w\r\n\r\n".repeat(2);
+    wire.send(twice.as_bytes()).await;
+    server.reader.is_read_by(1).await;
+    server.reader.hold(false);
+    for _ in 0..2 {
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_reads_no_message_and_is_told_why() {
+    let server = storing(&messages(3)).await;
+    for path in [
+        "/v1/messages",
+        "/v1/tail",
+        "/v1/dead-letters",
+        "/",
+        "/console/app.js",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: evil.example:8080\r\naccept: text/html\r\n\r\n");
+        let answer = server.send(request.as_bytes()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["type"]),
+            (421, &json!("urn:warren:problem:foreign-host"))
+        );
+        let told = answer.json();
+        assert!(
+            told["detail"].as_str().unwrap().contains("evil.example"),
+            "{told}"
+        );
+        assert!(told["hint"].as_str().unwrap().contains("http.hosts"), "{told}");
+    }
+    let request =
+        "POST /v1/messages HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 12\r\n\r\n{\"body\":\"x\"}";
+    assert_eq!(server.send(request.as_bytes()).await.status, 202);
+    for host in ["127.0.0.1:1", "localhost", "[::1]:80", "warren.localhost"] {
+        let request = format!("GET /v1/messages HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        assert_eq!(server.send(request.as_bytes()).await.status, 200, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn a_few_read_at_once_and_who_waits_too_long_is_told_to_come_back() {
     let server = storing(&messages(3)).await;
     server.reader.hold(true);

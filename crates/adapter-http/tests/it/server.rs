@@ -4,19 +4,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::{PublishStep, ScriptedPublisher};
 use warren_adapter_conformance::scripted_letters::ScriptedDeadLetters;
 use warren_adapter_conformance::scripted_live::ScriptedLive;
 use warren_adapter_conformance::scripted_reader::ScriptedReader;
 use warren_adapter_http::{
-    Drained, Health, HttpConfig, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes, describe_metrics,
+    Drained, GroupRoutes, Health, HttpConfig, IntakeRoutes, QueryRoutes, Routes, Server, TailRoutes,
+    describe_metrics,
 };
 use warren_domain::MessageLimits;
 use warren_domain::ports::{HealthCheck, MessagePublisher};
 use warren_pipeline::dead_letters::DeadLetterJobs;
+use warren_pipeline::flow::{CounterSource, Counters, Counting, Flow, Page, StageName};
 use warren_pipeline::tail::{Hub, TailConfig};
 use warren_pipeline::tally::GroupReport;
 use warren_pipeline::{Intake, IntakeConfig};
@@ -77,10 +81,14 @@ pub(crate) struct TestServer {
     pub(crate) health: Health,
 }
 
+/// The names that requests of the tests are for.
+const HOSTS: [&str; 4] = ["w", "warren", "warren.test", "a"];
+
 pub(crate) fn config() -> HttpConfig {
     HttpConfig {
         listen: "127.0.0.1:0".to_owned(),
         drain_delay: Duration::ZERO,
+        hosts: HOSTS.map(str::to_owned).into(),
         ..HttpConfig::default()
     }
 }
@@ -122,6 +130,31 @@ impl TestServer {
 /// How many requests may read at once.
 pub(crate) const READERS: usize = 2;
 
+/// The counters of a program that takes in and stores.
+#[derive(Debug)]
+struct Counted;
+
+#[async_trait]
+impl CounterSource for Counted {
+    async fn counters(&self) -> Arc<Counters> {
+        let page = "warren_intake_accepted_messages_total{severity=\"info\"} 7\nwarren_store_paused 0\n\
+                    warren_store_backlog_packets 1\nwarren_store_inserted_messages_total{severity=\"info\"} 5\n";
+        let program = Counting {
+            program: "this".to_owned(),
+            page: Page::parse(page),
+        };
+        Arc::new(Counters {
+            at: Instant::now(),
+            counting: vec![program],
+            silent: Vec::new(),
+        })
+    }
+}
+
+fn flow() -> Flow {
+    Flow::new(Arc::new(Counted), StageName::Queued, "nothing")
+}
+
 /// A group that never changes.
 fn group() -> tokio::sync::watch::Receiver<GroupReport> {
     let report = GroupReport::unknown("error".parse().unwrap(), warren_domain::Timestamp::MIN);
@@ -161,7 +194,8 @@ async fn serve_with(
         version: "1.2.3",
         health: health.clone(),
         metrics,
-        groups: vec![group()],
+        groups: Some(GroupRoutes::Own(vec![group()])),
+        pipeline: Some(flow()),
         dead_letters: Some(jobs),
         query: Some(QueryRoutes::new(Arc::new(reader), READERS)),
         tail: Some(TailRoutes::new(

@@ -15,6 +15,7 @@
 //! is. Statements are planned anew each time, with the values they are run with: then PostgreSQL knows which partitions
 //! they need. Rows become messages by the entity.
 
+mod health;
 mod reading;
 mod statements;
 mod steps;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, ReaderConfig};
-use warren_domain::ports::{Counts, MessageReader, MessageStore, Order, ReadError, Search, TimeRange};
+use warren_domain::ports::{
+    Counts, HealthCheck, MessageReader, MessageStore, Order, ReadError, Search, TimeRange,
+};
 use warren_domain::{Message, MessageId, Selection, SeveritySet, Timestamp};
 
 use crate::support::{Database, connect, eventually, with_database};
@@ -293,6 +295,8 @@ async fn readers_that_use_up_their_connections_wait_in_turn_and_no_longer_than_i
         eventually("the search waits", async || database.number(BUSY).await == 1).await;
         let error = reader.find(&asking(""), 10).await.unwrap_err();
         assert!(error.to_string().contains("no connection was free"), "{error}");
+        // To be busy is not to be ill.
+        reader.check().await.unwrap();
         drop(locking);
         held.await.unwrap().unwrap();
         reader.close().await;

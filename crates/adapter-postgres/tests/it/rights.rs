@@ -107,11 +107,14 @@ async fn whoever_reads_needs_no_right_to_write_and_could_not_use_one() {
             let error = reader.fetch(batch[0].id).await.unwrap_err();
             assert!(matches!(error, ReadError::Misconfigured { .. }), "{error}");
             assert!(error.to_string().contains("42501"), "{error}");
+            let told = reader.check().await.unwrap_err().to_string();
+            assert!(told.contains("42501"), "{told}");
             database
                 .run(&format!(
                     "grant select on warren_migrations, messages, messages_default, message_counts_minutes, message_counts_quarters, message_count_deltas to {role}"
                 ))
                 .await;
+            reader.check().await.unwrap();
             assert_eq!(find(&reader, &[batch[0].id]).await.len(), 1);
             let all = SeveritySet::ALL;
             assert_eq!(counts(&reader).await.total(), 20);

@@ -235,3 +235,25 @@ pub struct Lag {
     /// When the oldest of them was received, where the adapter can tell; `None` too when nothing waits.
     pub oldest: Option<Timestamp>,
 }
+
+/// Looks at the queues of consumer groups from outside, as somebody who is in none of them.
+#[async_trait]
+pub trait GroupQueues: fmt::Debug + Send + Sync + 'static {
+    /// Returns what is to be seen of the queue of each group, in the order of `groups`.
+    ///
+    /// Looking changes nothing: it makes no queue, takes nothing out of one, and keeps none alive. Answers within the
+    /// adapter's documented time. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// [`Unhealthy`]: it cannot be told now, and why.
+    async fn look(&self, groups: &[GroupName]) -> Result<Vec<Option<GroupQueue>>, Unhealthy>;
+}
+
+/// What is to be seen of the queue of a group; a group whose first member never came, or whose queue has expired, has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupQueue {
+    /// The packets that are ready to be delivered; not those that were delivered and are not settled yet.
+    pub packets: u64,
+    /// How many consume from it.
+    pub members: u64,
+}

@@ -14,8 +14,8 @@ mod tally;
 
 pub use buckets::Buckets;
 pub use consumer::{
-    ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, InvalidGroupName, Lag, MessageConsumer,
-    NamedGroup, Refused, SettleError, Settlement, StartAt,
+    ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, GroupQueue, GroupQueues,
+    InvalidGroupName, Lag, MessageConsumer, NamedGroup, Refused, SettleError, Settlement, StartAt,
 };
 pub use dead_letters::{
     DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterCounts, DeadLetterFilter, DeadLetterId,

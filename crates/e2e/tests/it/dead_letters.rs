@@ -310,6 +310,55 @@ async fn what_was_refused_is_stored_once_after_a_redrive_that_was_killed_and_beg
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_of_the_workers_are_redriven_by_the_query_api_and_the_books_hold() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
+        let mut query = bed.query().unwrap();
+        for service in [&mut ingest, &mut worker, &mut query] {
+            service.start_ready().await.unwrap();
+        }
+        let database = bed.database.connect().await.unwrap();
+        let run = async |statements: &str| database.batch_execute(statements).await.unwrap();
+        let stored = async || bed.database.count().await.unwrap();
+        run("alter table messages add constraint no_poison check (body <> 'poison')").await;
+        post_poison(&ingest, 10).await;
+        post(&ingest, 10, "good").await;
+        until("the refused are letters", async || letters(&query).await == 10).await;
+        until("the others are stored", async || stored().await == 10).await;
+        run("alter table messages drop constraint no_poison").await;
+        let redriven = dead(&query, &["redrive", "--severity", "error"]).await;
+        assert_eq!(
+            (redriven.code, redriven.output.as_str()),
+            (Some(0), "10 redriven\n"),
+            "{}",
+            redriven.said
+        );
+        until("all of them are stored", async || stored().await == 20).await;
+        assert_eq!(letters(&query).await, 0);
+        let [ingested, queried, worked] =
+            [&ingest, &query, &worker].map(|service| format!("http://{}", service.address()));
+        let audit = [
+            "audit",
+            "--ingest",
+            &ingested,
+            "--ingest",
+            &queried,
+            "--worker",
+            &worked,
+            "--since-start",
+        ];
+        let audited = Call::of("warren", &audit).unwrap().run().await.unwrap();
+        assert_eq!(audited.code, Some(0), "{}{}", audited.output, audited.said);
+        for service in [&mut query, &mut ingest, &mut worker] {
+            service.stop(SOON).await.unwrap();
+        }
+        bed.nothing_waits().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_wait_in_the_broker_while_the_database_is_not_ready_for_them() {
     on_shared_servers(async |bed| {
         bed.migrate().await.unwrap();

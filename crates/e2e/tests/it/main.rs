@@ -17,6 +17,7 @@ mod interop;
 mod kill;
 mod memory;
 mod operator;
+mod overview;
 mod reading;
 mod refusals;
 mod restart;

@@ -4,9 +4,20 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use warren_e2e::bed::on_shared_servers;
+use warren_e2e::http::Client;
 use warren_e2e::process::Service;
+use warren_e2e::request::Request;
 
 const SOON: Duration = Duration::from_secs(30);
+
+/// Every program.
+const PROGRAMS: [&str; 5] = [
+    "ingest-api",
+    "store-worker",
+    "query-api",
+    "severity-consumer",
+    "warren",
+];
 
 async fn ends(mut service: Service) -> (Option<i32>, String) {
     service.spawn().unwrap();
@@ -16,7 +27,7 @@ async fn ends(mut service: Service) -> (Option<i32>, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
-    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
+    for name in PROGRAMS {
         let wrong = Service::new(name)
             .unwrap()
             .argument("config")
@@ -41,6 +52,13 @@ async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
                 "retention_days",
                 "telemetry.log",
             ],
+            "query-api" => &[
+                "http.listen",
+                "amqp.url",
+                "amqp.prefix",
+                "postgres.url",
+                "telemetry.log",
+            ],
             _ => &[
                 "http.listen",
                 "amqp.url",
@@ -58,7 +76,7 @@ async fn every_wrong_setting_is_reported_at_once_and_no_secret_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_configuration_passes_the_check() {
-    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
+    for name in PROGRAMS {
         let right = Service::new(name)
             .unwrap()
             .argument("config")
@@ -98,8 +116,59 @@ async fn a_worker_before_the_migration_says_which_command_to_run_and_goes_on_by_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_api_without_its_database_says_what_is_away_and_goes_on_by_itself() {
+    on_shared_servers(async |bed| {
+        // Nobody listens on port 1; the broker is away, too, and is not asked for.
+        let mut query = bed
+            .query()
+            .unwrap()
+            .setting("WARREN_AMQP__URL", "amqp://user:hunter2@127.0.0.1:1")
+            .setting(
+                "WARREN_POSTGRES__URL",
+                "postgres://user:hunter2@127.0.0.1:1/warren",
+            );
+        query.start().await.unwrap();
+        let told = query.wait_for("/readyz", 503, SOON).await.unwrap();
+        assert!(told.text_start().contains("127.0.0.1:1"), "{}", told.text_start());
+        let told = query.wait_for("/v1/messages", 503, SOON).await.unwrap();
+        assert!(
+            told.text_start().contains("store-unavailable"),
+            "{}",
+            told.text_start()
+        );
+        let told = Client::new(query.address())
+            .send(&Request::get("/v1/tail"))
+            .await
+            .unwrap();
+        assert_eq!(told.status, 503, "{}", told.text_start());
+        assert!(
+            told.text_start().contains("tail-unavailable"),
+            "{}",
+            told.text_start()
+        );
+        query.wait_for("/livez", 200, SOON).await.unwrap();
+        query.stop(SOON).await.unwrap();
+        assert!(!query.log().unwrap().contains("hunter2"));
+
+        let mut query = bed.query().unwrap();
+        query.start().await.unwrap();
+        let told = query.wait_for("/readyz", 503, SOON).await.unwrap();
+        assert!(
+            told.text_start().contains("store-worker migrate"),
+            "{}",
+            told.text_start()
+        );
+        bed.migrate().await.unwrap();
+        query.wait_for("/readyz", 200, SOON).await.unwrap();
+        query.wait_for("/v1/messages", 200, SOON).await.unwrap();
+        query.stop(SOON).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_program_has_is_named_with_the_setting_that_changes_it() {
-    for name in ["ingest-api", "store-worker", "severity-consumer", "warren"] {
+    for name in PROGRAMS {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let data = tempfile::tempdir().unwrap();

@@ -1,9 +1,13 @@
-//! What was sent to the embedded program is found again over HTTP, by the search text and page by page.
+//! What was sent is found again over HTTP, by the search text and page by page: in one process, and beside RabbitMQ.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
+use warren_e2e::bed::on_shared_servers;
 use warren_e2e::http::{Answer, Client};
 use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
@@ -45,51 +49,80 @@ fn total(counts: &Value) -> u64 {
     counts.map(|count| count.as_u64().unwrap()).sum()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_is_found_counted_and_shown_and_found_again_after_a_restart() {
-    let folder = DataFolder::create().unwrap();
-    let mut warren = folder.warren().unwrap();
-    warren.start_ready().await.unwrap();
-    let mut client = Client::new(warren.address());
+fn body(n: usize) -> String {
+    format!("message {n} DECLINED 100%")
+}
+
+/// The bodies of the errors, the newest first.
+fn errors() -> Vec<String> {
+    (0..MESSAGES).skip(1).step_by(3).rev().map(body).collect()
+}
+
+async fn send(intake: SocketAddr) {
     let lines: String = (0..MESSAGES)
         .map(|n| {
-            let (severity, source) = [("info", "shop.web"), ("error", "billing.api"), ("debug", "sensor-7")][n % 3];
+            let (severity, source) = [
+                ("info", "shop.web"),
+                ("error", "billing.api"),
+                ("debug", "sensor-7"),
+            ][n % 3];
             format!(
-                "{{\"severity\":\"{severity}\",\"source\":\"{source}\",\"body\":\"message {n} DECLINED 100%\",\
-                 \"attributes\":{{\"order\":{n}}}}}\n"
+                "{{\"severity\":\"{severity}\",\"source\":\"{source}\",\"body\":\"{}\",\
+                 \"attributes\":{{\"order\":{n}}}}}\n",
+                body(n)
             )
         })
         .collect();
     let request = Request::post(lines).header("content-type", "application/x-ndjson");
-    assert_eq!(client.send(&request).await.unwrap().status, 202);
+    assert_eq!(Client::new(intake).send(&request).await.unwrap().status, 202);
+}
+
+/// Waits until all of them are stored.
+async fn all_stored(mut stored: impl AsyncFnMut() -> u64) {
     let deadline = Instant::now() + PATIENCE;
-    while folder.count().await.unwrap() < MESSAGES as u64 {
+    while stored().await < MESSAGES as u64 {
         assert!(Instant::now() < deadline, "all of them are stored");
         sleep(Duration::from_millis(50)).await;
     }
+}
 
-    let oldest: Vec<_> = (0..MESSAGES)
-        .map(|n| format!("message {n} DECLINED 100%"))
-        .collect();
+async fn they_are_found(client: &mut Client) {
+    let oldest: Vec<_> = (0..MESSAGES).map(body).collect();
+    assert_eq!(all(client, "order=oldest&q=declined+%22100%25%22").await, oldest);
     assert_eq!(
-        all(&mut client, "order=oldest&q=declined+%22100%25%22").await,
-        oldest
+        all(client, "severity=error+&from=-1h&source=billing.%23").await,
+        errors()
     );
-    let errors: Vec<_> = oldest.iter().skip(1).step_by(3).rev().cloned().collect();
-    assert_eq!(
-        all(&mut client, "severity=error+&from=-1h&source=billing.%23").await,
-        errors
-    );
-    assert_eq!(all(&mut client, "q=order=42").await, ["message 42 DECLINED 100%"]);
-    assert_eq!(all(&mut client, "q=refunded").await, Vec::<String>::new());
+    assert_eq!(all(client, "q=order=42").await, [body(42)]);
+    assert_eq!(all(client, "q=refunded").await, Vec::<String>::new());
 
-    let counts = json(&mut client, "/v1/counts?from=-1d&bucket=1h").await;
+    let found = json(client, "/v1/messages?q=order=42").await;
+    let id = found["messages"][0]["id"].as_str().unwrap().to_owned();
+    let shown = json(client, &format!("/v1/messages/{id}?neighbours=3")).await;
+    let orders = |side: &str| -> Vec<u64> {
+        let side = shown[side].as_array().unwrap().iter();
+        side.map(|message| message["attributes"]["order"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(
+        (orders("newer"), orders("older")),
+        (vec![43, 44, 45], vec![41, 40, 39])
+    );
+    let faulty = get(client, "/v1/messages?q=declined+severity:loud").await;
+    assert_eq!(
+        (faulty.status, faulty.json().unwrap()["parameter"].as_str()),
+        (400, Some("q"))
+    );
+}
+
+async fn they_are_counted(client: &mut Client) {
+    let counts = json(client, "/v1/counts?from=-1d&bucket=1h").await;
     let buckets = counts["buckets"].as_array().unwrap();
     assert_eq!(
         buckets.iter().map(|bucket| total(&bucket["counts"])).sum::<u64>(),
         MESSAGES as u64
     );
-    let listed = json(&mut client, "/v1/sources?from=-1h").await;
+    let listed = json(client, "/v1/sources?from=-1h").await;
     let sources = listed["sources"].as_array().unwrap();
     let sources: Vec<_> = sources
         .iter()
@@ -100,39 +133,105 @@ async fn what_was_sent_is_found_counted_and_shown_and_found_again_after_a_restar
         sources.iter().all(|(_, count)| *count == MESSAGES as u64 / 3),
         "{sources:?}"
     );
+}
 
-    let found = json(&mut client, "/v1/messages?q=order=42").await;
-    let id = found["messages"][0]["id"].as_str().unwrap().to_owned();
-    let shown = json(&mut client, &format!("/v1/messages/{id}?neighbours=3")).await;
-    let orders = |side: &str| -> Vec<u64> {
-        let side = shown[side].as_array().unwrap().iter();
-        side.map(|message| message["attributes"]["order"].as_u64().unwrap())
-            .collect()
-    };
-    assert_eq!(
-        (orders("newer"), orders("older")),
-        (vec![43, 44, 45], vec![41, 40, 39])
-    );
-
-    let faulty = get(&mut client, "/v1/messages?q=declined+severity:loud").await;
-    assert_eq!(
-        (faulty.status, faulty.json().unwrap()["parameter"].as_str()),
-        (400, Some("q"))
-    );
-    let page = client
-        .send(&Request::get("/").header("accept", "text/html"))
-        .await
-        .unwrap();
+async fn the_console_is_there(client: &mut Client) {
+    let page = Request::get("/").header("accept", "text/html");
+    let page = client.send(&page).await.unwrap();
     assert!(
         page.text_start().starts_with("<!doctype html>"),
         "{}",
         page.text_start()
     );
-    assert_eq!(get(&mut client, "/console/app.js").await.status, 200);
+    for file in ["/console/app.js", "/openapi.json"] {
+        assert_eq!(get(client, file).await.status, 200, "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_found_counted_and_shown_and_found_again_after_a_restart() {
+    let folder = DataFolder::create().unwrap();
+    let mut warren = folder.warren().unwrap();
+    warren.start_ready().await.unwrap();
+    let mut client = Client::new(warren.address());
+    send(warren.address()).await;
+    all_stored(async || folder.count().await.unwrap()).await;
+    they_are_found(&mut client).await;
+    they_are_counted(&mut client).await;
+    the_console_is_there(&mut client).await;
 
     warren.stop(PATIENCE).await.unwrap();
     warren.start_ready().await.unwrap();
     let mut client = Client::new(warren.address());
-    assert_eq!(all(&mut client, "severity=error&q=declined").await, errors);
+    assert_eq!(all(&mut client, "severity=error&q=declined").await, errors());
     warren.stop(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_through_rabbitmq_is_found_counted_and_shown_by_the_query_api() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
+        let mut query = bed.query().unwrap();
+        for service in [&mut ingest, &mut worker, &mut query] {
+            service.start_ready().await.unwrap();
+        }
+        let mut client = Client::new(query.address());
+        send(ingest.address()).await;
+        all_stored(async || bed.database.count().await.unwrap()).await;
+        they_are_found(&mut client).await;
+        they_are_counted(&mut client).await;
+        the_console_is_there(&mut client).await;
+        for service in [&mut query, &mut ingest, &mut worker] {
+            service.stop(PATIENCE).await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// How many statements of readers PostgreSQL is at.
+const BUSY: &str = "select count(*) from pg_stat_activity \
+    where datname = current_database() and application_name = 'warren reader' and state = 'active'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_ends_its_search_in_postgresql() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        // Longer than the test waits: only a hang-up ends the statement.
+        let mut query = bed
+            .query()
+            .unwrap()
+            .setting("WARREN_READER__SEARCH_TIME", "8m")
+            .setting("WARREN_READER__STATEMENT_TIMEOUT", "8m")
+            .setting("WARREN_POSTGRES__STATEMENT_TIMEOUT", "8m")
+            .setting("WARREN_POSTGRES__LOCK_TIMEOUT", "4m");
+        query.start_ready().await.unwrap();
+        let (locking, looking) = (
+            bed.database.connect().await.unwrap(),
+            bed.database.connect().await.unwrap(),
+        );
+        let lock = "begin; lock table messages, message_counts_minutes in access exclusive mode";
+        locking.batch_execute(lock).await.unwrap();
+        let busy = async |expected: i64| {
+            let deadline = Instant::now() + PATIENCE;
+            while looking.query_one(BUSY, &[]).await.unwrap().get::<_, i64>(0) != expected {
+                assert!(
+                    Instant::now() < deadline,
+                    "PostgreSQL is never at {expected} statements"
+                );
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        for target in ["/v1/messages?q=declined", "/v1/counts"] {
+            let mut client = TcpStream::connect(query.address()).await.unwrap();
+            let request = format!("GET {target} HTTP/1.1\r\nhost: {}\r\n\r\n", query.address());
+            client.write_all(request.as_bytes()).await.unwrap();
+            busy(1).await;
+            drop(client);
+            busy(0).await;
+        }
+        locking.batch_execute("rollback").await.unwrap();
+        query.stop(PATIENCE).await.unwrap();
+    })
+    .await;
 }

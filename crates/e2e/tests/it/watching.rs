@@ -120,3 +120,16 @@ async fn what_is_sent_through_rabbitmq_is_watched_at_the_worker_and_gone_on_with
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_through_rabbitmq_is_watched_at_the_query_api_and_gone_on_with() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        let (mut ingest, mut query) = (bed.ingest().unwrap(), bed.query().unwrap());
+        ingest.start_ready().await.unwrap();
+        query.start_ready().await.unwrap();
+        what_is_sent_is_watched(ingest.address(), &mut query).await;
+        ingest.stop(Duration::from_secs(30)).await.unwrap();
+    })
+    .await;
+}

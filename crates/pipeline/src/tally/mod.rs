@@ -2,6 +2,7 @@
 //!
 //! - [`TallyLoop`]: deliveries → what the group selects → its book → acknowledgement.
 //! - [`GroupReport`]: what a group has counted at a moment, as one line of JSON; [`table`]: several of them for people.
+//! - [`GroupWatch`]: what is known of groups whose members are other processes.
 
 mod activity;
 mod config;
@@ -12,10 +13,12 @@ mod rates;
 mod report;
 mod table;
 mod tally_loop;
+mod watch;
 
 pub use activity::Until;
 pub use config::TallyConfig;
 pub use health::TallyHealth;
 pub use report::{GroupReport, GroupState, InvalidReport, ReportedLag};
-pub use table::table;
+pub use table::{table, watched_table};
 pub use tally_loop::{TallyLoop, TallyParts};
+pub use watch::{GroupWatch, WatchReport, WatchedGroup, WatchedState};

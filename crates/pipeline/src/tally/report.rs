@@ -137,7 +137,7 @@ struct Line {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BySeverity<T> {
+pub(super) struct BySeverity<T> {
     debug: T,
     info: T,
     warning: T,
@@ -146,7 +146,7 @@ struct BySeverity<T> {
 }
 
 impl<T> BySeverity<T> {
-    fn new(values: [T; 5]) -> Self {
+    pub(super) fn new(values: [T; 5]) -> Self {
         let [debug, info, warning, error, critical] = values;
         Self {
             debug,
@@ -157,13 +157,13 @@ impl<T> BySeverity<T> {
         }
     }
 
-    fn into_array(self) -> [T; 5] {
+    pub(super) fn into_array(self) -> [T; 5] {
         [self.debug, self.info, self.warning, self.error, self.critical]
     }
 }
 
 /// One digit is more than a mean over some seconds has to say.
-fn tenths(value: f64) -> f64 {
+pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 

@@ -1,8 +1,9 @@
 //! Reports as people read them.
 
-use warren_domain::{Severity, Timestamp};
+use warren_domain::{Severity, SeverityCounts, Timestamp};
 
 use super::report::{GroupReport, ReportedLag};
+use super::watch::WatchedGroup;
 
 /// The widest line of a table, in characters.
 const MAX_COLUMNS: usize = 100;
@@ -13,6 +14,57 @@ const NAME_COLUMNS: usize = 20;
 ///
 /// Each group has a row for each severity and one for the total, and below them a line that says what it is doing.
 pub fn table(reports: &[GroupReport]) -> String {
+    table_of(reports.iter().map(Shown::from))
+}
+
+/// Writes what is known of groups that count elsewhere in the same way, with a dash where something is not known.
+pub fn watched_table(groups: &[WatchedGroup]) -> String {
+    table_of(groups.iter().map(Shown::from))
+}
+
+/// What a table shows of a group.
+struct Shown<'g> {
+    group: &'g str,
+    state: &'static str,
+    at: Timestamp,
+    received: Option<SeverityCounts>,
+    duplicates: u64,
+    per_second: Option<[f64; 5]>,
+    last_seen: [Option<Timestamp>; 5],
+    lag: Option<ReportedLag>,
+}
+
+impl<'g> From<&'g GroupReport> for Shown<'g> {
+    fn from(report: &'g GroupReport) -> Self {
+        Self {
+            group: report.group.as_str(),
+            state: report.state.as_str(),
+            at: report.at,
+            received: Some(report.received),
+            duplicates: report.duplicates,
+            per_second: Some(report.per_second),
+            last_seen: report.last_seen,
+            lag: report.lag,
+        }
+    }
+}
+
+impl<'g> From<&'g WatchedGroup> for Shown<'g> {
+    fn from(group: &'g WatchedGroup) -> Self {
+        Self {
+            group: group.group.as_str(),
+            state: group.state.as_str(),
+            at: group.at,
+            received: group.counted.map(|(counts, _)| counts),
+            duplicates: group.counted.map_or(0, |(_, duplicates)| duplicates),
+            per_second: group.per_second,
+            last_seen: [None; 5],
+            lag: group.lag,
+        }
+    }
+}
+
+fn table_of<'g>(groups: impl Iterator<Item = Shown<'g>>) -> String {
     let mut rows = vec![Cells {
         group: "GROUP".to_owned(),
         severity: "SEVERITY",
@@ -21,9 +73,9 @@ pub fn table(reports: &[GroupReport]) -> String {
         last_seen: "LAST SEEN".to_owned(),
     }];
     let mut status = Vec::new();
-    for report in reports {
-        rows.extend(cells(report));
-        status.push((rows.len(), status_of(report)));
+    for group in groups {
+        rows.extend(cells(&group));
+        status.push((rows.len(), status_of(&group)));
     }
     let width = |of: fn(&Cells) -> &str| {
         let widths = rows.iter().map(|row| of(row).chars().count());
@@ -62,26 +114,34 @@ struct Cells {
     last_seen: String,
 }
 
-fn cells(report: &GroupReport) -> impl Iterator<Item = Cells> {
+fn cells(report: &Shown<'_>) -> impl Iterator<Item = Cells> + use<> {
+    let unknown = || "–".to_owned();
+    let received = |of: &dyn Fn(SeverityCounts) -> u64| {
+        report
+            .received
+            .map_or_else(unknown, |counts| thousands(of(counts)))
+    };
+    let per_second =
+        |of: &dyn Fn([f64; 5]) -> f64| report.per_second.map_or_else(unknown, |rates| rate(of(rates)));
     let severities = Severity::ALL.map(|severity| {
         let place = severity.index();
         let seen = report.last_seen[place];
         Cells {
             group: String::new(),
             severity: severity.as_str(),
-            received: thousands(report.received.get(severity)),
-            per_second: rate(report.per_second[place]),
-            last_seen: seen.map_or_else(|| "–".to_owned(), |seen| ago(seen, report.at)),
+            received: received(&|counts| counts.get(severity)),
+            per_second: per_second(&|rates| rates[place]),
+            last_seen: seen.map_or_else(unknown, |seen| ago(seen, report.at)),
         }
     });
     let total = Cells {
         group: String::new(),
         severity: "total",
-        received: thousands(report.received.total()),
-        per_second: rate(report.per_second.iter().sum()),
+        received: received(&|counts| counts.total()),
+        per_second: per_second(&|rates| rates.iter().sum()),
         last_seen: String::new(),
     };
-    let mut name = Some(clipped(report.group.as_str(), NAME_COLUMNS));
+    let mut name = Some(clipped(report.group, NAME_COLUMNS));
     severities.into_iter().chain([total]).map(move |cells| Cells {
         group: name.take().unwrap_or_default(),
         ..cells
@@ -89,8 +149,8 @@ fn cells(report: &GroupReport) -> impl Iterator<Item = Cells> {
 }
 
 /// Says what a group is doing: its state, what came twice, what waits.
-fn status_of(report: &GroupReport) -> String {
-    let mut words = vec![report.state.as_str().to_owned()];
+fn status_of(report: &Shown<'_>) -> String {
+    let mut words = vec![report.state.to_owned()];
     if report.duplicates > 0 {
         words.push(counted(report.duplicates, "duplicate"));
     }

@@ -25,6 +25,7 @@ pub const SECTIONS: &[&str] = &[
     "http",
     "intake",
     "maintenance",
+    "pipeline",
     "postgres",
     "reader",
     "retention_days",

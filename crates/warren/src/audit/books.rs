@@ -7,9 +7,9 @@
 
 use anyhow::Result;
 use warren_domain::{Severity, SeverityCounts};
+use warren_pipeline::flow::Page;
 
 use super::cut::{Cut, InFlight, counted, dying};
-use super::page::Page;
 
 /// What was counted until a moment.
 #[derive(Clone, Debug, Default)]

@@ -1,84 +1,31 @@
 //! What all programs had counted at one moment, as far as several programs have one.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use futures_util::future::try_join_all;
 use warren_domain::{Severity, SeverityCounts};
-use warren_process::healthcheck;
-use warren_process::program::addresses;
-
-use super::page::Page;
+use warren_pipeline::flow::Page;
+use warren_process::peer::Peer;
 
 /// How long a program may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A program that is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Program {
-    /// Host and port.
-    pub(crate) place: String,
-}
-
-impl Program {
-    /// Reads `http://host:port`, or `host:port`.
-    pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let place = url.strip_prefix("http://").unwrap_or(url);
-        let place = place.split_once('/').map_or(place, |(place, _)| place);
-        let port = place
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse::<u16>().ok());
-        if url.starts_with("https://") || port.is_none() {
-            return Err(format!(
-                "`{url}` is no address to ask for metrics; write it as http://127.0.0.1:8080, without TLS"
-            ));
-        }
-        Ok(Self {
-            place: place.to_owned(),
-        })
-    }
-
-    async fn ask(&self) -> Result<Page> {
-        let addresses = addresses(&self.place, TIMEOUT)
-            .await
-            .map_err(|reason| anyhow!(reason))?;
-        let mut away = None;
-        for address in addresses {
-            match healthcheck::get(address, "/metrics", TIMEOUT).await {
-                Ok(answer) => return read(address, &answer),
-                Err(error) => away = Some(error),
-            }
-        }
-        Err(away.context("it stands for no address")?.into())
-    }
-}
-
-fn read(address: SocketAddr, answer: &healthcheck::Answer) -> Result<Page> {
-    ensure!(
-        answer.status == 200,
-        "{address} answers {} when it is asked for /metrics",
-        answer.status
-    );
-    let page = Page::parse(&answer.body);
-    ensure!(
-        page.started().is_some() && answer.body.ends_with('\n'),
-        "what {address} answers at /metrics is not of a program of Warren, or not whole"
-    );
-    Ok(page)
-}
-
-async fn ask(programs: &[Program]) -> Result<Vec<Page>> {
-    try_join_all(programs.iter().map(Program::ask)).await
+async fn ask(programs: &[Peer]) -> Result<Vec<Page>> {
+    let asked = programs.iter().map(async |program| {
+        let text = program.metrics(TIMEOUT).await.map_err(|reason| anyhow!(reason))?;
+        Ok(Page::parse(&text))
+    });
+    try_join_all(asked).await
 }
 
 /// The programs whose books are looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     /// Those that take messages in.
-    pub(crate) ingests: Vec<Program>,
+    pub(crate) ingests: Vec<Peer>,
     /// Those that store them; the same one may do both.
-    pub(crate) workers: Vec<Program>,
+    pub(crate) workers: Vec<Peer>,
 }
 
 /// What all of them had counted.
@@ -205,24 +152,6 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_is_named_by_its_url_or_its_address() {
-        for url in [
-            "http://127.0.0.1:8080",
-            "127.0.0.1:8080",
-            "http://127.0.0.1:8080/metrics",
-        ] {
-            assert_eq!(Program::parse(url).unwrap().place, "127.0.0.1:8080");
-        }
-        for wrong in ["https://a:1", "a", "http://a/metrics", ""] {
-            assert!(
-                Program::parse(wrong)
-                    .unwrap_err()
-                    .contains("http://127.0.0.1:8080")
-            );
-        }
-    }
 
     #[test]
     fn what_may_be_in_flight_is_packets_times_their_size_and_exact_where_messages_are_known() {

@@ -2,7 +2,6 @@
 
 mod books;
 mod cut;
-mod page;
 mod shown;
 
 use std::time::Duration;
@@ -10,13 +9,15 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use warren_pipeline::flow::Page;
 use warren_process::exit::Exit;
+use warren_process::peer::Peer;
 use warren_process::settings::Sources;
 use warren_process::shutdown;
 
 use crate::command::{self, patience};
 use books::{Account, Books, Finding};
-use cut::{Cut, Program, Programs};
+use cut::{Cut, Programs};
 use shown::Closed;
 
 /// How long books that do not hold are read again: programs are asked one after the other, and what waits in the queue
@@ -30,15 +31,16 @@ const EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 the books hold, 1 they do not, 3 they cannot be judged.")]
 pub(crate) struct AuditArgs {
-    /// An ingest-api to ask, such as http://127.0.0.1:8080; name every one that publishes
-    #[arg(long, value_name = "URL", value_parser = Program::parse, requires = "worker", conflicts_with = "to")]
-    ingest: Vec<Program>,
+    /// An ingest-api to ask, such as http://127.0.0.1:8080; name every program that publishes, so each query-api that
+    /// redrives, too
+    #[arg(long, value_name = "URL", value_parser = Peer::parse, requires = "worker", conflicts_with = "to")]
+    ingest: Vec<Peer>,
     /// A store-worker to ask; name every one that stores
-    #[arg(long, value_name = "URL", value_parser = Program::parse, requires = "ingest", conflicts_with = "to")]
-    worker: Vec<Program>,
+    #[arg(long, value_name = "URL", value_parser = Peer::parse, requires = "ingest", conflicts_with = "to")]
+    worker: Vec<Peer>,
     /// The `warren` to ask, which does both [default: the one that runs with the same settings]
-    #[arg(long, value_name = "URL", value_parser = Program::parse)]
-    to: Option<Program>,
+    #[arg(long, value_name = "URL", value_parser = Peer::parse)]
+    to: Option<Peer>,
     /// How long to watch
     #[arg(long = "for", value_name = "DURATION", value_parser = patience, default_value = "30s", conflicts_with = "since_start")]
     window: Duration,
@@ -93,9 +95,7 @@ fn programs(arguments: &AuditArgs, sources: &Sources) -> Result<Programs, Exit> 
     }
     let program = match &arguments.to {
         Some(program) => program.clone(),
-        None => Program {
-            place: command::settings(sources)?.http.listen,
-        },
+        None => Peer::listening(&command::settings(sources)?.http.listen),
     };
     Ok(Programs {
         ingests: vec![program.clone()],
@@ -183,7 +183,7 @@ fn restarted(programs: &Programs, start: &Cut, end: &Cut) -> Result<()> {
             return Err(anyhow!(
                 "the program at {} was restarted while it was watched, and its counts began at nothing again; watch a \
                  window without a restart",
-                program.place
+                program.place()
             ));
         }
     }
@@ -192,7 +192,7 @@ fn restarted(programs: &Programs, start: &Cut, end: &Cut) -> Result<()> {
 
 /// Fails if something may have been stored by a process that is gone.
 fn began_late(end: &Cut) -> Result<()> {
-    let first = |pages: &[page::Page]| pages.iter().filter_map(page::Page::started).reduce(f64::min);
+    let first = |pages: &[Page]| pages.iter().filter_map(Page::started).reduce(f64::min);
     match (first(&end.after), first(&end.workers)) {
         (Some(ingest), Some(worker)) if worker > ingest => Err(anyhow!(
             "no worker has run since before the first ingest-api was started; what one stored before is not in its \
@@ -205,7 +205,6 @@ fn began_late(end: &Cut) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use page::Page;
 
     fn cut(ingest: u32, worker: u32) -> Cut {
         let page = |started: u32| vec![Page::parse(&format!("process_start_time_seconds {started}\n"))];
@@ -218,11 +217,7 @@ mod tests {
 
     #[test]
     fn a_program_that_was_restarted_is_named() {
-        let named = |place: &str| {
-            vec![Program {
-                place: place.to_owned(),
-            }]
-        };
+        let named = |place: &str| vec![Peer::parse(place).unwrap()];
         let programs = Programs {
             ingests: named("ingest:1"),
             workers: named("worker:1"),

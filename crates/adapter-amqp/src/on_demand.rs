@@ -1,20 +1,25 @@
-//! The way back of a dead letter into the queue.
+//! A publisher for programs that seldom publish, if ever.
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use warren_adapter_amqp::{AmqpConfig, AmqpPublisher};
 use warren_domain::ports::{MessagePublisher, PublishError, Unpublished};
 use warren_domain::{Message, TraceContext};
 
-/// A publisher that connects when it is first asked to: most workers never redrive anything.
+use crate::config::AmqpConfig;
+use crate::publisher::AmqpPublisher;
+
+/// An [`AmqpPublisher`] that is started when it is first asked to publish, and then stays: most programs that can redrive
+/// dead letters never do.
 #[derive(Debug)]
-pub(crate) struct RedrivingPublisher {
+pub struct OnDemandPublisher {
     config: AmqpConfig,
     started: OnceCell<AmqpPublisher>,
 }
 
-impl RedrivingPublisher {
-    pub(crate) const fn new(config: AmqpConfig) -> Self {
+impl OnDemandPublisher {
+    /// Makes it; nothing is looked at before it is asked to publish. Settings that cannot be used, and a start that
+    /// fails, are *unavailable* then, and the next call tries again.
+    pub const fn new(config: AmqpConfig) -> Self {
         Self {
             config,
             started: OnceCell::const_new(),
@@ -23,7 +28,7 @@ impl RedrivingPublisher {
 }
 
 #[async_trait]
-impl MessagePublisher for RedrivingPublisher {
+impl MessagePublisher for OnDemandPublisher {
     async fn publish(&self, messages: Vec<Message>, trace: Option<TraceContext>) -> Result<(), Unpublished> {
         let started = self
             .started
@@ -59,10 +64,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_start_that_failed_is_tried_again() {
-        let folder = std::env::temp_dir().join(format!("warren-redriving-{}", MessageId::generate()));
+        let folder = std::env::temp_dir().join(format!("warren-on-demand-{}", MessageId::generate()));
         std::fs::create_dir(&folder).unwrap();
         let authorities = folder.join("authorities.pem");
-        let publisher = RedrivingPublisher::new(AmqpConfig {
+        let publisher = OnDemandPublisher::new(AmqpConfig {
             url: "amqps://127.0.0.1:1".into(),
             tls_ca_file: Some(authorities.clone()),
             ..AmqpConfig::default()

@@ -6,7 +6,7 @@ use warren_domain::{Severity, SeverityCounts};
 
 /// The numbers of one program at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Page {
+pub struct Page {
     series: HashMap<String, Vec<(Labels, f64)>>,
 }
 
@@ -14,7 +14,7 @@ type Labels = Vec<(String, String)>;
 
 impl Page {
     /// Reads the Prometheus text format; lines that are none of it are left out.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut page = Self::default();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         for (name, labels, value) in lines.filter_map(series) {
@@ -24,10 +24,7 @@ impl Page {
     }
 
     /// Adds up the series of a name that have all of these labels; `None` when there is none of the name.
-    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-        let has = |labels: &Labels, (name, value): &(&str, &str)| {
-            labels.iter().any(|(known, is)| known == name && is == value)
-        };
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         let series = self.series.get(name)?;
         let chosen = series
             .iter()
@@ -35,8 +32,15 @@ impl Page {
         Some(chosen.map(|(_, value)| value.max(0.0).round() as u64).sum())
     }
 
+    /// Returns the value of a series that has all of these labels, if there is one.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let series = self.series.get(name)?.iter();
+        let mut chosen = series.filter(|(known, _)| labels.iter().all(|label| has(known, label)));
+        chosen.next().map(|(_, value)| *value)
+    }
+
     /// Adds up the series of a name for each severity; what was never counted is 0.
-    pub(crate) fn by_severity(&self, name: &str, labels: &[(&str, &str)]) -> SeverityCounts {
+    pub fn by_severity(&self, name: &str, labels: &[(&str, &str)]) -> SeverityCounts {
         let mut counts = SeverityCounts::default();
         for severity in Severity::ALL {
             let labels = [labels, &[("severity", severity.as_str())]].concat();
@@ -46,10 +50,14 @@ impl Page {
     }
 
     /// Returns when the program was started, in seconds since 1970.
-    pub(crate) fn started(&self) -> Option<f64> {
+    pub fn started(&self) -> Option<f64> {
         let series = self.series.get("process_start_time_seconds")?;
         series.first().map(|(_, value)| *value)
     }
+}
+
+fn has(labels: &Labels, (name, value): &(&str, &str)) -> bool {
+    labels.iter().any(|(known, is)| known == name && is == value)
 }
 
 fn series(line: &str) -> Option<(String, Labels, f64)> {
@@ -99,6 +107,8 @@ mod tests {
         assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
         assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));
         assert_eq!(page.sum("d", &[]), None);
+        assert_eq!(page.value("a_total", &[("delivery", "again")]), Some(4.0));
+        assert_eq!(page.value("a_total", &[("delivery", "never")]), None);
         assert_eq!(page.by_severity("a_total", &[]).get(Severity::Info), 7);
         assert_eq!(page.by_severity("c", &[]).get(Severity::Error), 2);
         assert_eq!(page.started(), Some(1_790_000_000.25));

@@ -1,0 +1,28 @@
+//! Whether messages can be read now.
+
+use async_trait::async_trait;
+use warren_domain::MessageId;
+use warren_domain::ports::{HealthCheck, MessageReader as _, Unhealthy};
+
+use super::PostgresReader;
+
+/// Looks for a message that nobody has, as somebody would look for one: rights, the schema, a lock on the table and a
+/// database that is away show themselves so.
+///
+/// While every connection is lent nothing is asked: those who have them find out, and to be busy is not to be ill.
+#[async_trait]
+impl HealthCheck for PostgresReader {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn check(&self) -> Result<(), Unhealthy> {
+        if self.pool.is_lent_out() {
+            return Ok(());
+        }
+        match self.fetch(MessageId::generate()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Unhealthy(error.to_string())),
+        }
+    }
+}

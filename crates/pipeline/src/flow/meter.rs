@@ -1,0 +1,361 @@
+//! Makes reports of what programs count.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+use warren_domain::{SeverityCounts, Timestamp};
+
+use super::means::{Means, programs};
+use super::page::Page;
+use super::report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
+use super::source::{CounterSource, Counters};
+use crate::dead_letters::metrics::WAITING;
+use crate::metrics::{
+    BACKLOG_MESSAGES, BACKLOG_PACKETS, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, STORED,
+};
+
+/// Whether a program is connected to its broker, where there is one between processes.
+const CONNECTED: &str = "warren_amqp_connected";
+
+/// Tells how far messages have come, whenever it is asked.
+///
+/// Cloning is cheap; the clones share what was read last. Nothing is read while nobody asks.
+#[derive(Clone, Debug)]
+pub struct Flow(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    source: Arc<dyn CounterSource>,
+    queue: StageName,
+    hint: &'static str,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<(Instant, FlowReport)>,
+    means: Means<2>,
+}
+
+impl Flow {
+    /// Makes it. `queue` is what the stage between intake and store is called; `hint` says what to do where no program
+    /// counts for a stage.
+    pub fn new(source: Arc<dyn CounterSource>, queue: StageName, hint: &'static str) -> Self {
+        Self(Arc::new(Shared {
+            source,
+            queue,
+            hint,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Reports what the source says now. Takes as long as that may.
+    pub async fn report(&self) -> FlowReport {
+        let counters = self.0.source.counters().await;
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.last {
+            Some((at, report)) if *at >= counters.at => report.clone(),
+            _ => {
+                let report = self.0.report(&mut state.means, &counters);
+                state.last = Some((counters.at, report.clone()));
+                report
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn report(&self, means: &mut Means<2>, counters: &Counters) -> FlowReport {
+        let pages: Vec<&Page> = counters.counting.iter().map(|counting| &counting.page).collect();
+        let taking = with(&pages, RECEIVED);
+        let storing = with(&pages, PAUSED);
+        // Without a connection what waits is what waited then.
+        let connected = |page: &&&Page| page.sum(CONNECTED, &[("role", "consume")]) != Some(0);
+        let telling: Vec<_> = storing.iter().filter(connected).copied().collect();
+        let accepted = counted(&taking, RECEIVED);
+        let stored = counted(&storing, STORED);
+        let rates = means.note(
+            counters.at,
+            programs(counters),
+            [accepted.total(), stored.total()],
+        );
+        let (taken, keeps) = (!taking.is_empty(), !storing.is_empty());
+        let stages = Stages {
+            accepted: Accepted {
+                stage: StageName::Accepted,
+                total: taken.then_some(accepted),
+                per_second: rates.map(|rates| rates[0]).filter(|_| taken),
+                publishing: taken.then(|| sum(&taking, PUBLISHING)),
+            },
+            queued: Queued {
+                stage: self.queue,
+                // Every program that stores shows the same queue.
+                packets: largest(&telling, BACKLOG_PACKETS),
+                messages: largest(&telling, BACKLOG_MESSAGES),
+                held: keeps.then(|| sum(&storing, HELD)),
+            },
+            stored: Stored {
+                stage: StageName::Stored,
+                total: keeps.then_some(stored),
+                per_second: rates.map(|rates| rates[1]).filter(|_| keeps),
+                duplicates: keeps.then(|| sum(&storing, DUPLICATES)),
+            },
+            dead: Dead {
+                stage: StageName::Dead,
+                letters: largest(&pages, WAITING),
+            },
+        };
+        let missing = self.missing(&stages, counters);
+        FlowReport {
+            at: Timestamp::now(),
+            stages,
+            missing,
+        }
+    }
+
+    /// Says what is not known, and what is known in part: a program that does not answer may do anything.
+    fn missing(&self, stages: &Stages, counters: &Counters) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let nobody = [
+            (
+                StageName::Accepted,
+                stages.accepted.total.is_none(),
+                "takes messages in",
+            ),
+            (
+                self.queue,
+                stages.queued.packets.is_none(),
+                "tells what waits for the store",
+            ),
+            (
+                StageName::Stored,
+                stages.stored.total.is_none(),
+                "stores messages",
+            ),
+            (
+                StageName::Dead,
+                stages.dead.letters.is_none(),
+                "has counted dead letters yet",
+            ),
+        ];
+        for silent in &counters.silent {
+            for (stage, unknown, _) in nobody {
+                // What waits, and what is dead, is the same whoever tells it.
+                let shared = stage == self.queue || stage == StageName::Dead;
+                if unknown || !shared {
+                    missing.push(Missing {
+                        stage,
+                        reason: silent.reason.clone(),
+                        hint: "what it counts is left out; start it, or take it out of the list of programs"
+                            .to_owned(),
+                    });
+                }
+            }
+        }
+        for (stage, _, what) in nobody.into_iter().filter(|(_, unknown, _)| *unknown) {
+            missing.push(Missing {
+                stage,
+                reason: format!("no program that answers {what}"),
+                hint: self.hint.to_owned(),
+            });
+        }
+        missing
+    }
+}
+
+/// Returns those pages that have a series of a name.
+fn with<'p>(pages: &[&'p Page], name: &str) -> Vec<&'p Page> {
+    let has = |page: &&&Page| page.sum(name, &[]).is_some();
+    pages.iter().filter(has).copied().collect()
+}
+
+fn counted(pages: &[&Page], name: &str) -> SeverityCounts {
+    let mut counts = SeverityCounts::default();
+    pages
+        .iter()
+        .for_each(|page| counts += page.by_severity(name, &[]));
+    counts
+}
+
+fn sum(pages: &[&Page], name: &str) -> u64 {
+    pages.iter().filter_map(|page| page.sum(name, &[])).sum()
+}
+
+fn largest(pages: &[&Page], name: &str) -> Option<u64> {
+    pages.iter().filter_map(|page| page.sum(name, &[])).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use serde_json::{Value, json};
+    use tokio::time::advance;
+
+    use super::super::source::{Counting, Silent};
+    use super::*;
+
+    /// What is read next.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<(Vec<Counting>, Vec<Silent>)>);
+
+    impl Told {
+        fn set(&self, pages: &[(&str, &str)], silent: &[&str]) {
+            let counting = pages.iter().map(|(program, text)| Counting {
+                program: (*program).to_owned(),
+                page: Page::parse(text),
+            });
+            let silent = silent.iter().map(|program| Silent {
+                program: (*program).to_owned(),
+                reason: format!("{program} does not answer"),
+            });
+            *self.0.lock().unwrap() = (counting.collect(), silent.collect());
+        }
+    }
+
+    #[async_trait]
+    impl CounterSource for Told {
+        async fn counters(&self) -> Arc<Counters> {
+            let (counting, silent) = self.0.lock().unwrap().clone();
+            let at = Instant::now();
+            Arc::new(Counters { at, counting, silent })
+        }
+    }
+
+    fn flow() -> (Arc<Told>, Flow) {
+        let told = Arc::new(Told::default());
+        let flow = Flow::new(told.clone(), StageName::InRabbitmq, "name one");
+        (told, flow)
+    }
+
+    async fn said(flow: &Flow) -> Value {
+        serde_json::to_value(flow.report().await).unwrap()
+    }
+
+    fn intake(started: u32, accepted: u32) -> String {
+        format!(
+            "warren_intake_accepted_messages_total{{severity=\"error\"}} {accepted}\n\
+             process_start_time_seconds {started}\n"
+        )
+    }
+
+    fn store(stored: u32) -> String {
+        format!(
+            "warren_store_paused 0\nwarren_store_backlog_packets 3\nwarren_dead_letters_waiting 2\n\
+             warren_store_held_messages{{severity=\"info\"}} 7\n\
+             warren_store_inserted_messages_total{{severity=\"info\"}} {stored}\n\
+             warren_store_duplicate_messages_total{{severity=\"info\",delivery=\"first\"}} 5\n\
+             process_start_time_seconds 9\n"
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn programs_are_added_up_and_what_they_share_is_not() {
+        let (told, flow) = flow();
+        told.set(
+            &[
+                ("a", &intake(1, 10)),
+                ("b", &intake(2, 20)),
+                ("c", &store(5)),
+                ("d", &store(6)),
+            ],
+            &[],
+        );
+        let mut report = said(&flow).await;
+        report.as_object_mut().unwrap().remove("at").unwrap();
+        let counts = |severity: &str, n: u32| {
+            let mut counts = json!({"debug": 0, "info": 0, "warning": 0, "error": 0, "critical": 0});
+            counts[severity] = n.into();
+            counts
+        };
+        assert_eq!(
+            report,
+            json!({"stages": [
+                {"stage": "accepted", "total": counts("error", 30), "per_second": null, "publishing": 0},
+                {"stage": "in_rabbitmq", "packets": 3, "messages": null, "held": 14},
+                {"stage": "stored", "total": counts("info", 11), "per_second": null, "duplicates": 10},
+                {"stage": "dead", "letters": 2},
+            ], "missing": []})
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_without_its_broker_does_not_know_what_waits() {
+        let (told, flow) = flow();
+        let away = store(5) + "warren_amqp_connected{role=\"consume\"} 0\n";
+        told.set(&[("a", &intake(1, 10)), ("c", &away)], &[]);
+        let report = said(&flow).await;
+        assert_eq!(report["stages"][1]["packets"], Value::Null);
+        assert_eq!(report["missing"][0]["stage"], "in_rabbitmq");
+        advance(Duration::from_secs(1)).await;
+        let back = store(5) + "warren_amqp_connected{role=\"consume\"} 1\n";
+        told.set(&[("a", &intake(1, 10)), ("c", &away), ("d", &back)], &[]);
+        let report = said(&flow).await;
+        assert_eq!(report["stages"][1]["packets"], 3);
+        assert_eq!(report["missing"].as_array().unwrap().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_a_mean_over_the_last_seconds_and_unknown_after_a_program_has_begun_anew() {
+        let (told, flow) = flow();
+        for second in 0..30_u32 {
+            told.set(&[("a", &intake(1, 100 * second)), ("c", &store(7 * second))], &[]);
+            let stages = said(&flow).await["stages"].clone();
+            let expected =
+                [json!(100.0), json!(7.0)].map(|rate| if second == 0 { Value::Null } else { rate });
+            assert_eq!(
+                [&stages[0]["per_second"], &stages[2]["per_second"]],
+                [&expected[0], &expected[1]]
+            );
+            advance(Duration::from_secs(1)).await;
+        }
+        told.set(&[("a", &intake(31, 0)), ("c", &store(250))], &[]);
+        assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);
+        advance(Duration::from_secs(2)).await;
+        told.set(&[("a", &intake(31, 50)), ("c", &store(250))], &[]);
+        assert_eq!(said(&flow).await["stages"][0]["per_second"], json!(25.0));
+        // After a pause in which nobody asked, what was read before it says nothing of now.
+        advance(Duration::from_secs(600)).await;
+        assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_counts_is_unknown_and_a_silent_program_is_named() {
+        let (told, flow) = flow();
+        told.set(&[], &[]);
+        let report = said(&flow).await;
+        for stage in report["stages"].as_array().unwrap() {
+            let figures = stage
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| *name != "stage");
+            assert!(figures.map(|(_, figure)| figure).all(Value::is_null), "{stage}");
+        }
+        let missing = report["missing"].as_array().unwrap();
+        assert_eq!(missing.len(), 4);
+        assert!(
+            missing.iter().all(|missing| missing["hint"] == "name one"),
+            "{missing:?}"
+        );
+
+        advance(Duration::from_secs(1)).await;
+        told.set(&[("a", &intake(1, 10)), ("c", &store(5))], &["b"]);
+        let report = said(&flow).await;
+        assert_eq!(report["stages"][0]["total"]["error"], 10);
+        let missing: Vec<_> = report["missing"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|missing| {
+                (
+                    missing["stage"].as_str().unwrap(),
+                    missing["reason"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        let reason = "b does not answer";
+        assert_eq!(missing, [("accepted", reason), ("stored", reason)]);
+    }
+}

@@ -1,0 +1,17 @@
+//! The way of messages in numbers: accepted, in the queue, stored, or dead, and how fast.
+//!
+//! [`Flow`] makes a [`FlowReport`] of what programs count ([`Page`]); where that is to be had is a [`CounterSource`]'s to
+//! know: in one process its own counters, else those of several programs.
+
+mod means;
+mod meter;
+mod page;
+mod report;
+mod source;
+
+pub use meter::Flow;
+pub use page::Page;
+pub use report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
+pub use source::{CounterSource, Counters, Counting, Recent, Silent};
+
+pub(crate) use means::{Means, programs};

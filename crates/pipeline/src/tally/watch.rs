@@ -1,0 +1,426 @@
+//! Consumer groups whose members run elsewhere, as far as they can be known.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::time::Instant;
+use warren_domain::ports::{GroupName, GroupQueue, GroupQueues};
+use warren_domain::{Severity, SeverityCounts, Timestamp};
+
+use super::metrics::{CONSUMED, DUPLICATES, MESSAGES, OLDEST_SECONDS};
+use super::report::{BySeverity, ReportedLag, tenths};
+use crate::flow::{CounterSource, Counters, Means, Page, programs};
+
+/// Tells of groups what their queues and their members say.
+///
+/// Cloning is cheap; the clones share everything. Nothing is asked while nobody asks.
+#[derive(Clone, Debug)]
+pub struct GroupWatch(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    groups: Vec<GroupName>,
+    queues: Arc<dyn GroupQueues>,
+    members: Arc<dyn CounterSource>,
+    rates: Mutex<Rates>,
+}
+
+/// How fast each group counts.
+#[derive(Debug, Default)]
+struct Rates {
+    /// When it was last looked at.
+    at: Option<Instant>,
+    /// Of each group: what was read, and what it came to.
+    of: Vec<(Means<5>, Option<[f64; 5]>)>,
+}
+
+/// What is known of groups, written as JSON that `docs/consumers.md` describes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchReport {
+    /// Each of them.
+    pub groups: Vec<WatchedGroup>,
+    /// Why something is not known: a sentence each, for people.
+    pub missing: Vec<String>,
+}
+
+/// What is known of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchedGroup {
+    /// Its name.
+    pub group: GroupName,
+    /// Whether somebody counts.
+    pub state: WatchedState,
+    /// When this was so.
+    pub at: Timestamp,
+    /// What its largest book holds, and what came again; `None` where no member was heard that counts for it.
+    pub counted: Option<(SeverityCounts, u64)>,
+    /// Messages counted in a second by the members that were heard, lowest severity first.
+    pub per_second: Option<[f64; 5]>,
+    /// What waits for it; `None` while the broker does not say.
+    pub lag: Option<ReportedLag>,
+    /// How many consume from its queue; `None` while the broker does not say.
+    pub members: Option<u64>,
+}
+
+/// Whether somebody counts for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchedState {
+    /// It has a member.
+    Consuming,
+    /// It has a queue, which fills, and no member.
+    Unattended,
+    /// It has no queue: no member has ever begun, or the last one has been gone for long.
+    Absent,
+    /// The broker does not say.
+    Unknown,
+}
+
+impl WatchedState {
+    /// Returns the word for it in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consuming => "consuming",
+            Self::Unattended => "unattended",
+            Self::Absent => "absent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl GroupWatch {
+    /// Makes it of the groups to watch, who sees their queues, and whose counters may be those of members.
+    pub fn new(
+        groups: Vec<GroupName>,
+        queues: Arc<dyn GroupQueues>,
+        members: Arc<dyn CounterSource>,
+    ) -> Self {
+        let rates = Rates {
+            at: None,
+            of: groups.iter().map(|_| Default::default()).collect(),
+        };
+        Self(Arc::new(Shared {
+            rates: Mutex::new(rates),
+            groups,
+            queues,
+            members,
+        }))
+    }
+
+    /// Asks. Takes as long as the slower of the two may.
+    pub async fn report(&self) -> WatchReport {
+        let Shared {
+            groups,
+            queues,
+            members,
+            ..
+        } = &*self.0;
+        let (seen, counters) = tokio::join!(queues.look(groups), members.counters());
+        let mut missing: Vec<_> = counters
+            .silent
+            .iter()
+            .map(|silent| format!("{}; what it has counted for groups is left out", silent.reason))
+            .collect();
+        let seen =
+            seen.map_err(|away| missing.insert(0, format!("it is not known what waits for groups: {away}")));
+        let rates = self.0.rates(&counters);
+        let at = Timestamp::now();
+        let groups = groups
+            .iter()
+            .zip(rates)
+            .enumerate()
+            .map(|(place, (group, per_second))| {
+                let queue = seen.as_ref().map(|queues| queues.get(place).copied().flatten());
+                let (state, members) = match queue {
+                    Ok(Some(GroupQueue { members: 0, .. })) => (WatchedState::Unattended, Some(0)),
+                    Ok(Some(GroupQueue { members, .. })) => (WatchedState::Consuming, Some(members)),
+                    Ok(None) => (WatchedState::Absent, Some(0)),
+                    Err(()) => (WatchedState::Unknown, None),
+                };
+                WatchedGroup {
+                    group: group.clone(),
+                    state,
+                    at,
+                    counted: counted(group, &counters),
+                    per_second,
+                    lag: queue.ok().flatten().map(|queue| lag(group, queue, &counters)),
+                    members,
+                }
+            });
+        WatchReport {
+            groups: groups.collect(),
+            missing,
+        }
+    }
+}
+
+impl Shared {
+    /// Returns how fast each group counts.
+    fn rates(&self, counters: &Counters) -> Vec<Option<[f64; 5]>> {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.at.is_none_or(|last| last < counters.at) {
+            rates.at = Some(counters.at);
+            for (group, (means, rate)) in self.groups.iter().zip(&mut rates.of) {
+                let consumed = consumed(group, counters);
+                let mean = means.note(counters.at, programs(counters), consumed.unwrap_or_default());
+                *rate = mean.filter(|_| consumed.is_some());
+            }
+        }
+        rates.of.iter().map(|(_, rate)| *rate).collect()
+    }
+}
+
+fn pages(counters: &Counters) -> impl Iterator<Item = &Page> {
+    counters.counting.iter().map(|counting| &counting.page)
+}
+
+fn of_each(page: &Page, name: &str, group: &GroupName) -> Option<[u64; 5]> {
+    let of = |severity: Severity| {
+        let labels = [("group", group.as_str()), ("severity", severity.as_str())];
+        page.value(name, &labels)
+            .map(|value| value.max(0.0).round() as u64)
+    };
+    let counts = Severity::ALL.map(of);
+    counts
+        .iter()
+        .any(Option::is_some)
+        .then(|| counts.map(Option::unwrap_or_default))
+}
+
+/// Adds up what members have counted first; `None` where none was heard.
+fn consumed(group: &GroupName, counters: &Counters) -> Option<[u64; 5]> {
+    let each = pages(counters).filter_map(|page| of_each(page, CONSUMED, group));
+    each.reduce(|sum, more| std::array::from_fn(|place| sum[place] + more[place]))
+}
+
+/// Returns what the largest book holds: members on one machine share one, and nobody tells which they are.
+fn counted(group: &GroupName, counters: &Counters) -> Option<(SeverityCounts, u64)> {
+    let books = pages(counters).filter_map(|page| {
+        let mut counts = SeverityCounts::default();
+        let of_each = of_each(page, MESSAGES, group)?;
+        for (severity, n) in Severity::ALL.into_iter().zip(of_each) {
+            counts.add(severity, n);
+        }
+        let duplicates = page
+            .value(DUPLICATES, &[("group", group.as_str())])
+            .unwrap_or(0.0);
+        Some((counts, duplicates.max(0.0).round() as u64))
+    });
+    books.max_by_key(|(counts, _)| counts.total())
+}
+
+fn lag(group: &GroupName, queue: GroupQueue, counters: &Counters) -> ReportedLag {
+    let oldest = pages(counters).filter_map(|page| page.value(OLDEST_SECONDS, &[("group", group.as_str())]));
+    let oldest = oldest.filter(|seconds| seconds.is_finite()).reduce(f64::max);
+    ReportedLag {
+        packets: queue.packets,
+        messages: None,
+        oldest_seconds: if queue.packets == 0 { Some(0.0) } else { oldest },
+    }
+}
+
+/// The members of the JSON object: those of a group that counts in this process, of which more may be unknown.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    group: String,
+    state: WatchedState,
+    at: String,
+    received: Option<BySeverity<u64>>,
+    total: Option<u64>,
+    duplicates: Option<u64>,
+    per_second: Option<BySeverity<f64>>,
+    /// No member tells it to others.
+    last_seen: (),
+    lag: Option<ReportedLag>,
+    members: Option<u64>,
+}
+
+impl Serialize for WatchedGroup {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let counts = self.counted.map(|(counts, _)| counts);
+        Line {
+            group: self.group.to_string(),
+            state: self.state,
+            at: self.at.to_string(),
+            received: counts
+                .map(|counts| BySeverity::new(Severity::ALL.map(|severity| counts.get(severity)))),
+            total: counts.map(|counts| counts.total()),
+            duplicates: self.counted.map(|(_, duplicates)| duplicates),
+            per_second: self.per_second.map(|rates| BySeverity::new(rates.map(tenths))),
+            last_seen: (),
+            lag: self.lag.map(|lag| ReportedLag {
+                oldest_seconds: lag.oldest_seconds.map(tenths),
+                ..lag
+            }),
+            members: self.members,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WatchedGroup {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let line = Line::deserialize(deserializer)?;
+        let wrong = |what: String| serde::de::Error::custom(what);
+        let group = line
+            .group
+            .parse()
+            .map_err(|error| wrong(format!("the group {:?}: {error}", line.group)))?;
+        let at = line
+            .at
+            .parse()
+            .map_err(|error| wrong(format!("the time {:?} {error}", line.at)))?;
+        let counted = line.received.map(|received| {
+            let mut counts = SeverityCounts::default();
+            for (severity, n) in Severity::ALL.into_iter().zip(received.into_array()) {
+                counts.add(severity, n);
+            }
+            (counts, line.duplicates.unwrap_or_default())
+        });
+        Ok(Self {
+            group,
+            state: line.state,
+            at,
+            counted,
+            per_second: line.per_second.map(BySeverity::into_array),
+            lag: line.lag,
+            members: line.members,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use serde_json::{Value, json};
+    use tokio::time::advance;
+    use warren_domain::ports::Unhealthy;
+
+    use super::*;
+    use crate::flow::{Counting, Silent};
+    use crate::tally::watched_table;
+
+    #[derive(Debug)]
+    struct Queues(Result<Vec<Option<GroupQueue>>, Unhealthy>);
+
+    #[async_trait]
+    impl GroupQueues for Queues {
+        async fn look(&self, _: &[GroupName]) -> Result<Vec<Option<GroupQueue>>, Unhealthy> {
+            self.0.clone()
+        }
+    }
+
+    /// Members on two machines, who count ten messages a second each.
+    #[derive(Debug)]
+    struct Members(Instant);
+
+    #[async_trait]
+    impl CounterSource for Members {
+        async fn counters(&self) -> Arc<Counters> {
+            let page = |book: u64| {
+                let counted = 10 * self.0.elapsed().as_secs();
+                Page::parse(&format!(
+                    "warren_group_messages_total{{group=\"error\",severity=\"error\"}} {book}\n\
+                     warren_group_consumed_messages_total{{group=\"error\",severity=\"error\"}} {counted}\n\
+                     warren_group_duplicates_total{{group=\"error\"}} 1\n\
+                     warren_group_oldest_seconds{{group=\"error\"}} 2.04\n"
+                ))
+            };
+            let counting = |(program, book): (&str, u64)| Counting {
+                program: program.to_owned(),
+                page: page(book),
+            };
+            let silent = Silent {
+                program: "c".to_owned(),
+                reason: "c does not answer".to_owned(),
+            };
+            Arc::new(Counters {
+                at: Instant::now(),
+                counting: [("a", 100), ("b", 70)].map(counting).into(),
+                silent: vec![silent],
+            })
+        }
+    }
+
+    fn watch(queues: Result<Vec<Option<GroupQueue>>, Unhealthy>) -> GroupWatch {
+        let groups = ["error", "all", "critical"].map(|name| name.parse().unwrap());
+        let members = Arc::new(Members(Instant::now()));
+        GroupWatch::new(groups.into(), Arc::new(Queues(queues)), members)
+    }
+
+    async fn said(watch: &GroupWatch) -> Value {
+        serde_json::to_value(watch.report().await).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_told_and_the_rest_is_unknown_and_never_nothing() {
+        let queue = |packets, members| Some(GroupQueue { packets, members });
+        let watch = watch(Ok(vec![queue(3, 2), queue(0, 0), None]));
+        said(&watch).await;
+        advance(Duration::from_secs(2)).await;
+        let mut report = said(&watch).await;
+        let read: WatchReport = serde_json::from_value(report.clone()).unwrap();
+        assert_eq!(
+            serde_json::to_value(&read).unwrap(),
+            report,
+            "it reads back equal"
+        );
+        let table = watched_table(&read.groups);
+        assert!(
+            table.contains("consuming, 1 duplicate, 3 packets wait"),
+            "{table}"
+        );
+        assert!(table.contains("absent") && table.contains('–'), "{table}");
+        for group in report["groups"].as_array_mut().unwrap() {
+            assert!(group.as_object_mut().unwrap().remove("at").is_some());
+        }
+        let counts = |n: Value| {
+            let none = if n.is_f64() { json!(0.0) } else { json!(0) };
+            json!({"debug": none, "info": none, "warning": none, "error": n, "critical": none})
+        };
+        let unknown = json!({
+            "received": null, "total": null, "duplicates": null, "per_second": null, "last_seen": null, "members": 0,
+        });
+        let group = |known: Value| {
+            let mut group = unknown.clone();
+            group
+                .as_object_mut()
+                .unwrap()
+                .extend(known.as_object().unwrap().clone());
+            group
+        };
+        assert_eq!(
+            report,
+            json!({
+                "groups": [
+                    group(json!({
+                        "group": "error", "state": "consuming", "received": counts(json!(100)), "total": 100,
+                        "duplicates": 1, "per_second": counts(json!(20.0)), "members": 2,
+                        "lag": {"packets": 3, "messages": null, "oldest_seconds": 2.0},
+                    })),
+                    group(json!({
+                        "group": "all", "state": "unattended",
+                        "lag": {"packets": 0, "messages": null, "oldest_seconds": 0.0},
+                    })),
+                    group(json!({"group": "critical", "state": "absent", "lag": null})),
+                ],
+                "missing": ["c does not answer; what it has counted for groups is left out"],
+            })
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_is_away_leaves_what_members_say() {
+        let watch = watch(Err(Unhealthy("no connection".to_owned())));
+        let report = said(&watch).await;
+        let error = &report["groups"][0];
+        assert_eq!(
+            (&error["state"], &error["total"]),
+            (&json!("unknown"), &json!(100))
+        );
+        assert_eq!((&error["lag"], &error["members"]), (&Value::Null, &Value::Null));
+        assert!(report["missing"][0].as_str().unwrap().contains("no connection"));
+    }
+}
