@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
+use warren_domain::Timestamp;
 use warren_process::exit::Exit;
 use warren_process::settings::{self, Sources};
 
@@ -93,6 +94,28 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// Writes to standard output; a reader that has gone ends the command.
+pub(crate) fn write(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if is_broken_pipe(&error) => Err(error.into()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Reads a time: RFC 3339, or how long ago.
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).map_err(|_| {
+        "write a time such as 2026-11-22T13:00:00Z, or how long ago, such as 30m or 2days".to_owned()
+    })?;
+    let ago = i64::try_from(ago.as_micros()).map_err(|_| "that is too long ago".to_owned())?;
+    Timestamp::from_unix_micros(Timestamp::now().unix_micros().saturating_sub(ago))
+        .ok_or_else(|| "that is before 1970".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +140,17 @@ mod tests {
         let gone = io::Error::from(io::ErrorKind::BrokenPipe);
         assert_eq!(end(Err(gone.into())), Exit::Clean);
         assert_eq!(end(Err(anyhow::anyhow!("no"))), Exit::Failure);
+    }
+
+    #[test]
+    fn a_time_is_a_moment_or_how_long_ago() {
+        assert_eq!(
+            time("2026-11-22T13:00:00Z"),
+            Ok("2026-11-22T13:00:00Z".parse().unwrap())
+        );
+        let ago = Timestamp::now().unix_micros() - time("2h").unwrap().unix_micros();
+        assert!((7_190_000_000..7_210_000_000).contains(&ago));
+        assert!(time("yesterday").unwrap_err().contains("how long ago"));
+        assert!(time("100years").unwrap_err().contains("1970"));
     }
 }

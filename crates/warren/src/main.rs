@@ -5,9 +5,12 @@ mod command;
 mod counting;
 mod dead;
 mod groups;
+mod line;
 mod own_counters;
+mod query;
 mod scenario;
 mod send;
+mod server;
 mod settings;
 mod tail;
 mod welcome;
@@ -57,6 +60,8 @@ enum Command {
     Send(send::SendArgs),
     /// Show what is published to RabbitMQ from now on, until Ctrl-C
     Tail(tail::TailArgs),
+    /// Find stored messages
+    Query(query::QueryArgs),
     /// Show what consumer groups have counted, of the running `warren` or `query-api`
     Groups(groups::GroupsArgs),
     /// Look at what nobody could store, redrive it, or purge it
@@ -79,6 +84,7 @@ async fn main() -> ExitCode {
         None | Some(Command::Serve) => program::serve(&sources, env!("CARGO_PKG_VERSION"), run).await,
         Some(Command::Send(arguments)) => send::run(arguments, &sources).await,
         Some(Command::Tail(arguments)) => tail::run(arguments, &sources).await,
+        Some(Command::Query(arguments)) => query::run(arguments, &sources).await,
         Some(Command::Groups(arguments)) => groups::run(arguments, &sources).await,
         Some(Command::Dead(command)) => dead::run(command, &sources).await,
         Some(Command::Audit(arguments)) => audit::run(arguments, &sources).await,

@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 use warren_e2e::bed::{Bed, on_shared_servers};
 use warren_e2e::command::{Call, Ended, ended};
 use warren_e2e::environment;
+use warren_e2e::http::Client;
 use warren_e2e::process::Service;
+use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -487,6 +489,152 @@ async fn a_program_without_groups_says_who_has_some() {
         assert_eq!(asked.code, Some(1), "{}", asked.said);
         assert!(asked.said.contains("severity-consumer"), "{}", asked.said);
         ingest.stop(SOON).await.unwrap();
+    })
+    .await;
+}
+
+/// Sends messages 0 to `count`, of which each third is an error of billing.
+async fn numbered(server: &Service, count: usize) {
+    let lines: String = (0..count)
+        .map(|n| {
+            let (severity, source) = [("info", "shop"), ("error", "billing.api"), ("debug", "shop")][n % 3];
+            format!("{{\"severity\":\"{severity}\",\"source\":\"{source}\",\"body\":\"number {n}\",\"attributes\":{{\"n\":{n}}}}}\n")
+        })
+        .collect();
+    let request = Request::post(lines);
+    let answer = Client::new(server.address()).send(&request).await.unwrap();
+    assert_eq!(answer.status, 202, "{}", answer.text_start());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_shows_the_newest_that_match_the_newest_last_over_as_many_pages_as_it_takes() {
+    let data = DataFolder::create().unwrap();
+    let mut server = data.warren().unwrap();
+    server.start_ready().await.unwrap();
+    numbered(&server, 1_800).await;
+    stored(&data, 1_800).await;
+    let asked = async |arguments: &[&str]| {
+        let ended = beside(&server, &[&["query"], arguments].concat())
+            .run()
+            .await
+            .unwrap();
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        ended
+    };
+
+    let errors = [
+        "number",
+        "--severity",
+        "error+",
+        "--source",
+        "billing.#",
+        "--since",
+        "1h",
+    ];
+    let found = asked(&[&errors[..], &["--limit", "570", "--json"]].concat()).await;
+    let numbers: Vec<u64> = found
+        .output
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["attributes"]["n"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    let expected: Vec<u64> = (0..1_800).filter(|n| n % 3 == 1).skip(30).collect();
+    assert_eq!(numbers, expected);
+    assert!(found.said.contains("--limit"), "{}", found.said);
+
+    let found = asked(&["n=1798", "--newest-first"]).await;
+    assert!(
+        found
+            .output
+            .ends_with("Z error    billing.api  number 1798  n=1798\n"),
+        "{}",
+        found.output
+    );
+    assert_eq!((found.output.lines().count(), found.said.as_str()), (1, ""));
+    let newest = asked(&["--limit", "3", "--newest-first", "--json"]).await;
+    let first: Value = serde_json::from_str(newest.output.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["attributes"]["n"], newest.output.lines().count()),
+        (&json!(1799), 3)
+    );
+    let none = asked(&["--", "-number"]).await;
+    assert_eq!((none.output.as_str(), none.said.as_str()), ("", "no messages\n"));
+    server.stop(SOON).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_query_is_pointed_at() {
+    let data = DataFolder::create().unwrap();
+    let mut server = data.warren().unwrap();
+    server.start_ready().await.unwrap();
+    let wrong = beside(&server, &["query", "card severity:loud"])
+        .run()
+        .await
+        .unwrap();
+    assert_eq!(wrong.code, Some(2), "{}", wrong.said);
+    let lines: Vec<_> = wrong.said.lines().collect();
+    assert!(lines[0].contains("severity"), "{}", wrong.said);
+    assert_eq!(lines[2], "  card severity:loud");
+    assert_eq!(lines[3], "                ^^^^");
+    server.stop(SOON).await.unwrap();
+
+    let away = beside(&server, &["query", "card"]).run().await.unwrap();
+    assert_eq!(away.code, Some(1), "{}", away.said);
+    assert!(
+        away.said.contains("does not answer") && away.said.contains("--to"),
+        "{}",
+        away.said
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_follows_shows_what_was_stored_and_then_what_is_published_through_a_restart() {
+    on_shared_servers(async |bed| {
+        bed.migrate().await.unwrap();
+        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
+        let mut query = bed.query().unwrap();
+        for service in [&mut ingest, &mut worker, &mut query] {
+            service.start_ready().await.unwrap();
+        }
+        numbered(&ingest, 6).await;
+        let deadline = Instant::now() + SOON;
+        while bed.database.count().await.unwrap() < 6 {
+            assert!(Instant::now() < deadline, "they are never stored");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let to = format!("http://{}", query.address());
+        let call = Call::of(
+            "warren",
+            &["query", "--severity", "error", "--follow", "--json", "--to", &to],
+        )
+        .unwrap();
+        let mut following = call.start().unwrap();
+        let mut output = BufReader::new(following.stdout.take().unwrap()).lines();
+        let mut said = BufReader::new(following.stderr.take().unwrap()).lines();
+        let body = |line: String| serde_json::from_str::<Value>(&line).unwrap()["body"].clone();
+        assert_eq!(body(line(&mut output).await), "number 1");
+        assert_eq!(body(line(&mut output).await), "number 4");
+        numbered(&ingest, 3).await;
+        assert_eq!(body(line(&mut output).await), "number 1");
+        query.stop(SOON).await.unwrap();
+        assert!(line(&mut said).await.contains("trying again"));
+        query.start_ready().await.unwrap();
+        while line(&mut said).await != "connected again" {}
+        // Another process has another memory: it says that something may be missing, and where to look.
+        assert!(line(&mut said).await.contains("--since"));
+        numbered(&ingest, 3).await;
+        assert_eq!(body(line(&mut output).await), "number 1");
+        interrupt(following.id().unwrap()).await;
+        assert_eq!(
+            timeout(SOON, following.wait()).await.unwrap().unwrap().code(),
+            Some(0)
+        );
+        for service in [&mut query, &mut ingest, &mut worker] {
+            service.stop(SOON).await.unwrap();
+        }
     })
     .await;
 }

@@ -12,9 +12,9 @@ use warren_pipeline::dead_letters::{JobAction, JobReport, JobState};
 use warren_process::exit::Exit;
 use warren_process::telemetry::escape::Escaped;
 
-use super::server::{NotThere, Server};
 use crate::command::grouped;
 use crate::send::progress::Progress;
+use crate::server::{NotThere, Server};
 
 /// How often the server is asked how far the job is.
 const POLL: Duration = Duration::from_millis(200);

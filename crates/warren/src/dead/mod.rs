@@ -1,11 +1,10 @@
 //! `warren dead`: what nobody could store, looked at, redriven and purged over HTTP.
 
 mod job;
-mod server;
 mod table;
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
@@ -20,9 +19,15 @@ use warren_process::settings::Sources;
 use warren_process::shutdown;
 use warren_process::telemetry::escape::Escaped;
 
-use crate::command::{self, grouped, is_broken_pipe};
-use server::{Server, query};
+use crate::command::{self, grouped, time, write};
+use crate::server::{Needed, Server, query};
 use table::Letter;
+
+/// What the server must have.
+const LETTERS: Needed = Needed {
+    what: "dead letters",
+    by: "`warren` has, and beside RabbitMQ each `query-api` and `store-worker`",
+};
 
 /// How many letters one page of the list asks for.
 const PAGE: usize = 500;
@@ -43,7 +48,7 @@ pub(crate) enum DeadCommand {
 /// Which server to ask.
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
-    /// The program that has them: `warren`, or beside RabbitMQ a `store-worker`, or an `ingest-api` with a spool for what
+    /// The program that has them: `warren`, or beside RabbitMQ a `query-api` or a `store-worker`, or an `ingest-api` with a spool for what
     /// RabbitMQ refuses of it. Default: the one that runs with the same settings
     #[arg(long, value_name = "URL")]
     to: Option<String>,
@@ -142,7 +147,7 @@ pub(crate) async fn run(command: DeadCommand, sources: &Sources) -> Exit {
         DeadCommand::Redrive(arguments) => &arguments.server.to,
         DeadCommand::Purge(arguments) => &arguments.server.to,
     };
-    let server = match Server::of(to.as_deref(), &settings.http.listen) {
+    let server = match Server::of(LETTERS, to.as_deref(), &settings.http.listen) {
         Ok(server) => server,
         Err(problem) => return command::usage(problem),
     };
@@ -423,28 +428,6 @@ fn letter_id(text: &str) -> Result<String, String> {
         })
 }
 
-/// Reads a time: RFC 3339, or how long ago.
-fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago = humantime::parse_duration(text).map_err(|_| {
-        "write a time such as 2026-11-22T13:00:00Z, or how long ago, such as 30m or 2days".to_owned()
-    })?;
-    let ago = i64::try_from(ago.as_micros()).map_err(|_| "that is too long ago".to_owned())?;
-    Timestamp::from_unix_micros(Timestamp::now().unix_micros().saturating_sub(ago))
-        .ok_or_else(|| "that is before 1970".to_owned())
-}
-
-/// Writes to standard output; a reader that has gone ends the command.
-fn write(text: &str) -> Result<()> {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if is_broken_pipe(&error) => Err(error.into()),
-        written => written.context("cannot write to standard output"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -477,21 +460,9 @@ mod tests {
         let help = Dead::try_parse_from(["dead", "list", "--help"])
             .unwrap_err()
             .to_string();
-        for program in ["warren", "store-worker", "ingest-api"] {
+        for program in ["warren", "query-api", "store-worker", "ingest-api"] {
             assert!(help.contains(program), "{help}");
         }
-    }
-
-    #[test]
-    fn a_time_is_a_moment_or_how_long_ago() {
-        assert_eq!(
-            time("2026-11-22T13:00:00Z"),
-            Ok("2026-11-22T13:00:00Z".parse().unwrap())
-        );
-        let ago = Timestamp::now().unix_micros() - time("2h").unwrap().unix_micros();
-        assert!((7_190_000_000..7_210_000_000).contains(&ago));
-        assert!(time("yesterday").unwrap_err().contains("how long ago"));
-        assert!(time("100years").unwrap_err().contains("1970"));
     }
 
     #[test]

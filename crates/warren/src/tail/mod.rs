@@ -1,7 +1,5 @@
 //! `warren tail`: what is published now.
 
-mod line;
-
 use std::io::{self, BufWriter, Write as _};
 
 use anyhow::{Context as _, Result};
@@ -15,6 +13,7 @@ use warren_process::shutdown;
 use warren_process::telemetry::escape::Escaped;
 
 use crate::command::{self, grouped};
+use crate::line::{self, Moment};
 use crate::settings::Settings;
 
 /// Bytes that are written at once while more is there.
@@ -78,7 +77,9 @@ async fn show(arguments: &TailArgs, tail: &mut AmqpTail, stop: &CancellationToke
             TailEvent::Message(message) if arguments.json => {
                 output.write_all(line::json(&message).as_bytes())?;
             }
-            TailEvent::Message(message) => output.write_all(line::text(&message, colours).as_bytes())?,
+            TailEvent::Message(message) => {
+                output.write_all(line::text(&message, Moment::Time, colours).as_bytes())?;
+            }
             event => {
                 // Everything before it first, so that it stands where it belongs.
                 output.flush()?;

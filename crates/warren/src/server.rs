@@ -1,10 +1,10 @@
-//! The server that is asked about dead letters.
+//! The server that a command asks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Client, Method, Url, redirect};
 use serde_json::Value;
 use warren_process::settings::mask;
@@ -22,13 +22,51 @@ const MOST_BYTES: usize = 64 << 20;
 /// The server does not know what it was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct NotThere(String);
+pub(crate) struct NotThere(String);
 
-/// A program of Warren that has dead letters.
+/// A parameter is wrong, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}; {hint}")]
+pub(crate) struct InvalidParameter {
+    /// Which.
+    pub(crate) parameter: String,
+    /// Where in it, in characters from 1, and over how many.
+    pub(crate) place: Option<(usize, usize)>,
+    detail: String,
+    hint: String,
+}
+
+impl InvalidParameter {
+    pub(crate) fn new(
+        parameter: impl Into<String>,
+        place: Option<(usize, usize)>,
+        detail: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            parameter: parameter.into(),
+            place,
+            detail: detail.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// What a server has to have, in the words of errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed {
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// Which programs have it.
+    pub(crate) by: &'static str,
+}
+
+/// A program of Warren that has what is needed.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     client: Client,
     base: Url,
+    needed: Needed,
 }
 
 impl Server {
@@ -36,7 +74,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong with it; never with a password.
-    pub(super) fn of(to: Option<&str>, listen: &str) -> Result<Self, String> {
+    pub(crate) fn of(needed: Needed, to: Option<&str>, listen: &str) -> Result<Self, String> {
         let own = || {
             let listen = listen
                 .strip_prefix("0.0.0.0")
@@ -47,9 +85,10 @@ impl Server {
         let text = to.map_or_else(own, str::to_owned);
         let wrong = || {
             format!(
-                "invalid value '{}' for '--to': expected a program of Warren that has dead letters, such as \
+                "invalid value '{}' for '--to': expected a program of Warren that has {}, such as \
                  http://127.0.0.1:8080",
-                mask("to.url", &text)
+                mask("to.url", &text),
+                needed.what
             )
         };
         let base: Url = text.parse().map_err(|_| wrong())?;
@@ -59,7 +98,8 @@ impl Server {
         let mut client = Client::builder()
             .user_agent(concat!("warren/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
+            // Nothing, or nothing more, for so long is no answer; whoever waits for a whole one bounds that, too.
+            .read_timeout(TIMEOUT)
             // A purge must not go where nobody sent it.
             .redirect(redirect::Policy::none())
             .tls_backend_preconfigured(tls(base.scheme() == "https")?);
@@ -67,29 +107,42 @@ impl Server {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| format!("{}: {error}", wrong()))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, needed })
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         Ok(self.ask(Method::GET, path, None).await?.1)
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<Value> {
+    /// Begins to read an answer that goes on, as lines of JSON.
+    pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response> {
+        let url = self.base.join(path).context("not a path of the server")?;
+        let asking = self.client.get(url).header(ACCEPT, "application/x-ndjson").send();
+        let mut response = asking.await.map_err(|error| self.away(error))?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(response);
+        }
+        let bytes = self.whole(&mut response).await?;
+        Err(self.refusal(status, &bytes))
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
         Ok(self.ask(Method::DELETE, path, None).await?.1)
     }
 
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         Ok(self.ask(Method::POST, path, Some(body)).await?.1)
     }
 
     /// Says that what answers is not what was expected.
-    pub(super) fn another_version(&self) -> String {
+    pub(crate) fn another_version(&self) -> String {
         format!("{self} answers in an unknown form; does a `warren` of another version run there?")
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let url = self.base.join(path).context("not a path of the server")?;
-        let mut request = self.client.request(method, url);
+        let mut request = self.client.request(method, url).timeout(TIMEOUT);
         if let Some(body) = body {
             request = request
                 .header(CONTENT_TYPE, "application/json")
@@ -97,6 +150,15 @@ impl Server {
         }
         let mut response = request.send().await.map_err(|error| self.away(error))?;
         let status = response.status().as_u16();
+        let bytes = self.whole(&mut response).await?;
+        if (200..300).contains(&status) {
+            let answer = serde_json::from_slice(&bytes).with_context(|| self.another_version())?;
+            return Ok((status, answer));
+        }
+        Err(self.refusal(status, &bytes))
+    }
+
+    async fn whole(&self, response: &mut reqwest::Response) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.away(error))? {
             if bytes.len() + chunk.len() > MOST_BYTES {
@@ -104,11 +166,7 @@ impl Server {
             }
             bytes.extend_from_slice(&chunk);
         }
-        if (200..300).contains(&status) {
-            let answer = serde_json::from_slice(&bytes).with_context(|| self.another_version())?;
-            return Ok((status, answer));
-        }
-        Err(self.refusal(status, &bytes))
+        Ok(bytes)
     }
 
     /// Says what a problem document says, as far as it is one.
@@ -121,29 +179,38 @@ impl Server {
         let (detail, hint) = (member("detail"), member("hint"));
         if status == 404 && detail.starts_with("nothing is at") {
             return anyhow!(
-                "the program at {self} has no dead letters; `warren` has, and beside RabbitMQ each `store-worker`: say \
-                 with --to where one of them listens"
+                "the program at {self} has no {}; {}: say with --to where one of them listens",
+                self.needed.what,
+                self.needed.by
             );
         }
         let text = match detail.as_str() {
             "" => format!("{self} answers {status}"),
             _ => format!("{detail}; {hint}"),
         };
-        match status {
-            404 => NotThere(text).into(),
+        match (status, member("parameter")) {
+            (404, _) => NotThere(text).into(),
+            (400, parameter) if !parameter.is_empty() => {
+                let number = |name: &str| {
+                    let number = problem.get(name).and_then(Value::as_u64)?;
+                    usize::try_from(number).ok()
+                };
+                let place = number("column").zip(number("length"));
+                InvalidParameter::new(parameter, place, detail, hint).into()
+            }
             _ => anyhow!(text),
         }
     }
 
-    fn away(&self, error: reqwest::Error) -> anyhow::Error {
+    pub(crate) fn away(&self, error: reqwest::Error) -> anyhow::Error {
         let error = error.without_url();
         let mut root: &dyn std::error::Error = &error;
         while let Some(source) = root.source() {
             root = source;
         }
         anyhow!(
-            "{self} does not answer: {root}; start `warren` there, or say with --to where it runs, or where a \
-             `store-worker` does"
+            "{self} does not answer: {root}; start `warren` there, or say with --to where a program listens that has {}",
+            self.needed.what
         )
     }
 }
@@ -178,7 +245,7 @@ fn tls(needed: bool) -> Result<rustls::ClientConfig, String> {
 }
 
 /// Writes parameters as a query, percent-encoded.
-pub(super) fn query(parameters: &[(&str, String)]) -> String {
+pub(crate) fn query(parameters: &[(&str, String)]) -> String {
     let encoded = |text: &str| {
         text.bytes()
             .map(|byte| match byte {
@@ -200,6 +267,11 @@ pub(super) fn query(parameters: &[(&str, String)]) -> String {
 mod tests {
     use super::*;
 
+    const NEEDED: Needed = Needed {
+        what: "dead letters",
+        by: "`warren` has",
+    };
+
     #[test]
     fn a_query_is_encoded() {
         let query = query(&[
@@ -212,11 +284,11 @@ mod tests {
     #[test]
     fn only_http_leads_to_dead_letters_and_no_password_is_shown() {
         assert_eq!(
-            Server::of(None, "0.0.0.0:80").unwrap().to_string(),
+            Server::of(NEEDED, None, "0.0.0.0:80").unwrap().to_string(),
             "http://127.0.0.1"
         );
         assert_eq!(
-            Server::of(None, "localhost:8080").unwrap().to_string(),
+            Server::of(NEEDED, None, "localhost:8080").unwrap().to_string(),
             "http://localhost:8080"
         );
         for wrong in [
@@ -225,13 +297,13 @@ mod tests {
             "http://",
             "ftp://user:hunter2@host",
         ] {
-            let problem = Server::of(Some(wrong), "").unwrap_err();
+            let problem = Server::of(NEEDED, Some(wrong), "").unwrap_err();
             assert!(
                 problem.contains("--to") && !problem.contains("hunter2"),
                 "{problem}"
             );
         }
-        let secret = Server::of(Some("http://user:hunter2@host:1"), "").unwrap();
+        let secret = Server::of(NEEDED, Some("http://user:hunter2@host:1"), "").unwrap();
         assert!(!secret.to_string().contains("hunter2"), "{secret}");
     }
 }

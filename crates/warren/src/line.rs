@@ -8,17 +8,32 @@ use warren_process::telemetry::escape::{Escaped, is_hostile};
 
 const FAINT: Style = Style::new().dimmed();
 
-/// Where in a time of RFC 3339 the hour begins and the milliseconds end.
-const HOUR_TO_MILLISECOND: std::ops::Range<usize> = 11..23;
+/// Where in a time of RFC 3339 the hour begins…
+const HOUR: usize = 11;
+/// …and the milliseconds end.
+const MILLISECOND: usize = 23;
 
-/// Returns a message as one line: when (UTC), how grave, who, what, and the attributes.
+/// How a time is written, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Of what is published now.
+    Time,
+    /// Of what may be older than a day.
+    DateAndTime,
+}
+
+/// Returns a message as one line: when, how grave, who, what, and the attributes.
 ///
 /// What others wrote cannot steer the terminal: control characters, direction marks and line ends are escaped.
-pub(super) fn text(message: &Message, colours: bool) -> String {
+pub(crate) fn text(message: &Message, moment: Moment, colours: bool) -> String {
     let paint = |style: Style| if colours { style } else { Style::new() };
     let (faint, grave) = (paint(FAINT), paint(style(message.severity)));
+    let begin = match moment {
+        Moment::Time => HOUR,
+        Moment::DateAndTime => 0,
+    };
     let moment = message.occurred_at.to_string();
-    let moment = moment.get(HOUR_TO_MILLISECOND).unwrap_or(&moment);
+    let moment = moment.get(begin..MILLISECOND).unwrap_or(&moment);
     let mut line = format!(
         "{faint}{moment}Z{faint:#} {grave}{:<8}{grave:#} {}  {}",
         message.severity.as_str(),
@@ -39,10 +54,14 @@ pub(super) fn text(message: &Message, colours: bool) -> String {
 ///
 /// JSON itself lets most control characters and all direction marks stand; here they are escaped, which JSON allows, so
 /// that a line is as harmless on a terminal as it is equal for a program.
-pub(super) fn json(message: &Message) -> String {
+pub(crate) fn json(message: &Message) -> String {
     let mut line = Vec::new();
     message.append_json_line(&mut line);
-    let line = String::from_utf8_lossy(&line);
+    harmless(&String::from_utf8_lossy(&line))
+}
+
+/// Escapes in a line of JSON what could steer a terminal.
+pub(crate) fn harmless(line: &str) -> String {
     let hostile = |c: char| c != '\n' && is_hostile(c);
     let mut escaped = String::with_capacity(line.len());
     for c in line.chars() {
@@ -88,6 +107,7 @@ mod tests {
     fn a_line_says_when_how_grave_who_and_what() {
         let plain = text(
             &message("error", "card declined", r#"{"order": 42, "user": "ada"}"#),
+            Moment::Time,
             false,
         );
         assert_eq!(
@@ -95,8 +115,12 @@ mod tests {
             "13:00:00.123Z error    billing.api  card declined  order=42 user=\"ada\"\n"
         );
         assert_eq!(
-            text(&message("info", "ok", "{}"), false),
+            text(&message("info", "ok", "{}"), Moment::Time, false),
             "13:00:00.123Z info     billing.api  ok\n"
+        );
+        assert_eq!(
+            text(&message("info", "ok", "{}"), Moment::DateAndTime, false),
+            "2026-11-22T13:00:00.123Z info     billing.api  ok\n"
         );
     }
 
@@ -107,7 +131,7 @@ mod tests {
             "\u{1b}[2J\u{9b}31m\nforged line\r\u{202e}",
             r#"{"\u001b[1m": "\u009b2J\udb40\udc01"}"#,
         );
-        let plain = text(&evil, false);
+        let plain = text(&evil, Moment::Time, false);
         assert_eq!(
             plain.trim_end(),
             r#"13:00:00.123Z critical billing.api  \u{1b}[2J\u{9b}31m\nforged line\r\u{202e}  \u{1b}[1m="\u{9b}2J\u{e0001}""#
@@ -117,7 +141,7 @@ mod tests {
         assert_eq!(json.matches(char::is_control).count(), 1, "{json}");
         assert_eq!(Message::from_json(json.as_bytes()), Ok(evil.clone()));
         // With colours there are escape sequences, but only ours.
-        let coloured = text(&evil, true);
+        let coloured = text(&evil, Moment::Time, true);
         assert!(coloured.contains("\u{1b}[0m") && !coloured.contains("\u{1b}[2J"));
     }
 }
