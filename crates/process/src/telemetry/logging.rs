@@ -31,7 +31,7 @@ pub enum LoggingError {
 /// # Errors
 /// When the filter cannot be read, or when called twice.
 pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(&config.log).map_err(LoggingError::Filter)?;
+    let filter = filter(&config.log).map_err(LoggingError::Filter)?;
     let set = if config.is_text() {
         tracing::subscriber::set_global_default(text_lines(filter, io::stderr))
     } else {
@@ -40,6 +40,13 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LoggingError> {
     set.map_err(LoggingError::AlreadySet)?;
     install_panic_hook();
     Ok(())
+}
+
+/// Reads a filter. What a migration does is told by who runs it; each of its steps is for those who ask for them by name.
+fn filter(log: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // What an empty filter means by itself.
+    let log = if log.is_empty() { "error" } else { log };
+    EnvFilter::try_new(format!("sea_orm_migration=warn,{log}"))
 }
 
 fn json_lines<W>(filter: EnvFilter, writer: W) -> impl tracing::Subscriber + Send + Sync
@@ -150,6 +157,25 @@ mod tests {
             "{text:?}"
         );
         assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
+    }
+
+    #[test]
+    fn steps_of_migrations_are_logged_only_when_they_are_asked_for() {
+        let logged = |log: &str| {
+            let captured = Captured::default();
+            let writer = captured.clone();
+            let subscriber = text_lines(filter(log).unwrap(), move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!(target: "sea_orm_migration::migrator::exec", "a step");
+                tracing::info!("ready");
+            });
+            captured.text().lines().count()
+        };
+        assert_eq!(logged("info"), 1);
+        assert_eq!(logged("debug"), 1);
+        assert_eq!(logged("info,sea_orm_migration=info"), 2);
+        assert_eq!(logged(""), 0);
+        assert!(filter("info,=").is_err());
     }
 
     #[test]
