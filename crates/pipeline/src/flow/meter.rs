@@ -13,6 +13,7 @@ use crate::dead_letters::metrics::WAITING;
 use crate::metrics::{
     BACKLOG_MESSAGES, BACKLOG_PACKETS, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, STORED,
 };
+use crate::tally::tenths;
 
 /// Whether a program is connected to its broker, where there is one between processes.
 const CONNECTED: &str = "warren_amqp_connected";
@@ -84,7 +85,7 @@ impl Shared {
             accepted: Accepted {
                 stage: StageName::Accepted,
                 total: taken.then_some(accepted),
-                per_second: rates.map(|rates| rates[0]).filter(|_| taken),
+                per_second: rates.map(|rates| tenths(rates[0])).filter(|_| taken),
                 publishing: taken.then(|| sum(&taking, PUBLISHING)),
             },
             queued: Queued {
@@ -97,7 +98,7 @@ impl Shared {
             stored: Stored {
                 stage: StageName::Stored,
                 total: keeps.then_some(stored),
-                per_second: rates.map(|rates| rates[1]).filter(|_| keeps),
+                per_second: rates.map(|rates| tenths(rates[1])).filter(|_| keeps),
                 duplicates: keeps.then(|| sum(&storing, DUPLICATES)),
             },
             dead: Dead {
@@ -313,8 +314,15 @@ mod tests {
         told.set(&[("a", &intake(31, 0)), ("c", &store(250))], &[]);
         assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);
         advance(Duration::from_secs(2)).await;
-        told.set(&[("a", &intake(31, 50)), ("c", &store(250))], &[]);
-        assert_eq!(said(&flow).await["stages"][0]["per_second"], json!(25.0));
+        told.set(&[("a", &intake(31, 50)), ("c", &store(251))], &[]);
+        let stages = said(&flow).await["stages"].clone();
+        assert_eq!(
+            [&stages[0]["per_second"], &stages[2]["per_second"]],
+            [&json!(25.0), &json!(0.5)]
+        );
+        advance(Duration::from_secs(1)).await;
+        // A third, of which tenths are enough.
+        assert_eq!(said(&flow).await["stages"][2]["per_second"], json!(0.3));
         // After a pause in which nobody asked, what was read before it says nothing of now.
         advance(Duration::from_secs(600)).await;
         assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);

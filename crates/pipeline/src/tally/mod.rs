@@ -18,6 +18,7 @@ mod watch;
 pub use activity::Until;
 pub use config::TallyConfig;
 pub use health::TallyHealth;
+pub(crate) use report::tenths;
 pub use report::{GroupReport, GroupState, InvalidReport, ReportedLag};
 pub use table::{table, watched_table};
 pub use tally_loop::{TallyLoop, TallyParts};

@@ -163,7 +163,7 @@ impl<T> BySeverity<T> {
 }
 
 /// One digit is more than a mean over some seconds has to say.
-pub(super) fn tenths(value: f64) -> f64 {
+pub(crate) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
