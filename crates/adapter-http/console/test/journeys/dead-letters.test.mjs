@@ -51,7 +51,12 @@ journey(
     await tell("refuse");
     await refused(source, 3);
     await tell("accept");
+    // It counts them when it starts, and then every half minute.
+    await tell("restart");
     await open();
+    const stage = page.getByRole("region", { name: "Pipeline" }).getByRole("listitem");
+    await stage.filter({ hasText: /^Dead letters3/ }).waitFor();
+    assert.equal(await page.locator("#dead-badge").textContent(), "3");
     await page.getByRole("link", { name: /^Dead letters/ }).click();
     await page.getByRole("textbox", { name: "Source" }).fill(source);
     await page.keyboard.press("Enter");

@@ -38,6 +38,21 @@ journey("a message sent with curl appears by itself", async ({ page, open, sourc
   );
 });
 
+journey("the strip says how many messages were accepted and stored", async ({ page, open, source }) => {
+  await open();
+  const all = async (/** @type {string} */ name) => {
+    const stage = page.getByRole("region", { name: "Pipeline" }).getByRole("listitem");
+    const text = await stage.filter({ hasText: name }).textContent();
+    return Number(/([\d,]+) in all/.exec(text ?? "")?.[1]?.replaceAll(",", "") ?? NaN);
+  };
+  await until("it is told", async () => Number.isFinite(await all("Accepted")));
+  const before = await all("Accepted");
+  await store(source, { body: "one" }, { body: "two" }, { body: "three" });
+  // Others may send to this server, too.
+  await until("they are accepted", async () => (await all("Accepted")) >= before + 3);
+  await until("all of them are stored", async () => (await all("Stored")) === (await all("Accepted")));
+});
+
 journey(
   "while the server is away the page says so, and then what it has missed",
   async ({ page, open, source, tell }) => {

@@ -13,9 +13,6 @@ export const base = server.url;
 
 const skip = base ? false : "neither WARREN_TEST_CONSOLE_SERVER nor WARREN_TEST_CONSOLE_URL is set";
 
-/** What a browser says where the page has asked, once, for what this server does not know. */
-const NO_PIPELINE = /404 .*\/v1\/pipeline$/;
-
 /** How long anything on the page may take, milliseconds. */
 const PATIENCE = 15_000;
 
@@ -75,8 +72,7 @@ export function journey(name, body, { mayFail, tells, ...options } = {}) {
     });
     page.on("console", (message) => {
       const text = `${message.text()} ${message.location().url}`;
-      if (message.type() === "error" && !NO_PIPELINE.test(text) && !mayFail?.test(text))
-        complaints.push(text);
+      if (message.type() === "error" && !mayFail?.test(text)) complaints.push(text);
     });
     try {
       await body({
