@@ -110,8 +110,13 @@ impl Tools {
             Err(Stopped::Failed(why)) => return Outcome::Failed(why),
             Err(Stopped::Unreachable(why)) => return Outcome::not_run("", Some(why)),
         };
-        let Ok(browser) = &self.browser else {
-            return Outcome::not_run(&tested, self.missing());
+        let browser = match &self.browser {
+            Ok(browser) => browser,
+            // Whoever names one wants the journeys to run.
+            Err(error) if std::env::var_os(CHROMIUM_VARIABLE).is_some_and(|named| !named.is_empty()) => {
+                return Outcome::Failed(format!("{error:#}"));
+            }
+            Err(_) => return Outcome::not_run(&tested, self.missing()),
         };
         match npm.tests("journeys", Some(browser)) {
             Ok(passed) => Outcome::Passed(format!("{tested}, {passed} journeys")),
