@@ -18,44 +18,31 @@ const PIECE: usize = 64 << 10;
 
 /// The signature, no flags, no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What COPY takes of the table; of its partitions it takes the same when a row comes to one.
+const LOCK: &str = "lock table only messages in row exclusive mode";
 const TRAILER: i16 = -1;
 const FIELDS: i16 = 7;
 
 /// Stores rows that are all new, and their counts, in one transaction; `begun` tells whether it is open already.
 ///
 /// # Errors
-/// SQLSTATE 23505 when one of them is stored already; after any error the transaction is still open and nothing of
-/// it will be seen.
+/// SQLSTATE 23505 when one of them is stored already; after any error nothing of the transaction will be seen. It is still
+/// open, unless the session is closed.
 pub(crate) async fn store(session: &WriteSession, rows: &[&Message], begun: bool) -> Result<(), Failure> {
+    // COPY would lock it by itself. But where it has to wait for that in vain, it never begins, and costs the session.
+    let begin = if begun {
+        LOCK.to_owned()
+    } else {
+        format!("begin; {LOCK}")
+    };
+    session.run(&begin).await?;
+    if let Err(failure) = session.within(send(session, rows)).await {
+        if !failure.is_about_a_row() {
+            session.spoil();
+        }
+        return Err(failure);
+    }
     let client = session.client();
-    session
-        .within(async {
-            // Sent together: BEGIN costs no round trip of its own.
-            let begin = async {
-                if begun {
-                    Ok(())
-                } else {
-                    client.batch_execute("begin").await
-                }
-            };
-            let (begun, copy) = tokio::join!(begin, client.copy_in::<_, Bytes>(&session.statements().copy),);
-            begun?;
-            let mut copy = pin!(copy?);
-            let mut buffer = BytesMut::with_capacity(PIECE + (PIECE >> 2));
-            buffer.put_slice(HEADER);
-            for message in rows {
-                put_row(&mut buffer, message)?;
-                if buffer.len() >= PIECE {
-                    copy.feed(buffer.split().freeze()).await?;
-                    buffer.reserve(PIECE + (PIECE >> 2));
-                }
-            }
-            buffer.put_i16(TRAILER);
-            copy.feed(buffer.freeze()).await?;
-            copy.finish().await?;
-            Ok(())
-        })
-        .await?;
     let deltas = Deltas::of(rows);
     session
         .within(async {
@@ -70,6 +57,32 @@ pub(crate) async fn store(session: &WriteSession, rows: &[&Message], begun: bool
             Ok(())
         })
         .await
+}
+
+/// Copies rows.
+///
+/// The driver sends a Sync with the COPY and another one after what it copies. PostgreSQL passes over the first while it
+/// takes data in; but when it refuses to begin, it answers both, and the second answer would be taken for that of whatever
+/// is asked next. An error about a row shows that it had begun.
+async fn send(session: &WriteSession, rows: &[&Message]) -> Result<(), Failure> {
+    let copy = session
+        .client()
+        .copy_in::<_, Bytes>(&session.statements().copy)
+        .await?;
+    let mut copy = pin!(copy);
+    let mut buffer = BytesMut::with_capacity(PIECE + (PIECE >> 2));
+    buffer.put_slice(HEADER);
+    for message in rows {
+        put_row(&mut buffer, message)?;
+        if buffer.len() >= PIECE {
+            copy.feed(buffer.split().freeze()).await?;
+            buffer.reserve(PIECE + (PIECE >> 2));
+        }
+    }
+    buffer.put_i16(TRAILER);
+    copy.feed(buffer.freeze()).await?;
+    copy.finish().await?;
+    Ok(())
 }
 
 fn put_row(buffer: &mut BytesMut, message: &Message) -> io::Result<()> {

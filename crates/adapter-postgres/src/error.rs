@@ -108,6 +108,12 @@ impl Failure {
         }
     }
 
+    /// Tells whether the server had taken rows in, and did not like one of them: its data, a constraint, or a trigger.
+    pub(crate) fn is_about_a_row(&self) -> bool {
+        let about_a_row = |state: &str| ["22", "23", "P0"].iter().any(|class| state.starts_with(class));
+        self.state().is_some_and(about_a_row)
+    }
+
     /// Tells whether the connection is still good: the server answered, and only this statement failed.
     pub(crate) fn spares_connection(&self) -> bool {
         self.state().is_some_and(|state| {

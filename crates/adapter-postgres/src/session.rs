@@ -1,5 +1,6 @@
 //! One connection to PostgreSQL, with limits on every exchange.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,7 @@ impl Connector {
             ended,
             opened: Instant::now(),
             limit: limits.client_side(),
+            spoiled: AtomicBool::new(false),
             _open: metrics::OpenConnection::count(),
         };
         let told = session.texts(&settings(limits)).await?;
@@ -197,6 +199,7 @@ pub(crate) struct Session {
     ended: Arc<Mutex<Option<tokio_postgres::Error>>>,
     opened: Instant,
     limit: Duration,
+    spoiled: AtomicBool,
     _open: metrics::OpenConnection,
 }
 
@@ -205,8 +208,14 @@ impl Session {
         &self.client
     }
 
+    /// Tells whether it takes no statements any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.spoiled.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an answer may come that belongs to nothing: whatever were asked now might take it for its own.
+    pub(crate) fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn age(&self) -> Duration {

@@ -55,6 +55,9 @@ use crate::{copy, maintenance, metrics as measured, row, unnest};
 /// A batch of fewer rows than this goes by unnest, in one round trip.
 const COPY_FROM_ROWS: usize = 200;
 
+/// SQLSTATE of a statement that was cancelled, by its timeout mostly.
+const RAN_OUT: &str = "57014";
+
 /// For how long nothing is copied after a statement that ran into the statement timeout.
 const SLOW: Duration = Duration::from_secs(60);
 
@@ -191,15 +194,21 @@ impl PostgresStore {
     }
 
     async fn store_rows(&self, rows: &[&Message]) -> Result<Written, StoreError> {
-        let lease = self.pool.acquire().await?;
-        match self.write(&lease, rows).await {
-            Ok(written) => {
-                lease.give_back();
-                Ok(written)
-            }
-            Err(failure) => {
-                self.recover(lease, &failure).await;
-                Err(failure.into_store_error(self.connector.place()))
+        let mut again = true;
+        loop {
+            let lease = self.pool.acquire().await?;
+            let failure = match self.write(&lease, rows).await {
+                Ok(written) => {
+                    lease.give_back();
+                    return Ok(written);
+                }
+                Err(failure) => failure,
+            };
+            // A COPY that was not done in time has cost its session; smaller statements on another one may be.
+            let copy_ran_out = lease.is_closed() && failure.state() == Some(RAN_OUT);
+            self.recover(lease, &failure).await;
+            if !(copy_ran_out && std::mem::take(&mut again)) {
+                return Err(failure.into_store_error(self.connector.place()));
             }
         }
     }
@@ -224,7 +233,12 @@ impl PostgresStore {
                 Err(failure) if failure.state() == Some("23505") => {
                     counter!(measured::CONFLICTS).increment(1);
                 }
-                Err(failure) if failure.state() == Some("57014") => self.paced(Pace::copy_ran_out),
+                Err(failure) if failure.state() == Some(RAN_OUT) => {
+                    self.paced(Pace::copy_ran_out);
+                    if session.is_closed() {
+                        return Err(failure);
+                    }
+                }
                 Err(failure) => return Err(failure),
             }
             // The tokens are free again, and may be taken by somebody else meanwhile.
@@ -247,7 +261,7 @@ impl PostgresStore {
         let most = self.paced(|pace| pace.rows());
         let stored = unnest::store(session, &claimed.rows, begun, most).await;
         if let Err(failure) = &stored
-            && failure.state() == Some("57014")
+            && failure.state() == Some(RAN_OUT)
         {
             self.paced(|pace| pace.statement_ran_out(claimed.rows.len().min(most)));
         }
@@ -268,7 +282,7 @@ impl PostgresStore {
 
     /// Keeps the connection after a failure that left it whole.
     async fn recover(&self, lease: Lease<'_>, failure: &Failure) {
-        if failure.spares_connection() && lease.run("rollback").await.is_ok() {
+        if failure.spares_connection() && !lease.is_closed() && lease.run("rollback").await.is_ok() {
             lease.give_back();
         }
     }

@@ -188,6 +188,31 @@ async fn a_locked_table_is_unavailable_in_time_and_the_connections_stay() {
 }
 
 #[tokio::test]
+async fn nobody_takes_an_answer_to_a_copy_that_could_not_begin_for_its_own() {
+    with_database(|database| async move {
+        let config = PostgresConfig {
+            write_connections: 1,
+            lock_timeout: Duration::from_millis(100),
+            ..database.config()
+        };
+        let store = PostgresStore::new(config, None).unwrap();
+        for round in 0..12 {
+            database.run("begin; lock table messages").await;
+            for _ in 0..2 {
+                assert_unavailable(store.store(&messages(500)).await);
+                let unhealthy = store.check().await.unwrap_err().to_string();
+                assert!(unhealthy.contains("lock"), "{unhealthy}");
+            }
+            database.run("rollback").await;
+            store.store(&messages(500)).await.unwrap();
+            assert_eq!(rows(&database).await, 500 * (round + 1));
+        }
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_statement_that_takes_too_long_is_unavailable() {
     with_database(|database| async move {
         database
