@@ -67,6 +67,9 @@ pub struct PostgresConfig {
     /// did not get its lock is tried again in the next round. Default 500 ms.
     #[serde(with = "humantime_serde")]
     pub maintenance_lock_timeout: Duration,
+    /// Whether the maintenance makes filters of what bodies have in them, and searches for words use them. Without,
+    /// such a search looks at every message of its range. Default `true`.
+    pub word_index: bool,
     /// How long `migrate` waits for another one that is at work. Default 1 min.
     #[serde(with = "humantime_serde")]
     pub migrate_timeout: Duration,
@@ -89,6 +92,7 @@ impl Default for PostgresConfig {
             idempotency_keep: Duration::from_hours(72),
             maintenance_timeout: Duration::from_secs(60),
             maintenance_lock_timeout: Duration::from_millis(500),
+            word_index: true,
             migrate_timeout: Duration::from_secs(60),
         }
     }
@@ -180,7 +184,7 @@ pub struct ReaderConfig {
     /// How long one search looks before it hands over what it has found, and says where to go on. At least 1 ms. Default 2 s.
     ///
     /// A step of it may take a quarter as long, at least 100 ms and no longer than `statement_timeout`; one that is not done
-    /// in time is repeated with less to do. A search that comes no further ends after seven such steps.
+    /// in time is repeated with less to do. A search that comes no further ends after eight such steps.
     #[serde(with = "humantime_serde")]
     pub search_time: Duration,
     /// How long one statement may run; PostgreSQL ends it then. At least 100 ms. Default 2 s.

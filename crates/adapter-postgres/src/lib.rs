@@ -29,6 +29,7 @@ mod store;
 mod target;
 mod tls;
 mod unnest;
+mod words;
 
 pub use config::{ConfigError, PostgresConfig, ReaderConfig};
 pub use dead_letters::PostgresDeadLetters;

@@ -21,6 +21,7 @@ use crate::metrics as measured;
 use crate::partitions::Day;
 use crate::row::{COLUMNS, Moment};
 use crate::session::{Connector, Session};
+use crate::words::build as words;
 
 /// Held while maintaining; "warren" in ASCII and a number.
 const LOCK: i64 = 0x77_61_72_72_65_6e_02;
@@ -97,6 +98,10 @@ async fn round_on(
         removed = steps.next(drop_before(session, first_kept)).await?;
         steps.next(remove_strays(session, first_kept)).await?;
         steps.next(remove_counts(session, first_kept)).await?;
+    }
+    // Last, because it may take its time.
+    if config.word_index {
+        steps.next(words::round(session, now)).await?;
     }
     match steps.failure {
         Some(failure) => Err(failure),
@@ -232,6 +237,9 @@ async fn fold_counts(session: &Session) -> Result<(), Failure> {
             insert into message_counts_minutes as folded (minute, severity, source, count)
             select minute, severity, source, sum(count) from gone group by 1, 2, 3 order by 1, 2, 3
             on conflict (minute, severity, source) do update set count = folded.count + excluded.count
+        ), due as (
+            insert into message_words_due (minute) select distinct minute from gone order by 1
+            on conflict (minute) do nothing
         ), quarters as (
             insert into message_counts_quarters as folded (quarter, severity, source, count)
             select to_timestamp(floor(date_part('epoch', minute) / 900) * 900), severity, source, sum(count)
@@ -298,8 +306,11 @@ async fn remove_strays(session: &Session, first_kept: Day) -> Result<(), Failure
     Ok(())
 }
 
-/// Removes the counts of the time before `first_kept`.
+/// Removes the counts of the time before `first_kept`, and before them the filters that are proved right by them.
 async fn remove_counts(session: &Session, first_kept: Day) -> Result<(), Failure> {
+    if !words::remove_before(session, first_kept.start(), SLICES).await? {
+        return Ok(());
+    }
     for (table, time) in [
         ("message_counts_minutes", "minute"),
         ("message_counts_quarters", "quarter"),

@@ -9,6 +9,7 @@ pub(crate) const MAINTENANCE_SECONDS: &str = "warren_postgres_maintenance_second
 pub(crate) const MOVED: &str = "warren_postgres_rows_moved_total";
 pub(crate) const FOLDED: &str = "warren_postgres_count_deltas_folded_total";
 pub(crate) const FORGOTTEN: &str = "warren_postgres_idempotency_tokens_forgotten_total";
+pub(crate) const INDEXED: &str = "warren_postgres_words_indexed_total";
 const CONNECTIONS: &str = "warren_postgres_connections";
 const CONNECTS: &str = "warren_postgres_connects_total";
 const ERRORS: &str = "warren_postgres_errors_total";
@@ -50,6 +51,11 @@ pub fn describe_metrics() {
         FOLDED,
         Unit::Count,
         "Appended count rows that the maintenance has folded into the counts by minute"
+    );
+    describe_counter!(
+        INDEXED,
+        Unit::Count,
+        "Messages read to make the filters that searches for words are quick with, those of a minute made anew included"
     );
     describe_counter!(
         FORGOTTEN,

@@ -8,6 +8,7 @@ mod m0002_dead_letters;
 mod m0003_idempotency;
 mod m0004_deaths;
 mod m0005_count_quarters;
+mod m0006_words;
 mod script;
 
 use sea_orm::DynIden;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_idempotency::MIGRATION),
             Box::new(m0004_deaths::MIGRATION),
             Box::new(m0005_count_quarters::MIGRATION),
+            Box::new(m0006_words::MIGRATION),
         ]
     }
 

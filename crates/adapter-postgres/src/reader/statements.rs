@@ -79,23 +79,45 @@ impl<'v> Statement<'v> {
         statement
     }
 
+    /// Asks which filters of a stretch of ids may have the texts that these hashes are of.
+    ///
+    /// Of a filter that is large it fetches the one piece that a bit is in, and no bit behind the first that is not set.
+    /// A standby has none (`words` says why).
+    pub(super) fn words(hashes: &'v [i32], ids: IdRange) -> Self {
+        let mut statement = Self::default();
+        let minutes = ids.minutes();
+        let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
+        let (first, behind) = (
+            statement.value(ids.from(), Type::UUID),
+            statement.value(ids.until(), Type::UUID),
+        );
+        let hashes = statement.value(hashes, Type::INT4_ARRAY);
+        statement.text = format!(
+            "select date_part('epoch', minute)::bigint / 60, stored, first_id, last_id, not exists (
+                select from unnest({hashes}) as pieces (hash) where get_bit(
+                    substring(filter from (hash & (octet_length(filter) * 8 - 1)) / 8 + 1 for 1), hash & 7
+                ) = 0
+            )
+            from message_words
+            where minute >= {from} and minute < {until} and last_id >= {first} and first_id < {behind}
+                and not pg_is_in_recovery()"
+        );
+        statement
+    }
+
     /// Finds what is meant among some ids: at most so many messages, and no more of them than it takes for so many bytes of
     /// sources, bodies and attributes. The last column sums these up.
     ///
-    /// It may find more than what is meant.
+    /// The parts are in order. It may find more than what is meant.
     pub(super) fn look(
         meaning: &'v Meaning<'_>,
-        ids: IdRange,
+        parts: &[IdRange],
         order: Order,
         most: usize,
         most_bytes: usize,
     ) -> Self {
         let mut statement = Self::default();
-        let (from, until) = (
-            statement.value(ids.from(), Type::UUID),
-            statement.value(ids.until(), Type::UUID),
-        );
-        let mut conditions = vec![format!("id >= {from}"), format!("id < {until}")];
+        let mut conditions = statement.among(parts);
         conditions.extend(statement.selected(meaning));
         for (text, negated) in &meaning.texts {
             // In this collation `lower` changes the letters from A to Z alone.
@@ -111,18 +133,49 @@ impl<'v> Statement<'v> {
         }
         let (conditions, order) = (conditions.join(" and "), direction(order));
         let (most, most_bytes) = (statement.number(most), statement.number(most_bytes));
+        let mut rows = format!(
+            "select {COLUMNS}, octet_length(source) + octet_length(body) + octet_length(attributes::text) as bytes
+            from messages where {conditions} order by id {order} limit {most}"
+        );
+        if parts.len() > 1 {
+            let parts = statement.parts(parts);
+            rows = format!(
+                "select found.* from {parts}, lateral ({rows}) as found order by id {order} limit {most}"
+            );
+        }
         statement.text = format!(
             "select {COLUMNS}, total from (
                 select *, sum(bytes) over (order by id {order} rows unbounded preceding)::bigint as total
-                from (
-                    select {COLUMNS}, octet_length(source) + octet_length(body) + octet_length(attributes::text) as bytes
-                    from messages where {conditions} order by id {order} limit {most}
-                ) as found
+                from ({rows}) as found
             ) as measured
             where total - bytes < {most_bytes}
             order by id {order}"
         );
         statement
+    }
+
+    /// Returns the conditions for ids that are in one of these parts, of which [`Self::parts`] are a table if there are several.
+    ///
+    /// The bounds of all of them are known to the planner, and so are the partitions that they are in.
+    fn among(&mut self, parts: &[IdRange]) -> Vec<String> {
+        let all = parts.iter().copied().reduce(IdRange::joined);
+        let (from, until) = all.map_or_else(Default::default, |all| (all.from(), all.until()));
+        let (from, until) = (self.value(from, Type::UUID), self.value(until, Type::UUID));
+        let mut conditions = vec![format!("id >= {from}"), format!("id < {until}")];
+        if parts.len() > 1 {
+            conditions.extend(["id >= part.first", "id < part.behind"].map(str::to_owned));
+        }
+        conditions
+    }
+
+    /// Returns parts of ids as a table.
+    fn parts(&mut self, parts: &[IdRange]) -> String {
+        let (first, behind): (Vec<_>, Vec<_>) = parts.iter().map(|part| (part.from(), part.until())).unzip();
+        let (first, behind) = (
+            self.value(first, Type::UUID_ARRAY),
+            self.value(behind, Type::UUID_ARRAY),
+        );
+        format!("unnest({first}, {behind}) as part (first, behind)")
     }
 
     /// Counts by minute what is stored and what of it is meant, over about as many rows of counts as are wanted; only minutes

@@ -12,6 +12,7 @@ use warren_domain::search::{
 use super::reading::{Beginning, Reading};
 use super::statements::{QUARTER, Statement};
 use super::stored_message;
+use super::words::Words;
 use crate::error::Failure;
 
 /// PostgreSQL ended the statement: its time was over.
@@ -22,6 +23,7 @@ pub(super) struct Steps<'s> {
     pub(super) reading: &'s Reading<'s>,
     pub(super) beginning: &'s Beginning,
     pub(super) meaning: &'s Meaning<'s>,
+    pub(super) words: Words,
     pub(super) order: Order,
     /// The server, fit to be shown.
     pub(super) place: &'s str,
@@ -55,6 +57,7 @@ impl SearchSteps for Steps<'_> {
                 });
             }
         }
+        self.words.counted(&counted.minutes);
         Ok(counted)
     }
 
@@ -86,7 +89,17 @@ impl SearchSteps for Steps<'_> {
     }
 
     async fn look(&mut self, ids: IdRange, most: usize, most_bytes: usize) -> Result<Listed, Failure> {
-        let looking = Statement::look(self.meaning, ids, self.order, most, most_bytes);
+        let parts = match self.words.ask(ids) {
+            Some(asking) => self.words.parts(ids, self.order, &self.rows(&asking).await?)?,
+            None => vec![ids],
+        };
+        if parts.is_empty() {
+            return Ok(Listed {
+                messages: Vec::new(),
+                cut: false,
+            });
+        }
+        let looking = Statement::look(self.meaning, &parts, self.order, most, most_bytes);
         let rows = self.rows(&looking).await?;
         let mut listed = Listed {
             messages: Vec::with_capacity(rows.len()),

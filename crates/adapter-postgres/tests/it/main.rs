@@ -11,3 +11,4 @@ mod schema;
 mod storing;
 mod support;
 mod tls;
+mod words;

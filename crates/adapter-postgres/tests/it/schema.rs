@@ -44,7 +44,7 @@ async fn a_database_without_a_schema_is_refused_with_the_command_to_run() {
         let report = migrate(&database.config()).await.unwrap();
         assert_eq!(
             (report.before, report.applied.len(), report.partitions.len()),
-            (None, 5, 9)
+            (None, 6, 9)
         );
         let store = database.store();
         store.store(&messages(3)).await.unwrap();
@@ -59,9 +59,9 @@ async fn a_schema_that_lacks_a_migration_is_refused_with_the_version_that_is_nee
     with_database(|database| async move {
         // What a program finds that knows one migration more than the database.
         database
-            .run("delete from warren_migrations where version = 'm0005_count_quarters'")
+            .run("delete from warren_migrations where version = 'm0006_words'")
             .await;
-        assert_misconfigured(&database, "m0005_count_quarters").await;
+        assert_misconfigured(&database, "m0006_words").await;
     })
     .await;
 }
@@ -102,7 +102,7 @@ async fn migrating_twice_changes_nothing() {
         let store = database.store();
         store.store(&messages(5)).await.unwrap();
         let report = migrate(&database.config()).await.unwrap();
-        assert_eq!(report.before.as_deref(), Some("m0005_count_quarters"));
+        assert_eq!(report.before.as_deref(), Some("m0006_words"));
         assert_eq!((report.applied, report.partitions), (Vec::new(), Vec::new()));
         assert_eq!(database.number("select count(*) from messages").await, 5);
         store.close().await;
@@ -197,8 +197,8 @@ async fn of_several_migrations_at_once_one_works_and_the_others_wait() {
             .into_iter()
             .map(|report| report.unwrap().applied.len())
             .sum();
-        assert_eq!(applied, 5);
-        assert_eq!(database.number("select count(*) from warren_migrations").await, 5);
+        assert_eq!(applied, 6);
+        assert_eq!(database.number("select count(*) from warren_migrations").await, 6);
     })
     .await;
 }

@@ -37,8 +37,16 @@ impl IdRange {
         }
     }
 
+    /// Returns the ids from one to another, both included.
+    pub const fn between(first: Uuid, last: Uuid) -> Self {
+        Self {
+            from: first.as_u128(),
+            until: last.as_u128().saturating_add(1),
+        }
+    }
+
     /// Returns the ids of a minute, which is counted since 1970.
-    pub(super) fn of_minute(minute: i64) -> Self {
+    pub fn of_minute(minute: i64) -> Self {
         let from = u128::from(minute.max(0).unsigned_abs()) * Self::MINUTE;
         Self {
             from,
@@ -106,7 +114,8 @@ impl IdRange {
     }
 
     /// Returns what both have and what lies between them.
-    pub(super) fn joined(self, other: Self) -> Self {
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
         Self {
             from: self.from.min(other.from),
             until: self.until.max(other.until),

@@ -1,0 +1,33 @@
+//! An index of what bodies have in them, made behind the writers' backs.
+//!
+//! # Why not an index of PostgreSQL's
+//!
+//! Writers would pay for it with each row: a GIN index over words makes them five times slower, one over trigrams ten times,
+//! and takes two to three times the room of the bodies it is about. So the maintenance makes filters ([`filter`]) of minutes that are
+//! over, reading each row once. A search reads a few bits of the filters of the minutes that lie before it, and looks at the
+//! rows of only those that may have its texts. What has no filter yet is looked at as it would be without any.
+//!
+//! # Why it misses nothing
+//!
+//! A filter is of a minute, or of a part of one, as it was when the minute had a certain count ([`message_counts`]). Rows and
+//! their counts are committed together and counts only grow, so as long as the count is the same, no row has come since: late
+//! ones, of which queues deliver many after an outage, make their minute differ, and it is looked at in full until its
+//! filters are made anew. The filters and the count of a minute are read in one snapshot when they are made. A
+//! search reads the counts before it reads the filters; if both have the same number, the rows that the counts were of are in
+//! the filters.
+//!
+//! That leans on what one server sees: of two of its snapshots, one has all that the other has. A standby sees commits in the order
+//! of the log, which may be another; there, a search does without the filters.
+//!
+//! Counts are removed with the days they are of, and then might begin to grow again; the filters are removed before them.
+//!
+//! # What it costs
+//!
+//! Writers nothing but the room: folding the counts notes which minutes have changed, in `message_words_due`, and each round of the
+//! maintenance works for a bounded time, the newest minutes first. `cargo xtask bench reading` prints the rest.
+//!
+//! [`message_counts`]: crate::counts
+
+pub(crate) mod build;
+pub(crate) mod filter;
+pub(crate) mod narrow;

@@ -1,0 +1,426 @@
+//! Filters of what bodies have in them: that searches use them, and miss nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use warren_adapter_conformance::samples::message_made_at;
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig};
+use warren_domain::ports::{
+    MessageReader, MessageStore, Order as Sorted, Search, StoreError, StoreMaintenance, TimeRange,
+};
+use warren_domain::{Body, Message, MessageLimits, Selection, SeveritySet, Timestamp};
+
+use crate::support::{Database, with_database};
+
+const MINUTE: i64 = 60_000_000;
+const DAY: i64 = 24 * 60 * MINUTE;
+
+/// The start of a minute that is over.
+fn old_minute() -> i64 {
+    (Timestamp::now().unix_micros() / MINUTE - 60) * MINUTE
+}
+
+fn moment(micros: i64) -> Timestamp {
+    Timestamp::from_unix_micros(micros).unwrap()
+}
+
+fn saying(body: &str, micros: i64) -> Message {
+    Message {
+        body: Body::new(body.to_owned(), &MessageLimits::CEILING).unwrap(),
+        ..message_made_at(moment(micros))
+    }
+}
+
+/// Messages over one minute, each with a number of its own.
+fn numbered(count: usize, minute: i64) -> Vec<Message> {
+    let apart = MINUTE / i64::try_from(count).unwrap();
+    (0_i64..)
+        .take(count)
+        .map(|n| saying(&format!("order number-{n:06} declined"), minute + n * apart))
+        .collect()
+}
+
+fn asking(query: &str) -> Search {
+    Search {
+        selection: Selection::of(SeveritySet::ALL),
+        query: query.parse().unwrap(),
+        range: TimeRange::ALL,
+        order: Sorted::NewestFirst,
+        from: None,
+    }
+}
+
+/// Turns all pages.
+async fn all(reader: &PostgresReader, mut search: Search, page: usize) -> Vec<Message> {
+    let mut found = Vec::new();
+    loop {
+        let listed = reader.find(&search, page).await.unwrap();
+        found.extend(listed.messages.into_iter().map(|stored| stored.message));
+        search.from = listed.next;
+        if search.from.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn found(reader: &PostgresReader, query: &str) -> usize {
+    all(reader, asking(query), 100).await.len()
+}
+
+/// Makes every filter say that there is nothing.
+async fn empty_the_filters(database: &Database) {
+    let empty = "update message_words set filter = decode(repeat('00', octet_length(filter)), 'hex')";
+    assert!(
+        database.admin.execute(empty, &[]).await.unwrap() > 0,
+        "there are filters"
+    );
+}
+
+async fn maintain(store: &PostgresStore) {
+    store.maintain(Timestamp::now()).await.unwrap();
+}
+
+const FILTERS: &str = "select count(*) from message_words";
+const DUE: &str = "select count(*) from message_words_due";
+
+#[tokio::test]
+async fn a_search_heeds_the_filters_of_a_minute_until_a_late_message_comes() {
+    with_database(|database| async move {
+        let (store, reader, minute) = (database.store(), database.reader(), old_minute());
+        store.store(&numbered(500, minute)).await.unwrap();
+        maintain(&store).await;
+        assert_eq!(database.number(DUE).await, 0);
+        for (query, expected) in [
+            ("number-000123", 1),
+            ("NUMBER-00012", 10),
+            ("000123 declined", 1),
+            ("0001", 100 + 10 + 1),
+            ("number-000123 -declined", 0),
+            ("kangaroo", 0),
+            ("-kangaroo", 500),
+            ("de", 500),
+        ] {
+            assert_eq!(found(&reader, query).await, expected, "{query}");
+        }
+        empty_the_filters(&database).await;
+        assert_eq!(
+            found(&reader, "number-000123").await,
+            0,
+            "the filters are not heeded"
+        );
+        assert_eq!(found(&reader, "de").await, 500, "too short for a filter");
+        assert_eq!(
+            found(&reader, "-kangaroo").await,
+            500,
+            "a filter does not tell what is absent"
+        );
+
+        store
+            .store(&[saying("late and alone", minute + 1_000)])
+            .await
+            .unwrap();
+        assert_eq!(found(&reader, "number-000123").await, 1, "they are out of date");
+        assert_eq!(found(&reader, "late and").await, 1);
+        maintain(&store).await;
+        assert_eq!(
+            database.number("select min(stored) from message_words").await,
+            501
+        );
+        assert_eq!(found(&reader, "number-000123").await, 1, "they are anew");
+        assert_eq!(found(&reader, "late and").await, 1);
+        store.close().await;
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_minute_that_is_not_over_or_has_little_gets_no_filter() {
+    with_database(|database| async move {
+        let store = database.store();
+        let now = Timestamp::now().unix_micros();
+        store.store(&numbered(300, now / MINUTE * MINUTE)).await.unwrap();
+        store.store(&numbered(10, old_minute())).await.unwrap();
+        maintain(&store).await;
+        assert_eq!(database.number(FILTERS).await, 0);
+        store.maintain(moment(now + 5 * MINUTE)).await.unwrap();
+        assert_eq!(database.number(FILTERS).await, 1);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_filters_of_a_large_minute_are_of_parts_of_it() {
+    with_database(|database| async move {
+        let (store, reader, minute) = (database.store(), database.reader(), old_minute());
+        store.store(&numbered(9_000, minute)).await.unwrap();
+        let long = |n: i64| saying(&format!("long-{n:03} {}", "x".repeat(10_000)), minute + MINUTE + n * 1_000);
+        store.store(&(0..250).map(long).collect::<Vec<_>>()).await.unwrap();
+        maintain(&store).await;
+        let parts = database
+            .texts("select string_agg(part::text, ' ' order by part) from message_words group by minute order by minute")
+            .await;
+        assert_eq!(parts, ["0 1 2", "0 1 2"], "by rows, and by bytes");
+        for n in [0, 4_095, 4_096, 8_999] {
+            assert_eq!(found(&reader, &format!("number-{n:06}")).await, 1, "{n}");
+        }
+        for n in [0, 104, 105, 249] {
+            assert_eq!(found(&reader, &format!("long-{n:03}")).await, 1, "{n}");
+        }
+        assert_eq!(found(&reader, "declined").await, 9_000);
+        // Of each minute, all but one part.
+        let some = "update message_words set filter = decode(repeat('00', octet_length(filter)), 'hex') where part <> 1";
+        assert_eq!(database.admin.execute(some, &[]).await.unwrap(), 4);
+        for order in [Sorted::NewestFirst, Sorted::OldestFirst] {
+            let search = Search {
+                order,
+                ..asking("declined")
+            };
+            assert_eq!(all(&reader, search, 1_000).await.len(), 4_096);
+        }
+        store.close().await;
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_index_nothing_is_made_and_later_all_of_it_is() {
+    with_database(|database| async move {
+        let off = PostgresConfig {
+            word_index: false,
+            ..database.config()
+        };
+        let store = PostgresStore::new(off.clone(), None).unwrap();
+        store.store(&numbered(200, old_minute())).await.unwrap();
+        maintain(&store).await;
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (0, 1)
+        );
+        let on = database.store();
+        maintain(&on).await;
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (1, 0)
+        );
+        empty_the_filters(&database).await;
+        let reader = PostgresReader::new(&off, &ReaderConfig::default()).unwrap();
+        assert_eq!(
+            found(&reader, "number-000123").await,
+            1,
+            "a reader without it does not ask"
+        );
+        for store in [store, on] {
+            store.close().await;
+        }
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn filters_go_before_the_counts_that_they_were_right_by() {
+    with_database(|database| async move {
+        let minute = old_minute() - 5 * DAY;
+        let (store, reader) = (database.store(), database.reader());
+        store.store(&numbered(100, minute)).await.unwrap();
+        maintain(&store).await;
+        assert_eq!(database.number(FILTERS).await, 1);
+        let forgetting = PostgresStore::new(database.config(), Some(3)).unwrap();
+        maintain(&forgetting).await;
+        assert_eq!(database.number("select count(*) from messages").await, 0);
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (0, 0)
+        );
+        // As many as there were, and others.
+        let others: Vec<_> = (0..100)
+            .map(|n| saying(&format!("other-{n:04}"), minute + n))
+            .collect();
+        store.store(&others).await.unwrap();
+        assert_eq!(found(&reader, "other-").await, 100);
+        for store in [store, forgetting] {
+            store.close().await;
+        }
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_was_stored_is_found_while_filters_are_made() {
+    with_database(|database| async move {
+        let (store, reader, minute) = (Arc::new(database.store()), database.reader(), old_minute());
+        store.store(&numbered(300, minute)).await.unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let maintaining = tokio::spawn({
+            let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+            async move {
+                let mut rounds = 0;
+                while !done.load(Ordering::Relaxed) {
+                    maintain(&store).await;
+                    rounds += 1;
+                }
+                rounds
+            }
+        });
+        for n in 0..150 {
+            let body = format!("arrival-{n:05}");
+            store
+                .store(&[saying(&body, minute + i64::from(n) * 300_000)])
+                .await
+                .unwrap();
+            assert_eq!(found(&reader, &body).await, 1, "{body}");
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(maintaining.await.unwrap() > 3);
+        assert!(database.number(FILTERS).await > 0);
+        let store = Arc::into_inner(store).unwrap();
+        store.close().await;
+        reader.close().await;
+    })
+    .await;
+}
+
+/// A text of words of few letters, so that searches meet some of it.
+fn some_text(rng: &mut Rng, words: usize) -> String {
+    let letters: Vec<char> = "abcABCé1 ".chars().collect();
+    (0..words * 4)
+        .map(|_| letters[rng.usize(..letters.len())])
+        .collect()
+}
+
+fn some_query(rng: &mut Rng, stored: &[Message]) -> String {
+    let mut terms: Vec<String> = Vec::new();
+    for _ in 0..rng.usize(1..3) {
+        let text: String = if rng.bool() && !stored.is_empty() {
+            let body: Vec<char> = stored[rng.usize(..stored.len())].body.as_str().chars().collect();
+            let from = rng.usize(..body.len());
+            body[from..].iter().take(rng.usize(1..9)).collect()
+        } else {
+            some_text(rng, 1)
+        };
+        let negated = if rng.u8(..6) == 0 { "-" } else { "" };
+        let text = if rng.bool() {
+            text.to_ascii_uppercase()
+        } else {
+            text
+        };
+        terms.push(format!("{negated}\"{text}\""));
+    }
+    terms.join(" ")
+}
+
+#[tokio::test]
+async fn searches_find_what_is_meant_whatever_came_when() {
+    with_database(|database| async move {
+        let (store, reader, minute) = (database.store(), database.reader(), old_minute());
+        let mut rng = Rng::with_seed(307);
+        let mut stored: Vec<Message> = Vec::new();
+        let mut narrowed = 0;
+        for round in 0..40 {
+            let count = if rng.bool() {
+                rng.usize(60..200)
+            } else {
+                rng.usize(1..5)
+            };
+            let within = rng.i64(1..=4);
+            let batch: Vec<_> = (0..count)
+                .map(|_| {
+                    let at = minute + rng.i64(0..within * MINUTE);
+                    let words = rng.usize(1..8);
+                    saying(&some_text(&mut rng, words), at)
+                })
+                .collect();
+            store.store(&batch).await.unwrap();
+            stored.extend(batch);
+            if rng.bool() {
+                maintain(&store).await;
+            }
+            narrowed += database.number(FILTERS).await;
+            for _ in 0..5 {
+                let query = some_query(&mut rng, &stored);
+                let from = minute + rng.i64(0..2 * MINUTE);
+                let search = Search {
+                    range: TimeRange::new(moment(from), moment(from + rng.i64(MINUTE..5 * MINUTE))).unwrap(),
+                    order: if rng.bool() {
+                        Sorted::NewestFirst
+                    } else {
+                        Sorted::OldestFirst
+                    },
+                    ..asking(&query)
+                };
+                let mut expected: Vec<_> = stored.iter().filter(|message| search.means(message)).collect();
+                expected.sort_by_key(|message| message.id);
+                if search.order == Sorted::NewestFirst {
+                    expected.reverse();
+                }
+                let page = rng.usize(1..40);
+                let found = all(&reader, search, page).await;
+                let ids = |messages: &mut dyn Iterator<Item = &Message>| {
+                    messages.map(|message| message.id).collect::<Vec<_>>()
+                };
+                assert_eq!(
+                    ids(&mut found.iter()),
+                    ids(&mut expected.into_iter()),
+                    "{query} in round {round}"
+                );
+            }
+        }
+        assert!(narrowed > 0);
+        store.close().await;
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_round_that_was_cut_off_is_finished_by_the_next() {
+    with_database(|database| async move {
+        let config = |word_index| PostgresConfig {
+            word_index,
+            maintenance_lock_timeout: Duration::from_millis(200),
+            ..database.config()
+        };
+        let [off, store] = [false, true].map(|on| PostgresStore::new(config(on), None).unwrap());
+        for n in 0..10 {
+            store
+                .store(&numbered(100, old_minute() - n * MINUTE))
+                .await
+                .unwrap();
+        }
+        maintain(&off).await;
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (0, 10)
+        );
+        // Somebody holds the fifth newest.
+        database
+            .run(
+                "begin; select from message_words_due where minute = (
+                    select minute from message_words_due order by minute desc offset 4 limit 1
+                ) for update",
+            )
+            .await;
+        let error = store.maintain(Timestamp::now()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (4, 6)
+        );
+        database.run("rollback").await;
+        maintain(&store).await;
+        assert_eq!(
+            (database.number(FILTERS).await, database.number(DUE).await),
+            (10, 0)
+        );
+        for store in [store, off] {
+            store.close().await;
+        }
+    })
+    .await;
+}
