@@ -17,6 +17,7 @@ mod plan;
 mod raw_consume;
 mod raw_copy;
 mod raw_publish;
+mod reading;
 mod report;
 mod servers;
 mod statistics;
@@ -33,6 +34,7 @@ use clap::{Parser, Subcommand};
 use crate::messages::Mix;
 use crate::overload::Overload;
 use crate::plan::Plan;
+use crate::reading::Reading;
 use crate::subject::Subject;
 
 /// Measures the whole path and the raw limits of this machine, and prints both side by side.
@@ -89,6 +91,23 @@ enum Command {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         messages: u32,
     },
+    /// Questions to a PostgreSQL with many messages, and storing beside them; prints each figure beside its goal.
+    ///
+    /// PostgreSQL is one of its own. Of the options it heeds --set, for the programs beside live tails.
+    Reading {
+        /// How many messages there are.
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        messages: u64,
+        /// Over how many days they are spread.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+        days: u32,
+        /// How often each question is asked.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        asked: u32,
+        /// How often rates that are compared are measured, one after the other.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        pairs: u32,
+    },
     /// Answers every request with 202 and keeps nothing: what the machine can do of HTTP alone.
     #[command(hide = true)]
     BareHttp,
@@ -138,6 +157,22 @@ async fn run(arguments: Arguments) -> Result<()> {
                 settings: arguments.settings,
             };
             print!("{}", overload.run().await?);
+            return Ok(());
+        }
+        Some(Command::Reading {
+            messages,
+            days,
+            asked,
+            pairs,
+        }) => {
+            let reading = Reading {
+                messages,
+                days,
+                asked: asked as usize,
+                pairs,
+                settings: arguments.settings,
+            };
+            print!("{}", reading.run().await?);
             return Ok(());
         }
         Some(Command::Smoke) => true,

@@ -9,7 +9,7 @@ use fastrand::Rng;
 pub(crate) const MESSAGE_BYTES: usize = 300;
 
 /// Severities as services log them, the most frequent first: name, number, share in a hundred.
-const SEVERITIES: [(&str, i16, u8); 5] = [
+pub(crate) const SEVERITIES: [(&str, i16, u8); 5] = [
     ("info", 9, 70),
     ("warning", 13, 12),
     ("debug", 5, 10),

@@ -373,7 +373,7 @@ fn write_row(f: &mut fmt::Formatter<'_>, row: Row, figures: &Figures) -> fmt::Re
 }
 
 /// Writes a whole number with commas between thousands.
-fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -68,7 +68,8 @@ impl Programs {
         }
     }
 
-    const fn store(&self) -> &Service {
+    /// Returns the program that stores.
+    pub(crate) const fn store(&self) -> &Service {
         match self {
             Self::Distributed { worker, .. } => worker,
             Self::Embedded { warren, .. } => warren,

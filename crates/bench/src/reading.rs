@@ -1,0 +1,159 @@
+//! Finding messages among many in PostgreSQL, and what that costs whoever stores.
+//!
+//! The messages are stored as the worker stores them, by the adapter, into the partitions of the last days; then the
+//! questions that people and the console ask are asked one after the other, as often as wanted, each time about something else.
+//! What is found is checked: a quick answer that misses something is no answer. Rates of storing that are compared are measured in
+//! turns, on a PostgreSQL of this run alone.
+
+mod author;
+mod fill;
+mod questions;
+mod report;
+mod sizes;
+mod storing;
+mod tails;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use tokio::task::spawn_blocking;
+use tokio_postgres::Client;
+use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig, migrate};
+use warren_domain::Timestamp;
+use warren_domain::ports::StoreMaintenance as _;
+use warren_e2e::postgres::{TestDatabase, connect};
+use warren_test_servers::PrivatePostgres;
+
+use self::fill::{Filled, fill};
+use self::report::Report;
+use crate::cost::settle;
+
+/// How many minutes are over and have no filters yet.
+const DUE: &str = "select count(*) from message_words_due where minute < now() - interval '4 minutes'";
+
+/// How many times fewer messages the smaller table has whose rate of storing is compared.
+const SMALLER: u64 = 10;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// How many messages there are.
+    pub(crate) messages: u64,
+    /// Over how many days they are spread.
+    pub(crate) days: u32,
+    /// How often each question is asked.
+    pub(crate) asked: usize,
+    /// How often rates that are compared are measured.
+    pub(crate) pairs: u32,
+    /// Settings of the programs that differ from their defaults.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// A database with messages, and the ways into it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) filled: Filled,
+    pub(crate) store: Arc<PostgresStore>,
+    pub(crate) reader: Arc<PostgresReader>,
+    /// A reader that does not use the filters of words.
+    pub(crate) plain_reader: PostgresReader,
+    database: TestDatabase,
+}
+
+impl Reading {
+    /// Fills two tables, asks, and stores beside it.
+    ///
+    /// # Errors
+    /// PostgreSQL or RabbitMQ failed, or an answer misses something.
+    pub(crate) async fn run(self) -> Result<Report> {
+        eprintln!("  starting a PostgreSQL");
+        let server = spawn_blocking(PrivatePostgres::start).await??;
+        let outcome = Box::pin(self.on(&server.url())).await;
+        spawn_blocking(move || drop(server)).await?;
+        outcome
+    }
+
+    async fn on(&self, url: &str) -> Result<Report> {
+        let mut report = Report::new(self, url).await?;
+        let large = self.table(url, self.messages).await?;
+        report.filled = large.filled.rate;
+        large.keep_fit(&mut report).await?;
+        report.sizes = sizes::of(&large.connect().await?).await?;
+        eprintln!("  asking");
+        report.questions = questions::ask(&large, self.asked).await?;
+
+        let small = self.table(url, self.messages / SMALLER).await?;
+        small.store.maintain(Timestamp::now()).await?;
+        settle().await?;
+        let rows = (self.messages / 25).clamp(10_000, 400_000);
+        report.by_size = storing::by_size(&large.store, &small.store, rows, self.pairs).await?;
+        report.beside_consoles = storing::beside_consoles(&large, rows, self.pairs).await?;
+        report.beside_filters = storing::beside_filters(&large, rows, self.pairs).await?;
+        small.remove().await?;
+        large.remove().await?;
+        report.beside_tails = tails::measure(url, self).await?;
+        Ok(report)
+    }
+
+    async fn table(&self, url: &str, messages: u64) -> Result<Table> {
+        let database = TestDatabase::create(url).await?;
+        let config = PostgresConfig {
+            url: format!("{}?sslmode=disable", database.url()),
+            ..PostgresConfig::default()
+        };
+        migrate(&config).await.context("cannot migrate")?;
+        let store = Arc::new(PostgresStore::new(config.clone(), None)?);
+        let reader = Arc::new(PostgresReader::new(&config, &ReaderConfig::default())?);
+        let plain = PostgresConfig {
+            word_index: false,
+            ..config
+        };
+        let plain_reader = PostgresReader::new(&plain, &ReaderConfig::default())?;
+        let filled = fill(&store, messages, self.days).await?;
+        // Statistics and visibility, as autovacuum would have seen to over the days.
+        let client = connect(&database.url()).await?;
+        client.batch_execute("vacuum (analyze)").await?;
+        client.batch_execute("checkpoint").await?;
+        settle().await?;
+        Ok(Table {
+            filled,
+            store,
+            reader,
+            plain_reader,
+            database,
+        })
+    }
+}
+
+impl Table {
+    /// Does the rounds of maintenance that the messages ask for; notes how long they take.
+    async fn keep_fit(&self, report: &mut Report) -> Result<()> {
+        eprintln!("  making filters");
+        let client = self.connect().await?;
+        let begun = Instant::now();
+        loop {
+            self.store.maintain(Timestamp::now()).await?;
+            report.rounds += 1;
+            if client.query_one(DUE, &[]).await?.try_get::<_, i64>(0)? == 0 {
+                break;
+            }
+        }
+        report.maintained = begun.elapsed();
+        client.batch_execute("vacuum (analyze)").await?;
+        client.batch_execute("checkpoint").await?;
+        settle().await
+    }
+
+    /// Opens a connection to look at it from outside.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        connect(&self.database.url()).await
+    }
+
+    async fn remove(self) -> Result<()> {
+        self.reader.close().await;
+        self.plain_reader.close().await;
+        self.store.close().await;
+        self.database.drop().await
+    }
+}

@@ -1,0 +1,206 @@
+//! What came of it, beside the goals.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::questions::Answered;
+use super::sizes::Size;
+use super::storing::{CONSOLES, Pairs};
+use super::tails::{STEADY, TAILS};
+use super::{Reading, SMALLER, author};
+use crate::report::thousands;
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    description: String,
+    messages: u64,
+    /// Messages a second, while the table was filled.
+    pub(crate) filled: f64,
+    /// How long the maintenance took that follows, and how many rounds.
+    pub(crate) maintained: Duration,
+    pub(crate) rounds: u32,
+    pub(crate) sizes: Vec<Size>,
+    pub(crate) questions: Vec<Answered>,
+    /// Into the smaller table, into the larger one.
+    pub(crate) by_size: Pairs,
+    pub(crate) beside_consoles: Pairs,
+    pub(crate) beside_filters: Pairs,
+    /// At a steady rate, and as fast as it goes.
+    pub(crate) beside_tails: [Pairs; 2],
+}
+
+impl Report {
+    /// # Errors
+    /// PostgreSQL does not say what it is.
+    pub(crate) async fn new(reading: &Reading, url: &str) -> Result<Self> {
+        let client = warren_e2e::postgres::connect(url).await?;
+        let row = client
+            .query_one(
+                "select current_setting('server_version'), current_setting('shared_buffers')",
+                &[],
+            )
+            .await?;
+        let (version, buffers): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let build = if cfg!(debug_assertions) {
+            "DEBUG BUILD"
+        } else {
+            "release build"
+        };
+        Ok(Self {
+            description: format!(
+                "{cores} cores · PostgreSQL {version} with shared_buffers of {buffers} · {build} · {} messages over {} days, {} sources",
+                thousands(reading.messages as f64),
+                reading.days,
+                author::SOURCES
+            ),
+            messages: reading.messages,
+            filled: 0.0,
+            maintained: Duration::ZERO,
+            rounds: 0,
+            sizes: Vec::new(),
+            questions: Vec::new(),
+            by_size: Pairs::default(),
+            beside_consoles: Pairs::default(),
+            beside_filters: Pairs::default(),
+            beside_tails: Default::default(),
+        })
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        let asked = self.questions.iter().filter_map(|answered| {
+            let (p50, goal) = (answered.waits.clone().percentile(0.5)?, answered.goal?);
+            Some(Goal {
+                what: format!("{}, p50", answered.question),
+                figure: format!("{p50:.1} ms"),
+                wanted: format!("≤ {goal} ms"),
+                met: p50 <= goal,
+            })
+        });
+        let size = format!(
+            "storing at {} : at {}",
+            thousands(self.messages as f64),
+            thousands((self.messages / SMALLER) as f64)
+        );
+        let [steady, full] = &self.beside_tails;
+        let ratios = [
+            (size, &self.by_size, 0.95),
+            (
+                format!("storing beside {CONSOLES} consoles : alone"),
+                &self.beside_consoles,
+                0.9,
+            ),
+            (
+                format!("{TAILS} live tails : none, {} a second", thousands(STEADY)),
+                steady,
+                0.9,
+            ),
+            (
+                format!("{TAILS} live tails : none, as fast as it goes"),
+                full,
+                0.9,
+            ),
+        ];
+        let stored = ratios.into_iter().filter_map(|(what, pairs, least)| {
+            let [ratio, ..] = pairs.ratios()?;
+            Some(Goal {
+                what,
+                figure: format!("{ratio:.2} ×"),
+                wanted: format!("≥ {least} ×"),
+                met: ratio >= least,
+            })
+        });
+        asked.chain(stored).collect()
+    }
+}
+
+struct Goal {
+    what: String,
+    figure: String,
+    wanted: String,
+    met: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.description)?;
+        writeln!(
+            f,
+            "filled at {} messages a second; what the maintenance had to do with it, filters above all, took {:.1} s, {} rounds, {:.1} s a million",
+            thousands(self.filled),
+            self.maintained.as_secs_f64(),
+            self.rounds,
+            self.maintained.as_secs_f64() * 1e6 / self.messages as f64
+        )?;
+        writeln!(f, "\n{:<42} {:>9} {:>14}", "Sizes", "MiB", "bytes/message")?;
+        for Size {
+            part,
+            bytes,
+            per_message,
+        } in &self.sizes
+        {
+            writeln!(
+                f,
+                "{part:<42} {:>9.0} {per_message:>14.1}",
+                bytes / f64::from(1 << 20)
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<42} {:>9} {:>9} {:>7} {:>6}",
+            "Questions, answered whole", "p50 ms", "p99 ms", "asked", "calls"
+        )?;
+        for answered in &self.questions {
+            let mut waits = answered.waits.clone();
+            let mut wait = |share| waits.percentile(share).unwrap_or(0.0);
+            let (p50, p99) = (wait(0.5), wait(0.99));
+            writeln!(
+                f,
+                "{:<42} {p50:>9.1} {p99:>9.1} {:>7} {:>6}",
+                answered.question, answered.asked, answered.calls
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<42} {:>9} {:>9} {:>7}",
+            "Stored a second, in turns", "first", "second", "pairs"
+        )?;
+        let [steady, full] = &self.beside_tails;
+        for (what, pairs) in [
+            ("into the smaller and the larger table", &self.by_size),
+            ("alone and beside consoles", &self.beside_consoles),
+            ("alone and while filters are made", &self.beside_filters),
+            ("alone and beside live tails, steadily", steady),
+            ("alone and beside live tails, at full speed", full),
+        ] {
+            if let (Some((first, second)), Some([_, least, greatest])) = (pairs.medians(), pairs.ratios()) {
+                writeln!(
+                    f,
+                    "{what:<42} {:>9} {:>9} {:>7}   ratios {least:.2} to {greatest:.2}",
+                    thousands(first),
+                    thousands(second),
+                    pairs.len()
+                )?;
+            }
+        }
+        writeln!(
+            f,
+            "\n{:<46} {:>10}   {:<8}",
+            "Goals (medians)", "reached", "wanted"
+        )?;
+        for Goal {
+            what,
+            figure,
+            wanted,
+            met,
+        } in self.goals()
+        {
+            let verdict = if met { "met" } else { "MISSED" };
+            writeln!(f, "{what:<46} {figure:>10}   {wanted:<8} {verdict}")?;
+        }
+        Ok(())
+    }
+}
