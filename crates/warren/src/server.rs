@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Method, Url, redirect};
 use serde_json::Value;
 use warren_process::settings::mask;
@@ -23,6 +23,15 @@ const MOST_BYTES: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotThere(String);
+
+/// There is no answer now, and there may be one in a moment.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct Unavailable {
+    reason: String,
+    /// How long the server asks to wait; `None` when it is not there at all.
+    pub(crate) after: Option<Duration>,
+}
 
 /// A parameter is wrong, and where.
 #[derive(Debug, thiserror::Error)]
@@ -123,8 +132,9 @@ impl Server {
         if status == 200 {
             return Ok(response);
         }
+        let after = retry_after(&response);
         let bytes = self.whole(&mut response).await?;
-        Err(self.refusal(status, &bytes))
+        Err(self.refusal(status, after, &bytes))
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Value> {
@@ -150,12 +160,13 @@ impl Server {
         }
         let mut response = request.send().await.map_err(|error| self.away(error))?;
         let status = response.status().as_u16();
+        let after = retry_after(&response);
         let bytes = self.whole(&mut response).await?;
         if (200..300).contains(&status) {
             let answer = serde_json::from_slice(&bytes).with_context(|| self.another_version())?;
             return Ok((status, answer));
         }
-        Err(self.refusal(status, &bytes))
+        Err(self.refusal(status, after, &bytes))
     }
 
     async fn whole(&self, response: &mut reqwest::Response) -> Result<Vec<u8>> {
@@ -170,7 +181,7 @@ impl Server {
     }
 
     /// Says what a problem document says, as far as it is one.
-    fn refusal(&self, status: u16, bytes: &[u8]) -> anyhow::Error {
+    fn refusal(&self, status: u16, after: Duration, bytes: &[u8]) -> anyhow::Error {
         let problem: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let member = |name: &str| {
             let text = problem.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -190,6 +201,11 @@ impl Server {
         };
         match (status, member("parameter")) {
             (404, _) => NotThere(text).into(),
+            (503, _) => Unavailable {
+                reason: text,
+                after: Some(after),
+            }
+            .into(),
             (400, parameter) if !parameter.is_empty() => {
                 let number = |name: &str| {
                     let number = problem.get(name).and_then(Value::as_u64)?;
@@ -208,10 +224,14 @@ impl Server {
         while let Some(source) = root.source() {
             root = source;
         }
-        anyhow!(
-            "{self} does not answer: {root}; start `warren` there, or say with --to where a program listens that has {}",
-            self.needed.what
-        )
+        Unavailable {
+            reason: format!(
+                "{self} does not answer: {root}; start `warren` there, or say with --to where a program listens that has {}",
+                self.needed.what
+            ),
+            after: None,
+        }
+        .into()
     }
 }
 
@@ -220,6 +240,13 @@ impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(mask("to.url", self.base.as_str()).trim_end_matches('/'))
     }
+}
+
+/// Returns how long an answer asks to wait, as far as it says so in seconds.
+fn retry_after(response: &reqwest::Response) -> Duration {
+    let said = response.headers().get(RETRY_AFTER);
+    let seconds = said.and_then(|said| said.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -4,7 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use warren_e2e::bed::{Bed, on_shared_servers};
@@ -588,6 +589,73 @@ async fn what_is_wrong_with_a_query_is_pointed_at() {
         "{}",
         away.said
     );
+}
+
+/// A page of an answer with one message, and with more behind it or not.
+fn page(n: u64, next: Option<&str>) -> (u16, Value) {
+    let message = json!({
+        "id": format!("019aa0c0-0000-7000-8000-{n:012}"), "severity": "error", "source": "billing.api",
+        "body": format!("number {n}"), "occurred_at": "2026-11-22T13:00:00Z",
+    });
+    let reached = "2026-11-22T12:00:00.000000Z";
+    (
+        200,
+        json!({"messages": [message], "next": next, "complete": next.is_none(), "reached": reached}),
+    )
+}
+
+/// A server that answers as it is told, the last answer again and again; returns where it listens.
+async fn answering(answers: Vec<(u16, Value)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let last = answers.last().cloned().into_iter().cycle();
+        for (status, body) in answers.into_iter().chain(last) {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let body = body.to_string();
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    to
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_asks_a_busy_server_again_and_shows_what_it_has_when_that_is_in_vain() {
+    let busy = || (503, json!({"detail": "too many read", "hint": "ask again"}));
+    let asked = async |answers, arguments: &[&str]| {
+        let to = answering(answers).await;
+        warren(&[&["query", "--to", &to], arguments].concat()).await
+    };
+    let (newer, older) = (|| page(2, Some("a")), || page(1, None));
+    let line = |n: u64| format!("2026-11-22T13:00:00.000Z error    billing.api  number {n}\n");
+
+    let found = asked(vec![busy(), newer(), busy(), busy(), older()], &[]).await;
+    assert_eq!(
+        (found.code, found.output, found.said.as_str()),
+        (Some(0), line(1) + &line(2), "")
+    );
+
+    for arguments in [&[][..], &["--newest-first"], &["--json"]] {
+        let found = asked(vec![newer(), busy()], arguments).await;
+        assert_eq!((found.code, found.output.lines().count()), (Some(1), 1));
+        assert_eq!(
+            found.said,
+            "looked back to 2026-11-22T12:00:00.000000Z; what is older is not shown\n\
+             error: too many read; ask again\n"
+        );
+    }
+
+    let round = asked(vec![newer()], &[]).await;
+    assert_eq!((round.code, round.output), (Some(1), line(2) + &line(2)));
+    assert!(round.said.contains("again and again"), "{}", round.said);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,8 @@ pub(super) struct Tail<'s> {
     response: Option<reqwest::Response>,
     /// What has come and is no whole line yet.
     ahead: Vec<u8>,
+    /// How many bytes of it are known to have no end of a line.
+    looked_at: usize,
     /// Behind what was told last.
     cursor: Option<String>,
     backoff: Backoff,
@@ -75,6 +77,7 @@ impl<'s> Tail<'s> {
             conditions: search.conditions.clone(),
             response: None,
             ahead: Vec::new(),
+            looked_at: 0,
             cursor: None,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
             reason: String::new(),
@@ -88,6 +91,7 @@ impl<'s> Tail<'s> {
         parameters.extend(self.cursor.clone().map(|cursor| ("last_event_id", cursor)));
         let path = format!("/v1/tail?{}", query(&parameters));
         self.ahead.clear();
+        self.looked_at = 0;
         self.response = Some(self.server.stream(&path).await?);
         // The first line comes when it listens.
         match self.line().await {
@@ -104,10 +108,13 @@ impl<'s> Tail<'s> {
 
     async fn line(&mut self) -> Result<Line> {
         loop {
-            if let Some(end) = self.ahead.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.ahead.drain(..=end).collect();
+            let unseen = &self.ahead[self.looked_at..];
+            if let Some(end) = unseen.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.ahead.drain(..=self.looked_at + end).collect();
+                self.looked_at = 0;
                 return serde_json::from_slice(&line).with_context(|| self.server.another_version());
             }
+            self.looked_at = self.ahead.len();
             ensure!(self.ahead.len() < LONGEST_LINE, self.server.another_version());
             let response = self.response.as_mut().context("it is not connected")?;
             let chunk = response.chunk().await.map_err(|error| self.server.away(error))?;
@@ -164,12 +171,11 @@ pub(super) async fn follow(
 ) -> Result<Exit> {
     while let Some(told) = stop.run_until_cancelled(tail.next()).await {
         match told {
-            Told::Message(message) => {
-                let (id, line) = shown.line(message)?;
-                if !found.remove(&id) {
-                    write(&line)?;
-                }
-            }
+            Told::Message(message) => match shown.line(message) {
+                Ok((id, _)) if found.remove(&id) => {}
+                Ok((_, line)) => write(&line)?,
+                Err(error) => eprintln!("left out: {}", Escaped(&format!("{error:#}"))),
+            },
             Told::Gap(gap) => eprintln!("{}", note(&gap)),
             Told::Away(reason) => eprintln!("not connected: {}; trying again", Escaped(&reason)),
             Told::Back => eprintln!("connected again"),

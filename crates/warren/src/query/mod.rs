@@ -53,7 +53,7 @@ pub(crate) struct QueryArgs {
     /// Show the newest first, as they are found
     #[arg(long, conflicts_with = "follow")]
     newest_first: bool,
-    /// Go on with what is published from now on, until Ctrl-C
+    /// Go on with what is published from now on, until Ctrl-C; what waits for the store at that moment is in neither
     #[arg(long, short)]
     follow: bool,
     /// Print each message as its line of JSON
@@ -98,15 +98,18 @@ async fn show(arguments: &QueryArgs, server: &Server, stop: &CancellationToken) 
         colours: command::colours(&io::stdout()),
     };
     if arguments.follow {
-        // It listens before it searches, so that nothing falls between the two.
-        let Some(tail) = stop
-            .run_until_cancelled(follow::Tail::open(server, &search))
-            .await
-        else {
-            return Ok(Exit::Clean);
+        // It listens before it searches, so that what is published from here on is told. What was published before and is
+        // not stored when the search comes by is in neither.
+        let opening = follow::Tail::open(server, &search);
+        let Some(tail) = stop.run_until_cancelled(opening).await else {
+            eprintln!("interrupted before anything was found");
+            return Ok(Exit::Failure);
         };
         let tail = tail?;
         let found = search::find(&search, server, shown, stop).await?;
+        if found.exit != Exit::Clean {
+            return Ok(found.exit);
+        }
         return follow::follow(tail, found.ids, shown, stop).await;
     }
     let found = search::find(&search, server, shown, stop).await?;

@@ -2,17 +2,20 @@
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use warren_domain::{MessageId, SourcePattern};
+use warren_pipeline::Backoff;
 use warren_process::exit::Exit;
 
 use super::QueryArgs;
 use super::found::Shown;
 use crate::command::{grouped, write};
-use crate::server::{Server, query};
+use crate::server::{Server, Unavailable, query};
 
 /// How many messages one page asks for.
 const PAGE: u64 = 500;
@@ -22,6 +25,15 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// How many bytes of lines are written at once.
 const WRITTEN_AT_ONCE: usize = 64 << 10;
+
+/// How often a page is asked for, where the server is busy or has gone while the pages before it were read.
+const TRIES: u32 = 5;
+
+/// The pauses between them, beside what the server asks for…
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// …of which so much is heeded.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What is looked for.
 #[derive(Debug)]
@@ -74,7 +86,7 @@ pub(super) struct Found {
     pub(super) exit: Exit,
 }
 
-/// Finds messages and shows them, as many as were asked for; a signal ends it with what is found by then.
+/// Finds messages and shows them, as many as were asked for; a signal or an error ends it with what is found by then.
 pub(super) async fn find(
     search: &Search,
     server: &Server,
@@ -85,15 +97,20 @@ pub(super) async fn find(
     let mut ended = End::Complete;
     let (mut after, mut left) = (None::<String>, search.limit);
     loop {
-        let page = search.page(left, after.as_deref());
-        let Some(answer) = stop.run_until_cancelled(server.get(&page)).await else {
+        let asking = ask(server, search.page(left, after.as_deref()), after.is_some());
+        let Some(answer) = stop.run_until_cancelled(asking).await else {
             ended = End::Interrupted;
             break;
         };
-        let page = Page::read(answer?).with_context(|| server.another_version())?;
-        left = left.saturating_sub(page.messages.len() as u64);
-        for message in page.messages {
-            let (id, line) = shown.line(message)?;
+        let (page, lines) = match answer.and_then(|mut page| Ok((page.lines(shown)?, page))) {
+            Ok((lines, page)) => (page, lines),
+            Err(error) => {
+                ended = End::Failed(error);
+                break;
+            }
+        };
+        left = left.saturating_sub(lines.len() as u64);
+        for (id, line) in lines {
             gathered.ids.insert(id);
             if search.newest_first {
                 write(&line)?;
@@ -113,6 +130,10 @@ pub(super) async fn find(
                 ended = End::TooLarge;
                 break;
             }
+            next if next == after => {
+                ended = End::Failed(anyhow!("{server} leads to the same page again and again"));
+                break;
+            }
             next => after = next,
         }
         gathered.say_how_far();
@@ -120,8 +141,33 @@ pub(super) async fn find(
     gathered.show(ended)
 }
 
+/// Asks for a page. A server that is busy is asked again a few times, and, once it has answered, one that is not there.
+async fn ask(server: &Server, path: String, was_there: bool) -> Result<Page> {
+    let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    let mut tries = 1;
+    let answer = loop {
+        let error = match server.get(&path).await {
+            Ok(answer) => break answer,
+            Err(error) => error,
+        };
+        let wait = match error.downcast_ref::<Unavailable>() {
+            Some(Unavailable {
+                after: Some(after), ..
+            }) => (*after).min(LONGEST_WAIT),
+            Some(Unavailable { after: None, .. }) if was_there => Duration::ZERO,
+            _ => return Err(error),
+        };
+        if tries == TRIES {
+            return Err(error);
+        }
+        tries += 1;
+        sleep(wait + backoff.next_wait()).await;
+    };
+    Page::read(answer).with_context(|| server.another_version())
+}
+
 /// Why no further page is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum End {
     /// There is none.
     Complete,
@@ -130,6 +176,8 @@ enum End {
     /// More cannot be held.
     TooLarge,
     Interrupted,
+    /// One cannot be had.
+    Failed(anyhow::Error),
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +205,9 @@ impl Gathered {
     }
 
     /// Shows what is held, and says what else there is to know.
+    ///
+    /// # Errors
+    /// Why a page could not be had, or nothing can be written.
     fn show(self, ended: End) -> Result<Found> {
         if self.says {
             eprint!("\r\u{1b}[K");
@@ -183,7 +234,8 @@ impl Gathered {
             }
             End::TooLarge => {
                 eprintln!(
-                    "there may be older ones than fit into memory; use --newest-first, or narrow it down"
+                    "there may be older ones than fit into memory; ask for fewer with --limit, narrow it down, or use \
+                     --newest-first, without --follow"
                 );
                 Exit::Failure
             }
@@ -193,6 +245,12 @@ impl Gathered {
                     Some(reached) => eprintln!("interrupted; looked back to {reached}"),
                 }
                 Exit::Failure
+            }
+            End::Failed(error) => {
+                if let Some(reached) = self.reached {
+                    eprintln!("looked back to {reached}; what is older is not shown");
+                }
+                return Err(error);
             }
         };
         Ok(Found { ids: self.ids, exit })
@@ -218,6 +276,12 @@ impl Page {
             next: text("next"),
             reached: text("reached"),
         })
+    }
+
+    /// Takes the messages out of it, as they are shown.
+    fn lines(&mut self, shown: Shown) -> Result<Vec<(MessageId, String)>> {
+        let messages = std::mem::take(&mut self.messages).into_iter();
+        messages.map(|message| shown.line(message)).collect()
     }
 }
 
