@@ -80,16 +80,19 @@ export class Pipeline {
 function figures({
   stage,
   letters,
+  in_spools,
   messages,
   packets,
   oldest_seconds: oldest,
   total: counts,
   per_second,
   duplicates,
+  spooled,
 }) {
   if (stage === "dead") {
     const reading = letters ?? null;
-    const note = letters ? "look at them" : letters === 0 ? "none" : "";
+    const more = in_spools ? `${short(in_spools)} more in spools` : "";
+    const note = more || (letters ? "look at them" : letters === 0 ? "none" : "");
     return { figure: reading === null ? null : short(reading), unit: "", note, reading };
   }
   if (stage === "in_rabbitmq" || stage === "queued") {
@@ -99,7 +102,9 @@ function figures({
     return { figure: reading === null ? null : short(reading), unit, note, reading };
   }
   const all = counts ? number(total(counts)) : null;
-  const note = all === null ? "" : `${all} in all${duplicates ? `, ${short(duplicates)} duplicates` : ""}`;
+  const waiting = spooled ? `, ${short(spooled)} spooled` : "";
+  const note =
+    all === null ? "" : `${all} in all${duplicates ? `, ${short(duplicates)} duplicates` : ""}${waiting}`;
   if (typeof per_second === "number")
     return { figure: rate(per_second), unit: " /s", note, reading: per_second };
   return { figure: all, unit: "", note, reading: null };

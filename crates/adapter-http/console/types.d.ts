@@ -61,12 +61,14 @@ export interface Stage {
   total?: Counts | null;
   per_second?: number | null;
   publishing?: number | null;
+  spooled?: number | null;
   held?: number | null;
   messages?: number | null;
   packets?: number | null;
   oldest_seconds?: number | null;
   duplicates?: number | null;
   letters?: number | null;
+  in_spools?: number | null;
 }
 
 export interface Pipeline {

@@ -57,6 +57,8 @@ pub(crate) struct StageForm {
     per_second: Option<f64>,
     /// `accepted`: messages that were given to the broker, which has not answered yet.
     publishing: Option<u64>,
+    /// `accepted`: messages that wait in spools for the broker; `null` where no program has a spool.
+    spooled: Option<u64>,
     /// `queued`, `in_rabbitmq`: packets that wait to be delivered to a worker.
     packets: Option<u64>,
     /// `queued`: the messages in them; `null` on RabbitMQ, which does not open packets.
@@ -65,8 +67,10 @@ pub(crate) struct StageForm {
     held: Option<u64>,
     /// `stored`: messages that were stored already when they came.
     duplicates: Option<u64>,
-    /// `dead`: dead letters that wait for somebody, counted every half minute.
+    /// `dead`: dead letters of the store that wait for somebody, counted every half minute.
     letters: Option<u64>,
+    /// `dead`: those of spools, which the `ingest-api` with the spool lists; `null` where no program has a spool.
+    in_spools: Option<u64>,
 }
 
 /// Why something of a stage is not known.

@@ -1,5 +1,7 @@
 //! The settings of this program: the sections of its parts.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
 use warren_adapter_http::HttpConfig;
@@ -55,12 +57,8 @@ impl PipelineConfig {
             if names.len() > MOST {
                 problems.push((field, format!("names {}; name at most {MOST}", names.len())));
             }
-            if let Some(twice) = names
-                .iter()
-                .enumerate()
-                .find(|(place, name)| names[..*place].contains(name))
-            {
-                problems.push((field, format!("names `{}` twice; name each once", twice.1)));
+            if let Some(twice) = twice(names) {
+                problems.push((field, format!("names `{twice}` twice; name each once")));
             }
         }
         let wrong = self.programs.iter().find_map(|url| Peer::parse(url).err());
@@ -85,6 +83,16 @@ impl PipelineConfig {
     pub(crate) fn group_names(&self) -> Vec<GroupName> {
         self.groups.iter().filter_map(|name| name.parse().ok()).collect()
     }
+}
+
+/// Returns a name that means the same as one before it: a program may be written in several ways.
+fn twice(names: &[String]) -> Option<&String> {
+    let meant = |name: &String| match Peer::parse(name) {
+        Ok(peer) => peer.place().to_ascii_lowercase(),
+        Err(_) => name.clone(),
+    };
+    let mut seen = HashSet::new();
+    names.iter().find(|name| !seen.insert(meant(name)))
 }
 
 impl CheckSettings for Settings {
@@ -151,6 +159,12 @@ mod tests {
                 "http://127.0.0.1:8080",
             ),
             (&["a:1", "a:1"], &[], "pipeline.programs", "twice"),
+            (
+                &["b:1", "a:1", "http://A:1/"],
+                &[],
+                "pipeline.programs",
+                "`http://A:1/` twice",
+            ),
             (&[], &["All!"], "pipeline.groups", "All!"),
             (&[], &["all", "all"], "pipeline.groups", "twice"),
         ] {

@@ -1,5 +1,7 @@
 //! The description of the interface is complete, true, and readable without a network.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::server::TestServer;
@@ -167,7 +169,12 @@ async fn the_pipeline_is_told_with_the_members_that_are_described() {
     };
     has("Pipeline", &told);
     let stages = told["stages"].as_array().unwrap();
-    stages.iter().for_each(|stage| has("Stage", stage));
+    let of_stages: BTreeSet<_> = stages
+        .iter()
+        .flat_map(|stage| stage.as_object().unwrap().keys())
+        .collect();
+    let described = schemas["Stage"]["properties"].as_object().unwrap();
+    assert_eq!(of_stages, described.keys().collect());
     let names: Vec<_> = stages
         .iter()
         .map(|stage| stage["stage"].as_str().unwrap())

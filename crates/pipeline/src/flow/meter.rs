@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use warren_domain::{SeverityCounts, Timestamp};
 
-use super::means::{Means, programs};
+use super::means::{Means, counts};
 use super::page::Page;
 use super::report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
 use super::source::{CounterSource, Counters};
 use crate::dead_letters::metrics::WAITING;
 use crate::metrics::{
-    BACKLOG_MESSAGES, BACKLOG_PACKETS, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, STORED,
+    BACKLOG_MESSAGES, BACKLOG_PACKETS, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, SPOOL_WAITING, STORED,
 };
 use crate::tally::tenths;
 
@@ -35,7 +35,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     last: Option<(Instant, FlowReport)>,
-    means: Means<2>,
+    means: [Means<1>; 2],
 }
 
 impl Flow {
@@ -66,27 +66,30 @@ impl Flow {
 }
 
 impl Shared {
-    fn report(&self, means: &mut Means<2>, counters: &Counters) -> FlowReport {
+    fn report(&self, [accepting, storing_means]: &mut [Means<1>; 2], counters: &Counters) -> FlowReport {
         let pages: Vec<&Page> = counters.counting.iter().map(|counting| &counting.page).collect();
         let taking = with(&pages, RECEIVED);
         let storing = with(&pages, PAUSED);
         // Without a connection what waits is what waited then.
         let connected = |page: &&&Page| page.sum(CONNECTED, &[("role", "consume")]) != Some(0);
         let telling: Vec<_> = storing.iter().filter(connected).copied().collect();
-        let accepted = counted(&taking, RECEIVED);
-        let stored = counted(&storing, STORED);
-        let rates = means.note(
-            counters.at,
-            programs(counters),
-            [accepted.total(), stored.total()],
-        );
+        // Of a spool, each its own; of the store, everybody the same.
+        let (spools, others): (Vec<_>, Vec<_>) = pages
+            .iter()
+            .partition(|page| page.sum(SPOOL_WAITING, &[]).is_some());
+        let rate = |means: &mut Means<1>, kind: &str, name: &str| {
+            let of = |page: &Page| page.sum(kind, &[]).map(|_| [page.by_severity(name, &[]).total()]);
+            let means = means.note(counters.at, counts(counters, of));
+            means.map(|[mean]| tenths(mean))
+        };
         let (taken, keeps) = (!taking.is_empty(), !storing.is_empty());
         let stages = Stages {
             accepted: Accepted {
                 stage: StageName::Accepted,
-                total: taken.then_some(accepted),
-                per_second: rates.map(|rates| tenths(rates[0])).filter(|_| taken),
+                total: taken.then(|| counted(&taking, RECEIVED)),
+                per_second: rate(accepting, RECEIVED, RECEIVED),
                 publishing: taken.then(|| sum(&taking, PUBLISHING)),
+                spooled: (!spools.is_empty()).then(|| sum(&spools, SPOOL_WAITING)),
             },
             queued: Queued {
                 stage: self.queue,
@@ -97,13 +100,16 @@ impl Shared {
             },
             stored: Stored {
                 stage: StageName::Stored,
-                total: keeps.then_some(stored),
-                per_second: rates.map(|rates| tenths(rates[1])).filter(|_| keeps),
+                total: keeps.then(|| counted(&storing, STORED)),
+                per_second: rate(storing_means, PAUSED, STORED),
                 duplicates: keeps.then(|| sum(&storing, DUPLICATES)),
             },
             dead: Dead {
                 stage: StageName::Dead,
-                letters: largest(&pages, WAITING),
+                letters: largest(&others, WAITING),
+                in_spools: Some(with(&spools, WAITING))
+                    .filter(|spools| !spools.is_empty())
+                    .map(|spools| sum(&spools, WAITING)),
             },
         };
         let missing = self.missing(&stages, counters);
@@ -141,7 +147,7 @@ impl Shared {
         ];
         for silent in &counters.silent {
             for (stage, unknown, _) in nobody {
-                // What waits, and what is dead, is the same whoever tells it.
+                // What waits, and what is dead in the store, is the same whoever tells it.
                 let shared = stage == self.queue || stage == StageName::Dead;
                 if unknown || !shared {
                     missing.push(Missing {
@@ -179,7 +185,8 @@ fn counted(pages: &[&Page], name: &str) -> SeverityCounts {
 }
 
 fn sum(pages: &[&Page], name: &str) -> u64 {
-    pages.iter().filter_map(|page| page.sum(name, &[])).sum()
+    let each = pages.iter().filter_map(|page| page.sum(name, &[]));
+    each.fold(0, u64::saturating_add)
 }
 
 fn largest(pages: &[&Page], name: &str) -> Option<u64> {
@@ -273,12 +280,61 @@ mod tests {
         assert_eq!(
             report,
             json!({"stages": [
-                {"stage": "accepted", "total": counts("error", 30), "per_second": null, "publishing": 0},
+                {"stage": "accepted", "total": counts("error", 30), "per_second": null, "publishing": 0,
+                 "spooled": null},
                 {"stage": "in_rabbitmq", "packets": 3, "messages": null, "held": 14},
                 {"stage": "stored", "total": counts("info", 11), "per_second": null, "duplicates": 10},
-                {"stage": "dead", "letters": 2},
+                {"stage": "dead", "letters": 2, "in_spools": null},
             ], "missing": []})
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_spools_keep_is_not_what_the_store_has() {
+        let (told, flow) = flow();
+        let spool = |waiting: u32, dead: u32| {
+            let page = intake(1, 10);
+            format!("{page}warren_spool_messages {waiting}\nwarren_dead_letters_waiting {dead}\n")
+        };
+        told.set(
+            &[("a", &spool(7, 100)), ("b", &spool(1, 3)), ("c", &store(5))],
+            &[],
+        );
+        let stages = said(&flow).await["stages"].clone();
+        assert_eq!(stages[0]["spooled"], 8);
+        assert_eq!(
+            (&stages[3]["letters"], &stages[3]["in_spools"]),
+            (&json!(2), &json!(103))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_does_not_depend_on_programs_that_do_something_else_or_are_silent_now_and_then() {
+        let (told, flow) = flow();
+        for second in 0..20_u32 {
+            // One consumer is started anew all the time, one intake answers every other time.
+            let consumer = format!("process_start_time_seconds {second}\n");
+            let (steady, flapping) = (intake(1, 100 * second), intake(2, 10 * second));
+            let mut pages = vec![("a", steady.as_str()), ("e", &consumer)];
+            let silent: &[&str] = if second % 2 == 0 {
+                pages.push(("b", &flapping));
+                &[]
+            } else {
+                &["b"]
+            };
+            told.set(&pages, silent);
+            let rate = said(&flow).await["stages"][0]["per_second"].clone();
+            let expected = match second {
+                0 => Value::Null,
+                _ if second % 2 == 0 => json!(110.0),
+                _ => json!(100.0),
+            };
+            assert_eq!(rate, expected, "second {second}");
+            advance(Duration::from_secs(1)).await;
+        }
+        // Of one that has just begun nobody knows how fast it is.
+        told.set(&[("a", &intake(1, 2_000)), ("n", &intake(20, 3))], &[]);
+        assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,11 +374,13 @@ mod tests {
         let stages = said(&flow).await["stages"].clone();
         assert_eq!(
             [&stages[0]["per_second"], &stages[2]["per_second"]],
-            [&json!(25.0), &json!(0.5)]
+            [&json!(25.0), &json!(9.7)],
+            "who goes on is not touched by who has begun anew"
         );
         advance(Duration::from_secs(1)).await;
+        told.set(&[("a", &intake(31, 70)), ("c", &store(251))], &[]);
         // A third, of which tenths are enough.
-        assert_eq!(said(&flow).await["stages"][2]["per_second"], json!(0.3));
+        assert_eq!(said(&flow).await["stages"][0]["per_second"], json!(23.3));
         // After a pause in which nobody asked, what was read before it says nothing of now.
         advance(Duration::from_secs(600)).await;
         assert_eq!(said(&flow).await["stages"][0]["per_second"], Value::Null);

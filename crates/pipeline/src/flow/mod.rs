@@ -14,4 +14,5 @@ pub use page::Page;
 pub use report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
 pub use source::{CounterSource, Counters, Counting, Recent, Silent};
 
-pub(crate) use means::{Means, programs};
+pub(crate) use means::{Means, counts};
+pub(crate) use source::FRESH;

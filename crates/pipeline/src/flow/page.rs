@@ -13,7 +13,7 @@ pub struct Page {
 type Labels = Vec<(String, String)>;
 
 impl Page {
-    /// Reads the Prometheus text format; lines that are none of it are left out.
+    /// Reads the Prometheus text format; lines that are none of it, or whose value is not finite, are left out.
     pub fn parse(text: &str) -> Self {
         let mut page = Self::default();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -29,7 +29,8 @@ impl Page {
         let chosen = series
             .iter()
             .filter(|(known, _)| labels.iter().all(|label| has(known, label)));
-        Some(chosen.map(|(_, value)| value.max(0.0).round() as u64).sum())
+        let counts = chosen.map(|(_, value)| value.max(0.0).round() as u64);
+        Some(counts.fold(0, u64::saturating_add))
     }
 
     /// Returns the value of a series that has all of these labels, if there is one.
@@ -62,7 +63,7 @@ fn has(labels: &Labels, (name, value): &(&str, &str)) -> bool {
 
 fn series(line: &str) -> Option<(String, Labels, f64)> {
     let (head, value) = line.rsplit_once(' ')?;
-    let value: f64 = value.parse().ok()?;
+    let value = value.parse().ok().filter(|value: &f64| value.is_finite())?;
     let Some((name, labels)) = head.split_once('{') else {
         return Some((head.to_owned(), Vec::new(), value));
     };
@@ -101,12 +102,14 @@ mod tests {
         let page = Page::parse(
             "# HELP a_total Help with {braces} 7\na_total{severity=\"info\",delivery=\"first\"} 3\n\
              a_total{delivery=\"again\",severity=\"info\"} 4\na_total_more 100\n\nb 1.5\n\
+             d NaN\nd{e=\"+Inf\"} +Inf\nhuge{a=\"1\"} 1e300\nhuge{a=\"2\"} 1e300\n\
              c{x=\"a \\\"quoted\\\", {odd} one\",severity=\"error\"} 2\nprocess_start_time_seconds 1790000000.25\n",
         );
         assert_eq!(page.sum("a_total", &[]), Some(7));
         assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
         assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));
         assert_eq!(page.sum("d", &[]), None);
+        assert_eq!(page.sum("huge", &[]), Some(u64::MAX));
         assert_eq!(page.value("a_total", &[("delivery", "again")]), Some(4.0));
         assert_eq!(page.value("a_total", &[("delivery", "never")]), None);
         assert_eq!(page.by_severity("a_total", &[]).get(Severity::Info), 7);

@@ -61,6 +61,8 @@ pub struct Accepted {
     pub per_second: Option<f64>,
     /// Messages that were given to the broker, which has not answered yet.
     pub publishing: Option<u64>,
+    /// Messages that are kept beside the broker while it is away; `None` if no program that is known keeps any.
+    pub spooled: Option<u64>,
 }
 
 /// Messages that wait for the store, and those that are being stored.
@@ -95,8 +97,10 @@ pub struct Stored {
 pub struct Dead {
     /// Its name.
     pub stage: StageName,
-    /// Dead letters that wait for somebody; `None` while they are not counted.
+    /// Dead letters of the store that wait for somebody; `None` while they are not counted.
     pub letters: Option<u64>,
+    /// Those of spools, each with the program that has it; `None` if no program that is known has any.
+    pub in_spools: Option<u64>,
 }
 
 /// Why something of a stage is not known.

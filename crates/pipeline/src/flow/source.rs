@@ -48,7 +48,7 @@ pub struct Silent {
 }
 
 /// For how long what was told is told again.
-const FRESH: Duration = Duration::from_millis(900);
+pub(crate) const FRESH: Duration = Duration::from_millis(900);
 
 /// Asks another source once a second at most, however many ask it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use warren_domain::{Severity, SeverityCounts, Timestamp};
 
 use super::metrics::{CONSUMED, DUPLICATES, MESSAGES, OLDEST_SECONDS};
 use super::report::{BySeverity, ReportedLag, tenths};
-use crate::flow::{CounterSource, Counters, Means, Page, programs};
+use crate::flow::{CounterSource, Counters, FRESH, Means, Page, counts};
 
 /// Tells of groups what their queues and their members say.
 ///
@@ -23,6 +23,8 @@ struct Shared {
     queues: Arc<dyn GroupQueues>,
     members: Arc<dyn CounterSource>,
     rates: Mutex<Rates>,
+    /// What was told last.
+    last: tokio::sync::Mutex<Option<(Instant, WatchReport)>>,
 }
 
 /// How fast each group counts.
@@ -101,14 +103,29 @@ impl GroupWatch {
         };
         Self(Arc::new(Shared {
             rates: Mutex::new(rates),
+            last: tokio::sync::Mutex::default(),
             groups,
             queues,
             members,
         }))
     }
 
-    /// Asks. Takes as long as the slower of the two may.
+    /// Tells what is known now. Both are asked once a second at most, however many want to know; that takes as long as the
+    /// slower of the two may.
     pub async fn report(&self) -> WatchReport {
+        // Whoever comes meanwhile waits for the same answer.
+        let mut last = self.0.last.lock().await;
+        if let Some((at, report)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return report.clone();
+        }
+        let report = self.look().await;
+        *last = Some((Instant::now(), report.clone()));
+        report
+    }
+
+    async fn look(&self) -> WatchReport {
         let Shared {
             groups,
             queues,
@@ -161,9 +178,8 @@ impl Shared {
         if rates.at.is_none_or(|last| last < counters.at) {
             rates.at = Some(counters.at);
             for (group, (means, rate)) in self.groups.iter().zip(&mut rates.of) {
-                let consumed = consumed(group, counters);
-                let mean = means.note(counters.at, programs(counters), consumed.unwrap_or_default());
-                *rate = mean.filter(|_| consumed.is_some());
+                let consumed = counts(counters, |page| of_each(page, CONSUMED, group));
+                *rate = means.note(counters.at, consumed);
             }
         }
         rates.of.iter().map(|(_, rate)| *rate).collect()
@@ -185,12 +201,6 @@ fn of_each(page: &Page, name: &str, group: &GroupName) -> Option<[u64; 5]> {
         .iter()
         .any(Option::is_some)
         .then(|| counts.map(Option::unwrap_or_default))
-}
-
-/// Adds up what members have counted first; `None` where none was heard.
-fn consumed(group: &GroupName, counters: &Counters) -> Option<[u64; 5]> {
-    let each = pages(counters).filter_map(|page| of_each(page, CONSUMED, group));
-    each.reduce(|sum, more| std::array::from_fn(|place| sum[place] + more[place]))
 }
 
 /// Returns what the largest book holds: members on one machine share one, and nobody tells which they are.
@@ -291,6 +301,7 @@ impl<'de> Deserialize<'de> for WatchedGroup {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     use async_trait::async_trait;
@@ -303,11 +314,12 @@ mod tests {
     use crate::tally::watched_table;
 
     #[derive(Debug)]
-    struct Queues(Result<Vec<Option<GroupQueue>>, Unhealthy>);
+    struct Queues(Result<Vec<Option<GroupQueue>>, Unhealthy>, AtomicU32);
 
     #[async_trait]
     impl GroupQueues for Queues {
         async fn look(&self, _: &[GroupName]) -> Result<Vec<Option<GroupQueue>>, Unhealthy> {
+            self.1.fetch_add(1, Ordering::Relaxed);
             self.0.clone()
         }
     }
@@ -347,7 +359,25 @@ mod tests {
     fn watch(queues: Result<Vec<Option<GroupQueue>>, Unhealthy>) -> GroupWatch {
         let groups = ["error", "all", "critical"].map(|name| name.parse().unwrap());
         let members = Arc::new(Members(Instant::now()));
-        GroupWatch::new(groups.into(), Arc::new(Queues(queues)), members)
+        GroupWatch::new(
+            groups.into(),
+            Arc::new(Queues(queues, AtomicU32::new(0))),
+            members,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_at_once_cost_one_question() {
+        let queues = Arc::new(Queues(Ok(vec![None]), AtomicU32::new(0)));
+        let members = Arc::new(Members(Instant::now()));
+        let watch = GroupWatch::new(vec!["all".parse().unwrap()], queues.clone(), members);
+        for asked in 1..=3 {
+            for _ in 0..20 {
+                watch.report().await;
+            }
+            assert_eq!(queues.1.load(Ordering::Relaxed), asked);
+            advance(FRESH).await;
+        }
     }
 
     async fn said(watch: &GroupWatch) -> Value {
