@@ -27,14 +27,13 @@ pub(crate) struct Hosts(Option<Arc<[String]>>);
 
 impl Hosts {
     /// Makes the rule for a server that listens there: on the loopback, and wherever names are listed, others are refused.
-    pub(crate) fn of(listed: &[String], listening: SocketAddr) -> Self {
+    /// By `own`, the name that it was told to listen on, it may always be asked.
+    pub(crate) fn of(listed: &[String], own: &str, listening: SocketAddr) -> Self {
         let checked = !listed.is_empty() || listening.ip().to_canonical().is_loopback();
-        Self(checked.then(|| {
-            listed
-                .iter()
-                .map(|host| name_of(host).to_ascii_lowercase())
-                .collect()
-        }))
+        // An address is allowed as it is.
+        let own = Some(own).filter(|own| !own.is_empty() && own.parse::<IpAddr>().is_err());
+        let allowed = listed.iter().map(String::as_str).chain(own);
+        Self(checked.then(|| allowed.map(|host| name_of(host).to_ascii_lowercase()).collect()))
     }
 
     /// Says what is wrong with a request that was meant for somebody else.
@@ -116,7 +115,7 @@ mod tests {
 
     fn rule(listed: &[&str], listening: &str) -> Hosts {
         let listed: Vec<_> = listed.iter().copied().map(str::to_owned).collect();
-        Hosts::of(&listed, listening.parse().unwrap())
+        Hosts::of(&listed, "myhost.lan", listening.parse().unwrap())
     }
 
     const OWN: [&str; 8] = [
@@ -165,6 +164,24 @@ mod tests {
             assert!(refused(&hosts, "POST", "/v1/dead-letters/purge", "evil.example"));
             assert!(refused(&hosts, "HEAD", "/v1/messages", "evil.example"));
         }
+    }
+
+    #[test]
+    fn by_the_name_that_it_listens_on_a_server_may_always_be_asked() {
+        for (listed, listening) in [
+            (&[][..], "127.0.1.1:8080"),
+            (&["warren.example"], "10.0.0.7:8080"),
+        ] {
+            let hosts = rule(listed, listening);
+            assert!(!refused(&hosts, "GET", "/v1/messages", "MyHost.lan:8080"));
+            assert!(refused(&hosts, "GET", "/v1/messages", "myhost"));
+        }
+        assert!(!refused(
+            &rule(&[], "10.0.0.7:8080"),
+            "GET",
+            "/v1/messages",
+            "any"
+        ));
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Server {
             config,
         } = self;
         let (health, tail) = (routes.health.clone(), routes.tail.clone());
-        let router = routes.router(Hosts::of(&config.hosts, local_addr));
+        let own = host_and_port(&config.listen).map_or("", |(host, _)| host);
+        let router = routes.router(Hosts::of(&config.hosts, own, local_addr));
         let stop = Arc::new(Stop::default());
         let acceptor = Acceptor::new(listener, router, &config, Arc::clone(&stop));
         let began;

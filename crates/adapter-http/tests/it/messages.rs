@@ -363,6 +363,18 @@ async fn a_client_that_hangs_up_ends_what_is_read_for_it_and_frees_its_turn() {
             server.reader.is_read_by(0).await;
         }
     }
+    // To shut one's side while something is read is to hang up…
+    let mut wire = Wire::connect(server.address).await;
+    wire.send(b"GET /v1/messages HTTP/1.1\r\nhost: w\r\n\r\n").await;
+    server.reader.is_read_by(1).await;
+    wire.shut().await;
+    server.reader.is_read_by(0).await;
+    assert!(wire.answer().await.is_none());
+    // …but only then.
+    let mut wire = Wire::connect(server.address).await;
+    wire.send(b"GET /livez HTTP/1.1\r\nhost: w\r\n\r\n").await;
+    wire.shut().await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
     // Whoever asks for more on the same connection is there.
     let mut wire = Wire::connect(server.address).await;
     let twice = "GET /v1/messages HTTP/1.1\r\nhost: w\r\n\r\n".repeat(2);

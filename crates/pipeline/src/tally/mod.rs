@@ -20,7 +20,6 @@ pub use config::TallyConfig;
 pub use health::TallyHealth;
 pub(crate) use report::tenths;
 pub use report::{GroupReport, GroupState, InvalidReport, ReportedLag};
-pub(crate) use report::tenths;
 pub use table::{table, watched_table};
 pub use tally_loop::{TallyLoop, TallyParts};
 pub use watch::{GroupWatch, WatchReport, WatchedGroup, WatchedState};
