@@ -134,6 +134,11 @@ impl<S: Pooled> Pool<S> {
         self.permits.available_permits() == 0
     }
 
+    /// Returns why the last attempt to connect failed, if nothing has been heard of the server since.
+    pub(crate) fn fault(&self) -> Option<StoreError> {
+        locked(&self.attempts).fault.clone()
+    }
+
     /// Lends nothing more, waits for what is lent to come back, and closes everything.
     pub(crate) async fn close(&self) {
         let patience = Instant::now() + self.limits.client_side();
@@ -184,6 +189,8 @@ impl<S: Pooled> Lease<'_, S> {
         } = self;
         if !session.is_closed() {
             locked(&pool.idle).push(session);
+            // The server has answered on it.
+            locked(&pool.attempts).fault = None;
         }
         // Only now may the next one look for it.
         drop(permit);

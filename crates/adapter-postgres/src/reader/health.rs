@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use warren_domain::MessageId;
 use warren_domain::ports::{HealthCheck, MessageReader as _, Unhealthy};
 
-use super::PostgresReader;
+use super::{PostgresReader, read_error};
 
 /// Looks for a message that nobody has, as somebody would look for one: rights, the schema, a lock on the table and a
 /// database that is away show themselves so.
 ///
-/// While every connection is lent nothing is asked: those who have them find out, and to be busy is not to be ill.
+/// While every connection is lent nothing is asked, as to be busy is not to be ill: whoever has one, or waits to be connected,
+/// finds out.
 #[async_trait]
 impl HealthCheck for PostgresReader {
     fn name(&self) -> &'static str {
@@ -18,7 +19,10 @@ impl HealthCheck for PostgresReader {
 
     async fn check(&self) -> Result<(), Unhealthy> {
         if self.pool.is_lent_out() {
-            return Ok(());
+            return match self.pool.fault() {
+                None => Ok(()),
+                Some(fault) => Err(Unhealthy(read_error(fault).to_string())),
+            };
         }
         match self.fetch(MessageId::generate()).await {
             Ok(_) => Ok(()),

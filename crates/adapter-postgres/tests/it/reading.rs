@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio_postgres::Client;
 use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, ReaderConfig};
@@ -302,4 +303,30 @@ async fn readers_that_use_up_their_connections_wait_in_turn_and_no_longer_than_i
         reader.close().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_noticed_while_all_connections_are_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = PostgresConfig {
+        url: format!("postgres://nobody@{}/none", listener.local_addr().unwrap()),
+        connect_timeout: Duration::from_secs(30),
+        ..PostgresConfig::default()
+    };
+    let reader = Arc::new(patient_reader_of(&config, 1));
+    let find = |reader: &Arc<PostgresReader>| {
+        let reader = Arc::clone(reader);
+        tokio::spawn(async move { reader.find(&asking(""), 1).await })
+    };
+    // Nobody has failed yet.
+    let first = find(&reader);
+    let (connection, _) = listener.accept().await.unwrap();
+    reader.check().await.unwrap();
+    drop(connection);
+    first.await.unwrap().unwrap_err();
+    // Somebody has, and the next one gets no answer either.
+    let second = find(&reader);
+    let _silent = listener.accept().await.unwrap();
+    reader.check().await.unwrap_err();
+    second.abort();
 }
