@@ -34,8 +34,9 @@ pub(crate) struct GroupsArgs {
     every: Option<Duration>,
 }
 
-/// The answer to `GET /v1/groups` of a program that counts itself.
+/// The answer to `GET /v1/groups` of a program that counts itself: it has nothing more to say, as it knows all of it.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Groups {
     groups: Vec<GroupReport>,
 }
@@ -51,7 +52,6 @@ enum Told {
 
 impl Told {
     fn read(text: &str) -> serde_json::Result<Self> {
-        // What one counts oneself is known, all of it.
         match serde_json::from_str(text) {
             Ok(Groups { groups }) => Ok(Self::Own(groups)),
             Err(_) => serde_json::from_str(text).map(Self::Watched),
@@ -162,5 +162,18 @@ fn print(arguments: &GroupsArgs, told: &Told) -> Result<()> {
     match written {
         Err(error) if is_broken_pipe(&error) => Err(error.into()),
         written => written.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_watches_others_is_told_apart_even_if_it_watches_nobody() {
+        let watched = Told::read(r#"{"groups":[],"missing":["a does not answer"]}"#).unwrap();
+        assert!(matches!(watched, Told::Watched(report) if report.missing.len() == 1));
+        assert!(matches!(Told::read(r#"{"groups":[]}"#).unwrap(), Told::Own(_)));
+        Told::read(r#"{"letters":[]}"#).unwrap_err();
     }
 }
