@@ -29,8 +29,13 @@ impl Page {
         let chosen = series
             .iter()
             .filter(|(known, _)| labels.iter().all(|label| has(known, label)));
-        let counts = chosen.map(|(_, value)| value.max(0.0).round() as u64);
+        let counts = chosen.map(|(_, value)| count(*value));
         Some(counts.fold(0, u64::saturating_add))
+    }
+
+    /// Returns the count of a series that has all of these labels, if there is one.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        self.value(name, labels).map(count)
     }
 
     /// Returns the value of a series that has all of these labels, if there is one.
@@ -55,6 +60,13 @@ impl Page {
         let series = self.series.get("process_start_time_seconds")?;
         series.first().map(|(_, value)| *value)
     }
+}
+
+/// The largest count that is told: beyond it not every number is one of 64 bits with a point, and sums of these have room.
+const MOST: f64 = (1_u64 << 53) as f64;
+
+fn count(value: f64) -> u64 {
+    value.clamp(0.0, MOST).round() as u64
 }
 
 fn has(labels: &Labels, (name, value): &(&str, &str)) -> bool {
@@ -109,7 +121,8 @@ mod tests {
         assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
         assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));
         assert_eq!(page.sum("d", &[]), None);
-        assert_eq!(page.sum("huge", &[]), Some(u64::MAX));
+        assert_eq!(page.sum("huge", &[]), Some(2 << 53));
+        assert_eq!(page.count("b", &[]), Some(2));
         assert_eq!(page.value("a_total", &[("delivery", "again")]), Some(4.0));
         assert_eq!(page.value("a_total", &[("delivery", "never")]), None);
         assert_eq!(page.by_severity("a_total", &[]).get(Severity::Info), 7);

@@ -38,7 +38,16 @@ pub(super) struct Reported(
 impl Reported {
     /// Takes what the book says.
     pub(super) fn take(&self, tally: &Tally) {
-        self.change(|report| report.take(tally));
+        self.take_and(tally, |_| {});
+    }
+
+    /// Takes what the book says, and changes more of the report with it.
+    pub(super) fn take_and(&self, tally: &Tally, change: impl FnOnce(&mut GroupReport)) {
+        self.1.know_book();
+        self.change(|report| {
+            report.take(tally);
+            change(report);
+        });
     }
 
     /// Changes the report, and says so to everybody who watches it.

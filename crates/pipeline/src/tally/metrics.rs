@@ -1,6 +1,6 @@
 //! The numbers of a consumer group.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use warren_domain::ports::GroupName;
@@ -87,7 +87,8 @@ pub(super) struct GroupCounters(Arc<Handles>);
 #[derive(Debug)]
 struct Handles {
     group: String,
-    messages: [Counter; 5],
+    /// Begun when it is known what the book holds: until then a 0 would be told as known.
+    messages: OnceLock<[Counter; 5]>,
     consumed: [Counter; 5],
     duplicates: Counter,
     packets: Gauge,
@@ -96,18 +97,9 @@ struct Handles {
 impl GroupCounters {
     pub(super) fn new(group: &GroupName) -> Self {
         let group = group.to_string();
-        let by_severity = |name: &'static str| {
-            Severity::ALL.map(|severity| {
-                let group = group.clone();
-                let counter = counter!(name, "group" => group, "severity" => severity.as_str());
-                // Present from the start: an alert on a number that is not there yet cannot fire.
-                counter.increment(0);
-                counter
-            })
-        };
         Self(Arc::new(Handles {
-            messages: by_severity(MESSAGES),
-            consumed: by_severity(CONSUMED),
+            messages: OnceLock::new(),
+            consumed: by_severity(CONSUMED, &group),
             duplicates: counter!(DUPLICATES, "group" => group.clone()),
             packets: gauge!(READY_PACKETS, "group" => group.clone()),
             group,
@@ -121,9 +113,20 @@ impl GroupCounters {
         }
     }
 
-    /// Shows what the report says.
+    /// Lets what the book holds be shown from now on.
+    pub(super) fn know_book(&self) {
+        self.0
+            .messages
+            .get_or_init(|| by_severity(MESSAGES, &self.0.group));
+    }
+
+    /// Shows what the report says, as far as it is known.
     pub(super) fn show(&self, report: &GroupReport) {
-        for ((_, n), counter) in report.received.iter().zip(&self.0.messages) {
+        for ((_, n), counter) in report
+            .received
+            .iter()
+            .zip(self.0.messages.get().into_iter().flatten())
+        {
             counter.absolute(n);
         }
         self.0.duplicates.absolute(report.duplicates);
@@ -136,4 +139,13 @@ impl GroupCounters {
             gauge!(OLDEST_SECONDS, "group" => self.0.group.clone()).set(seconds);
         }
     }
+}
+
+/// Looks up the counters of a group's severities, present from then on: an alert on a number that is not there cannot fire.
+fn by_severity(name: &'static str, group: &str) -> [Counter; 5] {
+    Severity::ALL.map(|severity| {
+        let counter = counter!(name, "group" => group.to_owned(), "severity" => severity.as_str());
+        counter.increment(0);
+        counter
+    })
 }

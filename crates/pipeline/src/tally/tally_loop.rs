@@ -195,8 +195,7 @@ impl Watching {
         loop {
             ticks.tick().await;
             match self.book.tally().await {
-                Ok(tally) => self.reported.change(|report| {
-                    report.take(&tally);
+                Ok(tally) => self.reported.take_and(&tally, |report| {
                     report.per_second = rates.note(Instant::now(), report.received);
                 }),
                 // The loop tells what is wrong with the book; a member that only reads it has no more to say.

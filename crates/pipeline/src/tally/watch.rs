@@ -193,8 +193,7 @@ fn pages(counters: &Counters) -> impl Iterator<Item = &Page> {
 fn of_each(page: &Page, name: &str, group: &GroupName) -> Option<[u64; 5]> {
     let of = |severity: Severity| {
         let labels = [("group", group.as_str()), ("severity", severity.as_str())];
-        page.value(name, &labels)
-            .map(|value| value.max(0.0).round() as u64)
+        page.count(name, &labels)
     };
     let counts = Severity::ALL.map(of);
     counts
@@ -211,17 +210,15 @@ fn counted(group: &GroupName, counters: &Counters) -> Option<(SeverityCounts, u6
         for (severity, n) in Severity::ALL.into_iter().zip(of_each) {
             counts.add(severity, n);
         }
-        let duplicates = page
-            .value(DUPLICATES, &[("group", group.as_str())])
-            .unwrap_or(0.0);
-        Some((counts, duplicates.max(0.0).round() as u64))
+        let duplicates = page.count(DUPLICATES, &[("group", group.as_str())]);
+        Some((counts, duplicates.unwrap_or(0)))
     });
     books.max_by_key(|(counts, _)| counts.total())
 }
 
 fn lag(group: &GroupName, queue: GroupQueue, counters: &Counters) -> ReportedLag {
     let oldest = pages(counters).filter_map(|page| page.value(OLDEST_SECONDS, &[("group", group.as_str())]));
-    let oldest = oldest.filter(|seconds| seconds.is_finite()).reduce(f64::max);
+    let oldest = oldest.reduce(f64::max);
     ReportedLag {
         packets: queue.packets,
         messages: None,

@@ -20,6 +20,11 @@ impl Recorded {
         self.place(name).load(Ordering::SeqCst)
     }
 
+    /// Tells whether a number is shown.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.lock().unwrap().contains_key(name)
+    }
+
     /// Returns a gauge.
     pub(crate) fn gauge(&self, name: &str) -> f64 {
         f64::from_bits(self.count(name))

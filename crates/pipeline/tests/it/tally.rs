@@ -141,6 +141,20 @@ async fn each_message_is_counted_once_and_acknowledged_however_often_it_comes() 
 }
 
 #[tokio::test]
+async fn what_the_book_holds_is_not_told_before_it_is_read() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
+    let mut running = run(ScriptedBook::new([]), quick(), Until::default());
+    // It does not run before the test waits for something.
+    let shown = |name: &str| recorded.has(&format!("warren_group_{name}_total"));
+    assert!(shown("consumed_messages") && !shown("messages"));
+    running.queue.feed(critical(3)).await;
+    running.queue.until_settled(1).await;
+    running.stopped().await;
+    assert!(shown("messages"));
+}
+
+#[tokio::test]
 async fn what_the_group_does_not_select_is_acknowledged_and_not_counted() {
     let recorded = Recorded::default();
     let _recording = metrics::set_default_local_recorder(&recorded);
