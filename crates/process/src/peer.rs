@@ -1,9 +1,11 @@
 //! Another program of Warren, asked over HTTP.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout_at};
 
 use crate::healthcheck::{self, Answer};
 
@@ -51,26 +53,23 @@ impl Peer {
         &self.place
     }
 
-    /// Asks for the numbers that it shows, the whole of `/metrics`; takes `timeout` at most.
+    /// Asks for the numbers that it shows, the whole of `/metrics`; takes `timeout` at most, which the addresses that its name
+    /// stands for share.
     ///
     /// # Errors
     /// Why there are none, in a sentence that names the program.
     pub async fn metrics(&self, timeout: Duration) -> Result<String, String> {
-        let asked = tokio::time::timeout(timeout, self.ask(timeout));
-        let late = || Err(self.silent(format!("nothing within {timeout:?}")));
-        asked.await.unwrap_or_else(|_| late())
-    }
-
-    async fn ask(&self, timeout: Duration) -> Result<String, String> {
-        let addresses = lookup_host(&self.place).await;
-        let mut silent = "the name stands for no address".to_owned();
-        for address in addresses.map_err(|error| self.silent(error))? {
-            match healthcheck::get(address, "/metrics", timeout).await {
-                Ok(answer) => return self.page(answer),
-                Err(error) => silent = error.reason,
-            }
+        let deadline = Instant::now() + timeout;
+        let late = || self.silent(format!("nothing within {timeout:?}"));
+        let addresses: Vec<_> = match timeout_at(deadline, lookup_host(&self.place)).await {
+            Ok(addresses) => addresses.map_err(|error| self.silent(error))?.collect(),
+            Err(_) => return Err(late()),
+        };
+        match first_answer(&addresses, deadline).await {
+            Ok(answer) => self.page(answer),
+            Err(_) if Instant::now() >= deadline => Err(late()),
+            Err(reason) => Err(self.silent(reason)),
         }
-        Err(self.silent(silent))
     }
 
     fn page(&self, answer: Answer) -> Result<String, String> {
@@ -96,6 +95,20 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}", self.place)
     }
+}
+
+/// Asks one address after the other until one answers. One that says nothing does not take the time of those behind it.
+async fn first_answer(addresses: &[SocketAddr], deadline: Instant) -> Result<Answer, String> {
+    let mut silent = "the name stands for no address".to_owned();
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        match healthcheck::get(*address, "/metrics", share).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => silent = error.reason,
+        }
+    }
+    Err(silent)
 }
 
 #[cfg(test)]
@@ -162,5 +175,18 @@ mod tests {
         let peer = Peer::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let told = peer.metrics(Duration::from_millis(50)).await.unwrap_err();
         assert!(told.contains("nothing within 50ms"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_says_nothing_leaves_time_for_the_others() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let page = "HTTP/1.1 200 OK\r\n\r\nprocess_start_time_seconds 1\n";
+        let answering = answers(page).await.place().parse().unwrap();
+        let addresses = [silent.local_addr().unwrap(), answering];
+        let deadline = Instant::now() + Duration::from_secs(6);
+        let answer = first_answer(&addresses, deadline).await.unwrap();
+        assert_eq!(answer.body, "process_start_time_seconds 1\n");
+        let told = first_answer(&[], deadline).await.unwrap_err();
+        assert!(told.contains("no address"), "{told}");
     }
 }
