@@ -279,20 +279,31 @@ impl TallyBook for ScriptedBook {
 }
 
 /// What waits for a group, as a test says it.
-#[derive(Debug, Default)]
-pub struct ScriptedLag(Mutex<Lag>);
+#[derive(Debug)]
+pub struct ScriptedLag(Mutex<Result<Lag, Unhealthy>>);
+
+impl Default for ScriptedLag {
+    fn default() -> Self {
+        Self(Mutex::new(Ok(Lag::default())))
+    }
+}
 
 impl ScriptedLag {
     /// Changes what it says.
     pub fn set(&self, lag: Lag) {
-        *lock(&self.0) = lag;
+        *lock(&self.0) = Ok(lag);
+    }
+
+    /// Lets it not know from now on.
+    pub fn fail(&self, reason: Unhealthy) {
+        *lock(&self.0) = Err(reason);
     }
 }
 
 #[async_trait]
 impl GroupLag for ScriptedLag {
     async fn lag(&self) -> Result<Lag, Unhealthy> {
-        Ok(*lock(&self.0))
+        lock(&self.0).clone()
     }
 }
 

@@ -9,16 +9,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use warren_domain::ports::GroupLag;
 
-use crate::metrics::{BACKLOG_MESSAGES, BACKLOG_PACKETS};
+use crate::metrics::{BACKLOG_KNOWN, BACKLOG_MESSAGES, BACKLOG_PACKETS};
 
 /// How often the broker is asked.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Shows what waits for the store loop until `stop` is cancelled; while it cannot be told, the last number stays.
+/// Shows what waits for the store loop until `stop` is cancelled; while it cannot be told, the last number stays, and that it
+/// is not known is shown beside it.
 pub async fn watch_backlog(lag: Arc<dyn GroupLag>, stop: CancellationToken) {
+    let known = gauge!(BACKLOG_KNOWN);
+    known.set(0.0);
     let watching = async {
         loop {
-            match lag.lag().await {
+            let lag = lag.lag().await;
+            known.set(f64::from(u8::from(lag.is_ok())));
+            match lag {
                 Ok(lag) => {
                     gauge!(BACKLOG_PACKETS).set(lag.packets as f64);
                     if let Some(messages) = lag.messages {

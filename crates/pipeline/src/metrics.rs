@@ -24,6 +24,7 @@ pub(crate) const CONFLICTING: &str = "warren_store_idempotency_conflicts_total";
 pub(crate) const DEAD: &str = "warren_store_dead_lettered_messages_total";
 pub(crate) const HELD: &str = "warren_store_held_messages";
 pub(crate) const BACKLOG_PACKETS: &str = "warren_store_backlog_packets";
+pub(crate) const BACKLOG_KNOWN: &str = "warren_store_backlog_known";
 pub(crate) const BACKLOG_MESSAGES: &str = "warren_store_backlog_messages";
 pub(crate) const BATCH_MESSAGES: &str = "warren_store_batch_messages";
 pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
@@ -110,6 +111,11 @@ pub fn describe_metrics() {
         BACKLOG_PACKETS,
         Unit::Count,
         "Packets that wait for a store loop, read every second; not those that were delivered"
+    );
+    describe_gauge!(
+        BACKLOG_KNOWN,
+        Unit::Count,
+        "1 while it can be told what waits for a store loop; at 0 the numbers are those of before"
     );
     describe_gauge!(
         BACKLOG_MESSAGES,

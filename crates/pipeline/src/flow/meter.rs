@@ -5,18 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use warren_domain::{SeverityCounts, Timestamp};
 
+use super::backlog::Backlog;
 use super::means::{Means, counts};
 use super::page::Page;
 use super::report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
 use super::source::{CounterSource, Counters};
 use crate::dead_letters::metrics::WAITING;
-use crate::metrics::{
-    BACKLOG_MESSAGES, BACKLOG_PACKETS, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, SPOOL_WAITING, STORED,
-};
+use crate::metrics::{DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, SPOOL_WAITING, STORED};
 use crate::tally::tenths;
-
-/// Whether a program is connected to its broker, where there is one between processes.
-const CONNECTED: &str = "warren_amqp_connected";
 
 /// Tells how far messages have come, whenever it is asked.
 ///
@@ -70,9 +66,7 @@ impl Shared {
         let pages: Vec<&Page> = counters.counting.iter().map(|counting| &counting.page).collect();
         let taking = with(&pages, RECEIVED);
         let storing = with(&pages, PAUSED);
-        // Without a connection what waits is what waited then.
-        let connected = |page: &&&Page| page.sum(CONNECTED, &[("role", "consume")]) != Some(0);
-        let telling: Vec<_> = storing.iter().filter(connected).copied().collect();
+        let backlog = Backlog::read(storing.iter().copied());
         // Of a spool, each its own; of the store, everybody the same.
         let (spools, others): (Vec<_>, Vec<_>) = pages
             .iter()
@@ -93,9 +87,8 @@ impl Shared {
             },
             queued: Queued {
                 stage: self.queue,
-                // Every program that stores shows the same queue.
-                packets: largest(&telling, BACKLOG_PACKETS),
-                messages: largest(&telling, BACKLOG_MESSAGES),
+                packets: backlog.packets,
+                messages: backlog.messages,
                 held: keeps.then(|| sum(&storing, HELD)),
             },
             stored: Stored {
@@ -340,13 +333,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_worker_without_its_broker_does_not_know_what_waits() {
         let (told, flow) = flow();
-        let away = store(5) + "warren_amqp_connected{role=\"consume\"} 0\n";
+        let away = store(5) + "warren_store_backlog_known 0\n";
         told.set(&[("a", &intake(1, 10)), ("c", &away)], &[]);
         let report = said(&flow).await;
         assert_eq!(report["stages"][1]["packets"], Value::Null);
         assert_eq!(report["missing"][0]["stage"], "in_rabbitmq");
         advance(Duration::from_secs(1)).await;
-        let back = store(5) + "warren_amqp_connected{role=\"consume\"} 1\n";
+        let back = store(5) + "warren_store_backlog_known 1\n";
         told.set(&[("a", &intake(1, 10)), ("c", &away), ("d", &back)], &[]);
         let report = said(&flow).await;
         assert_eq!(report["stages"][1]["packets"], 3);

@@ -3,12 +3,14 @@
 //! [`Flow`] makes a [`FlowReport`] of what programs count ([`Page`]); where that is to be had is a [`CounterSource`]'s to
 //! know: in one process its own counters, else those of several programs.
 
+mod backlog;
 mod means;
 mod meter;
 mod page;
 mod report;
 mod source;
 
+pub use backlog::Backlog;
 pub use meter::Flow;
 pub use page::Page;
 pub use report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};

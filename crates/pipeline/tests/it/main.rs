@@ -1,5 +1,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod backlog;
 mod breaker;
 mod dead_letters;
 mod intake;

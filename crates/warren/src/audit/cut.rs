@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::try_join_all;
 use warren_domain::{Severity, SeverityCounts};
-use warren_pipeline::flow::Page;
+use warren_pipeline::flow::{Backlog, Page};
 use warren_process::peer::Peer;
 
 /// How long a program may take to answer.
@@ -117,22 +117,15 @@ impl InFlight {
     /// # Errors
     /// It cannot be known.
     pub(crate) fn read(cut: &Cut) -> Result<Self> {
-        let largest = |name: &str| cut.workers.iter().filter_map(|page| page.sum(name, &[])).max();
-        let packets = largest("warren_store_backlog_packets").context(
-            "no worker says what waits in the queue; name a `store-worker` (or a `warren`) that consumes from it",
-        )?;
-        let connected = cut
-            .workers
-            .iter()
-            .filter_map(|page| page.sum("warren_amqp_connected", &[("role", "consume")]))
-            .max();
-        ensure!(
-            connected != Some(0),
-            "no worker has a connection to RabbitMQ, so nobody knows what waits in the queue"
-        );
+        let backlog = Backlog::read(&cut.workers);
+        let packets = backlog.packets.context(if backlog.is_uncertain {
+            "no worker knows now what waits in the queue, such as without a connection to RabbitMQ; /readyz of each says why"
+        } else {
+            "no worker says what waits in the queue; name a `store-worker` (or a `warren`) that consumes from it"
+        })?;
         let held = counted(&cut.workers, "warren_store_held_messages", &[]);
         let spooled = total(&cut.after, "warren_spool_messages");
-        let waiting = match largest("warren_store_backlog_messages") {
+        let waiting = match backlog.messages {
             Some(messages) => messages,
             None => messages_in(
                 cut,
@@ -169,7 +162,7 @@ mod tests {
         assert_eq!((messages.all, messages.of[0], messages.of[1]), (34, 34, 30));
         assert_eq!(read("warren_store_backlog_packets 0\n").unwrap().all, 0);
         assert!(read("").unwrap_err().to_string().contains("store-worker"));
-        let away = "warren_store_backlog_packets 0\nwarren_amqp_connected{role=\"consume\"} 0\n";
-        assert!(read(away).unwrap_err().to_string().contains("has a connection"));
+        let away = "warren_store_backlog_packets 0\nwarren_store_backlog_known 0\n";
+        assert!(read(away).unwrap_err().to_string().contains("knows now"));
     }
 }
