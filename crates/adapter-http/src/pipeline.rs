@@ -82,7 +82,7 @@ pub(crate) struct MissingForm {
     #[schema(example = "stored")]
     stage: String,
     /// Why.
-    #[schema(example = "http://worker:8081 does not answer: nothing within 2s")]
+    #[schema(example = "http://worker:8081 does not answer: nothing within 1.5s")]
     reason: String,
     /// What to do about it.
     hint: String,

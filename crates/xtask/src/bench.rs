@@ -12,6 +12,7 @@ const PACKAGES: &[&str] = &[
     "warren-bench",
     "warren-ingest-api",
     "warren-store-worker",
+    "warren-severity-consumer",
     "warren",
 ];
 
