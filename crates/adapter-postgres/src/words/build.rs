@@ -1,5 +1,6 @@
 //! Makes the filters of minutes that are over, and removes those of days that are.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use metrics::counter;
@@ -28,25 +29,21 @@ const MOST_ROWS: usize = 4_096;
 const MOST_BYTES: usize = 1 << 20;
 /// After how many rows another task may have the thread.
 const BREATH: usize = 256;
-/// A minute of fewer rows is looked at as quickly as its filter.
-const LEAST_ROWS: i64 = 64;
+/// How many rows a minute has that gets filters. One of fewer is looked at as quickly as its filter; one of more would
+/// be half a minute in one transaction or longer, before which no row can be vacuumed, and again whenever it grows.
+const WORTH_IT: RangeInclusive<i64> = 64..=2_000_000;
 
 /// How many filters one statement removes, of up to half a MiB each.
 const SLICE: i64 = 1_000;
 
 const DUE: &str = "select minute from message_words_due where minute < $1 order by minute desc limit $2";
 
-/// Of what is appended and not counted here yet, the minutes become due again when it is folded.
-const TOO_FEW: &str = "delete from message_words_due where minute in (
-        select minute from message_words_due as due where minute < $1 and (
-            select coalesce(sum(count), 0) from message_counts_minutes as counts where counts.minute = due.minute
-        ) < $2 limit $3
-    )";
-
-/// Statistics lag behind a table that grows, and a minute is found through the key whatever they say. What a crash takes back
-/// of filters is due again, so nobody waits for the disk.
-const BEGIN: &str = "begin isolation level repeatable read; set local enable_seqscan = off; set local jit = off; \
-    set local max_parallel_workers_per_gather = 0; set local synchronous_commit = off";
+/// Statistics lag behind a table that grows, and a minute is read in the order of the key whatever they say: a bitmap has no
+/// order, and with it the whole rest of the minute would be read for each part. What a crash takes back of filters is due
+/// again, so nobody waits for the disk.
+const BEGIN: &str = "begin isolation level repeatable read; set local enable_seqscan = off; \
+    set local enable_bitmapscan = off; set local jit = off; set local max_parallel_workers_per_gather = 0; \
+    set local synchronous_commit = off";
 
 const STORED: &str = "select coalesce(sum(count), 0)::bigint from (
         select count from message_counts_minutes where minute = $1
@@ -62,6 +59,10 @@ const ROWS: &str = "select id, body from (
 const KEEP: &str = "insert into message_words (minute, part, stored, first_id, last_id, filter)
     values ($1, $2, $3, $4, $5, $6)";
 
+const FORGET: &str = "delete from message_words where minute = $1";
+
+const DONE: &str = "delete from message_words_due where minute = $1";
+
 /// Makes filters for minutes that have changed and are over, the newest first, until the round's time is.
 ///
 /// Each minute is a transaction, so a round that is cut off has done what it has done.
@@ -71,12 +72,6 @@ const KEEP: &str = "insert into message_words (minute, part, stored, first_id, l
 pub(crate) async fn round(session: &Session, now: Timestamp) -> Result<(), Failure> {
     let over = Timestamp::from_unix_micros(now.unix_micros() - micros(OVER) - MINUTE_MICROS)
         .unwrap_or(Timestamp::MIN);
-    let few: [(&(dyn ToSql + Sync), Type); 3] = [
-        (&Moment(over), Type::TIMESTAMPTZ),
-        (&LEAST_ROWS, Type::INT8),
-        (&MOST_MINUTES, Type::INT8),
-    ];
-    run(session, TOO_FEW, &few).await?;
     let due = session
         .within(async {
             let parameters: [(&(dyn ToSql + Sync), Type); 2] =
@@ -107,31 +102,35 @@ async fn minute(session: &Session, minute: OffsetDateTime, filter: &mut Filter) 
             Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
         })
         .await?;
-    run(
-        session,
-        "delete from message_words where minute = $1",
-        &[(&minute, Type::TIMESTAMPTZ)],
-    )
-    .await?;
-    if stored >= LEAST_ROWS {
-        parts(session, minute, stored, filter).await?;
+    run(session, FORGET, &[(&minute, Type::TIMESTAMPTZ)]).await?;
+    let mut messages = 0;
+    if WORTH_IT.contains(&stored) {
+        messages = parts(session, minute, stored, filter).await?;
+        if messages != stored {
+            // Both are of one snapshot. Where rows are out of sight, as in a partition that was detached, filters of the others
+            // would be right by a count that is of all.
+            tracing::warn!(
+                %minute, stored, messages,
+                "a minute has not as many messages as were counted, and gets no filters: searches for words look at all of it"
+            );
+            run(session, FORGET, &[(&minute, Type::TIMESTAMPTZ)]).await?;
+        }
     }
-    run(
-        session,
-        "delete from message_words_due where minute = $1",
-        &[(&minute, Type::TIMESTAMPTZ)],
-    )
-    .await?;
-    session.run("commit").await
+    run(session, DONE, &[(&minute, Type::TIMESTAMPTZ)]).await?;
+    session.run("commit").await?;
+    counter!(measured::INDEXED).increment(messages.unsigned_abs());
+    Ok(())
 }
 
-/// Makes the filters of a minute, one after the other.
+/// Makes the filters of a minute, one after the other; returns how many messages they are of.
+///
+/// Once it has found more than the minute is said to have, it leaves off.
 async fn parts(
     session: &Session,
     minute: OffsetDateTime,
     stored: i64,
     filter: &mut Filter,
-) -> Result<(), Failure> {
+) -> Result<i64, Failure> {
     let (mut after, end) = ids(minute);
     // Neither is more than 2^20.
     let (most_rows, most_bytes) = (MOST_ROWS as i64, MOST_BYTES as i64);
@@ -152,7 +151,8 @@ async fn parts(
             break;
         };
         let (first_id, last_id): (Uuid, Uuid) = (first.try_get(0)?, last.try_get(0)?);
-        messages += rows.len() as u64;
+        // At most as many as were asked for.
+        messages += rows.len() as i64;
         let mut bytes = 0;
         for rows in rows.chunks(BREATH) {
             for row in rows {
@@ -172,13 +172,12 @@ async fn parts(
             (&made, Type::BYTEA),
         ];
         run(session, KEEP, &values).await?;
-        if rows.len() < MOST_ROWS && bytes < MOST_BYTES {
+        if (rows.len() < MOST_ROWS && bytes < MOST_BYTES) || messages > stored {
             break;
         }
         after = last_id;
     }
-    counter!(measured::INDEXED).increment(messages);
-    Ok(())
+    Ok(messages)
 }
 
 /// Removes the filters of the time before a day; returns whether there are none any more.

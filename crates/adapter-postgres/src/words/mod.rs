@@ -16,6 +16,9 @@
 //! search reads the counts before it reads the filters; if both have the same number, the rows that the counts were of are in
 //! the filters.
 //!
+//! A minute gets filters only if as many rows were read as are counted. What is stored but not in sight, as while an operator has
+//! a partition detached, would come back into minutes whose filters do not know of it.
+//!
 //! That leans on what one server sees: of two of its snapshots, one has all that the other has. A standby sees commits in the order
 //! of the log, which may be another; there, a search does without the filters.
 //!
