@@ -101,7 +101,7 @@ async fn round_on(
     }
     // Last, because it may take its time.
     if config.word_index {
-        steps.next(words::round(session, now)).await?;
+        words::round(&mut steps, now).await?;
     }
     match steps.failure {
         Some(failure) => Err(failure),
@@ -113,8 +113,8 @@ async fn round_on(
 }
 
 /// Steps that do not depend on each other: one that fails does not keep the others from being taken.
-struct Steps<'s> {
-    session: &'s Session,
+pub(crate) struct Steps<'s> {
+    pub(crate) session: &'s Session,
     /// The first failure, told when all steps are done.
     failure: Option<Failure>,
 }
@@ -124,7 +124,7 @@ impl Steps<'_> {
     ///
     /// # Errors
     /// The first failure of all, once the session is of no more use.
-    async fn next<T>(
+    pub(crate) async fn next<T>(
         &mut self,
         step: impl Future<Output = Result<T, Failure>>,
     ) -> Result<Option<T>, Failure> {

@@ -12,16 +12,20 @@ use warren_domain::Timestamp;
 
 use super::filter::Filter;
 use crate::error::Failure;
+use crate::maintenance::Steps;
 use crate::metrics as measured;
 use crate::row::Moment;
 use crate::session::Session;
 
 /// For how long one round makes filters; the last minute it has begun it finishes.
 const ROUND: Duration = Duration::from_secs(10);
-/// How many minutes a round takes up at most.
+/// How many minutes a part of a round takes up at most.
 const MOST_MINUTES: i64 = 10_000;
 /// How long after its end a minute is taken for over: by then its rows are stored, unless a queue holds them.
 const OVER: Duration = Duration::from_secs(120);
+/// And how long for settled: clients that keep messages back have sent them, so its filters stay right. Half of a round belongs to
+/// such minutes, so that younger ones, which may have to be made anew in each round, do not keep them waiting for ever.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// How many rows a filter is of at most…
 const MOST_ROWS: usize = 4_096;
@@ -63,31 +67,48 @@ const FORGET: &str = "delete from message_words where minute = $1";
 
 const DONE: &str = "delete from message_words_due where minute = $1";
 
-/// Makes filters for minutes that have changed and are over, the newest first, until the round's time is.
+/// Makes filters for minutes that have changed and are over, until the round's time is.
 ///
-/// Each minute is a transaction, so a round that is cut off has done what it has done.
+/// Each minute is a transaction, so a round that is cut off has done what it has done, and one that fails keeps no other from
+/// its filters.
 ///
 /// # Errors
-/// As the statements; the transaction is then still open.
-pub(crate) async fn round(session: &Session, now: Timestamp) -> Result<(), Failure> {
-    let over = Timestamp::from_unix_micros(now.unix_micros() - micros(OVER) - MINUTE_MICROS)
-        .unwrap_or(Timestamp::MIN);
-    let due = session
-        .within(async {
-            let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-                [(&Moment(over), Type::TIMESTAMPTZ), (&MOST_MINUTES, Type::INT8)];
-            Ok(session.client().query_typed(DUE, &parameters).await?)
-        })
-        .await?;
-    let begun = Instant::now();
+/// The first failure of all, once the session is of no more use.
+pub(crate) async fn round(steps: &mut Steps<'_>, now: Timestamp) -> Result<(), Failure> {
     let mut filter = Filter::new();
-    for row in due {
-        if begun.elapsed() > ROUND {
-            break;
+    let mut left = ROUND;
+    for age in [SETTLED, OVER] {
+        let begun = Instant::now();
+        let most = left.min(if age == SETTLED { ROUND / 2 } else { ROUND });
+        let due = steps.next(due(steps.session, before(now, age))).await?;
+        for minute in due.unwrap_or_default() {
+            if begun.elapsed() > most {
+                break;
+            }
+            steps
+                .next(self::minute(steps.session, minute, &mut filter))
+                .await?;
         }
-        minute(session, row.try_get(0)?, &mut filter).await?;
+        left -= begun.elapsed().min(most);
     }
     Ok(())
+}
+
+/// Returns the minutes before a moment that are to be looked at again, the newest first.
+async fn due(session: &Session, before: Timestamp) -> Result<Vec<OffsetDateTime>, Failure> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&Moment(before), Type::TIMESTAMPTZ), (&MOST_MINUTES, Type::INT8)];
+    session
+        .within(async {
+            let rows = session.client().query_typed(DUE, &parameters).await?;
+            Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        })
+        .await
+}
+
+/// Returns the moment that minutes begin before which ended so long ago.
+fn before(now: Timestamp, age: Duration) -> Timestamp {
+    Timestamp::from_unix_micros(now.unix_micros() - micros(age) - MINUTE_MICROS).unwrap_or(Timestamp::MIN)
 }
 
 /// Makes the filters of a minute, as it is now.

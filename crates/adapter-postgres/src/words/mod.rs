@@ -27,7 +27,7 @@
 //! # What it costs
 //!
 //! Writers nothing but the room: folding the counts notes which minutes have changed, in `message_words_due`, and each round of the
-//! maintenance works for a bounded time, the newest minutes first. `cargo xtask bench reading` prints the rest.
+//! maintenance works for a bounded time, half of it on minutes that are settled, the newest of them first. `cargo xtask bench reading` prints the rest.
 //!
 //! [`message_counts`]: crate::counts
 

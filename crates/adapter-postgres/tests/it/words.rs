@@ -193,6 +193,25 @@ async fn a_minute_of_which_not_all_rows_are_in_sight_gets_no_filter() {
 }
 
 #[tokio::test]
+async fn minutes_that_are_settled_have_the_first_turn_and_the_newest_go_first() {
+    with_database(|database| async move {
+        let (store, hour_ago) = (database.store(), old_minute());
+        for minutes in [0, 1, 55, 56] {
+            let messages = numbered(100, hour_ago + minutes * MINUTE);
+            store.store(&messages).await.unwrap();
+        }
+        maintain(&store).await;
+        let order = format!(
+            "select ((date_part('epoch', minute) - {}) / 60)::text from message_words order by xmin::text::bigint",
+            hour_ago / 1_000_000
+        );
+        assert_eq!(database.texts(&order).await, ["1", "0", "56", "55"]);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_rows_of_a_minute_that_has_millions_are_not_read() {
     with_database(|database| async move {
         let store = database.store();
@@ -464,7 +483,7 @@ async fn searches_find_what_is_meant_whatever_came_when() {
 }
 
 #[tokio::test]
-async fn a_round_that_was_cut_off_is_finished_by_the_next() {
+async fn a_minute_that_fails_keeps_no_other_from_its_filters() {
     with_database(|database| async move {
         let config = |word_index| PostgresConfig {
             word_index,
@@ -495,7 +514,7 @@ async fn a_round_that_was_cut_off_is_finished_by_the_next() {
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
         assert_eq!(
             (database.number(FILTERS).await, database.number(DUE).await),
-            (4, 6)
+            (9, 1)
         );
         database.run("rollback").await;
         maintain(&store).await;
