@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_is_ruled_out_that_a_body_has(
-            bodies in prop::collection::vec("[a-zA-Z0-9 é✓-]{0,40}", 1..20),
+            bodies in prop::collection::vec("[a-zA-Z0-9 éÉİßẞ\u{212a}\u{fffd}✓-]{0,40}", 1..20),
             (which, from, length) in (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_usize..30),
             upper in any::<bool>(),
         ) {

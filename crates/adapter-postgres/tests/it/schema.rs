@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use warren_adapter_conformance::samples::messages;
+use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{PostgresConfig, migrate};
 use warren_domain::Timestamp;
 use warren_domain::ports::{
@@ -184,6 +184,30 @@ async fn a_migration_that_the_maintenance_holds_up_says_so() {
         assert!(text.contains("lock") && !text.contains("maintenance"), "{text}");
         drop(holding);
         migrate(&database.config()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_stored_before_there_were_filters_gets_them_after_the_migration() {
+    with_database(|database| async move {
+        let store = database.store();
+        let hour_ago = Timestamp::now().unix_micros() - 3_600_000_000;
+        let hour_ago = Timestamp::from_unix_micros(hour_ago).unwrap();
+        let messages: Vec<_> = (0..200).map(|_| message_made_at(hour_ago)).collect();
+        store.store(&messages).await.unwrap();
+        store.maintain(Timestamp::now()).await.unwrap();
+        database
+            .run(
+                "drop table message_words, message_words_due;
+                 delete from warren_migrations where version = 'm0006_words'",
+            )
+            .await;
+        let report = migrate(&database.config()).await.unwrap();
+        assert_eq!(report.applied, ["m0006_words"]);
+        store.maintain(Timestamp::now()).await.unwrap();
+        assert_eq!(database.number("select count(*) from message_words").await, 1);
+        store.close().await;
     })
     .await;
 }
