@@ -79,7 +79,7 @@ struct Peak {
 }
 
 impl Overload {
-    /// Measures the peak, an ordinary load, the overload, the way back, and the ordinary load beside slow clients.
+    /// Measures the peak, an ordinary load beside slow clients, the overload, the way back, and the peak once more.
     ///
     /// # Errors
     /// There is no core for the intake alone, or a server or a program failed.
@@ -132,9 +132,19 @@ impl Overload {
             report.processor.push(("peak", took, at_peak));
 
             settle().await?;
-            eprintln!("  an ordinary load: {:.0} requests a second", rate * ORDINARY);
-            let mut ordinary = flood(rate * ORDINARY, PHASE).run().await?;
-            report.ordinary_p99 = ordinary.accepted_wait(0.99);
+            eprintln!(
+                "  an ordinary load of {:.0} requests a second alone, beside slow clients, and alone again",
+                rate * ORDINARY
+            );
+            let mut alone = flood(rate * ORDINARY, PHASE).run().await?;
+            report.before_slow_p99 = alone.accepted_wait(0.99);
+            let slow = slow::Clients::begin(ingest.address()).await?;
+            let mut beside = flood(rate * ORDINARY, PHASE).run().await?;
+            report.beside_slow_p99 = beside.accepted_wait(0.99);
+            report.beside_slow_refused = beside.refused();
+            report.slow = slow.end().await?;
+            let mut alone = flood(rate * ORDINARY, PHASE).run().await?;
+            report.after_slow_p99 = alone.accepted_wait(0.99);
 
             eprintln!("  the overload: {:.0} requests a second", rate * TIMES);
             let watch = Watch::start(&servers.with(&pids))?;
@@ -145,18 +155,8 @@ impl Overload {
 
             eprintln!("  the way back");
             report.recovered_after = self
-                .way_back(&flood, rate * ORDINARY, report.ordinary_p99)
+                .way_back(&flood, rate * ORDINARY, report.ordinary_p99())
                 .await?;
-
-            eprintln!("  beside slow clients");
-            // As quiet as it was when the ordinary load was alone.
-            bed.wait_drained().await?;
-            settle().await?;
-            let slow = slow::Clients::begin(ingest.address()).await?;
-            let mut beside = flood(rate * ORDINARY, PHASE).run().await?;
-            report.beside_slow_p99 = beside.accepted_wait(0.99);
-            report.beside_slow_refused = beside.refused();
-            report.slow = slow.end().await?;
 
             for (name, pid) in pids {
                 report.peak_memory.push((name, peak_memory(pid)?));
