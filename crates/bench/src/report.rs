@@ -201,20 +201,20 @@ impl Report {
         let accepted = |row| self.median(row)?.accepted_per_second;
         let stored = |row| self.median(row)?.stored_per_second;
         let p99 = |row| self.median(row)?.p99_ms;
-        let ratio = |what, of: Option<f64>, to: Option<f64>, least: f64| {
+        let ratio = |what: &str, of: Option<f64>, to: Option<f64>, least: f64| {
             let figure = of? / to?;
             let (figure_said, wanted) = (format!("{figure:.2} ×"), format!("≥ {least} ×"));
             Some(Goal {
-                what,
+                what: what.to_owned(),
                 figure: figure_said,
                 wanted,
                 met: figure >= least,
             })
         };
-        let later = |what, of: Option<f64>, to: Option<f64>| {
+        let later = |what: &str, of: Option<f64>, to: Option<f64>| {
             let figure = of? - to?;
             Some(Goal {
-                what,
+                what: what.to_owned(),
                 figure: format!("{figure:+.1} ms"),
                 wanted: "≤ +5 ms".to_owned(),
                 met: figure <= 5.0,
@@ -294,11 +294,12 @@ impl Report {
     }
 }
 
-struct Goal {
-    what: &'static str,
-    figure: String,
-    wanted: String,
-    met: bool,
+/// What was reached beside what is wanted.
+pub(crate) struct Goal {
+    pub(crate) what: String,
+    pub(crate) figure: String,
+    pub(crate) wanted: String,
+    pub(crate) met: bool,
 }
 
 impl fmt::Display for Report {
@@ -323,28 +324,31 @@ impl fmt::Display for Report {
             }
         }
         let goals = self.goals();
-        if !goals.is_empty() {
-            writeln!(
-                f,
-                "\n{:<46} {:>10}   {:<8}",
-                "Goals (medians)", "reached", "wanted"
-            )?;
+        if goals.is_empty() {
+            return Ok(());
         }
-        for Goal {
-            what,
-            figure,
-            wanted,
-            met,
-        } in goals
-        {
-            writeln!(
-                f,
-                "{what:<46} {figure:>10}   {wanted:<8} {}",
-                if met { "met" } else { "MISSED" }
-            )?;
-        }
-        Ok(())
+        write_goals(f, goals)
     }
+}
+
+/// Writes what was reached beside what is wanted.
+pub(crate) fn write_goals(f: &mut fmt::Formatter<'_>, goals: Vec<Goal>) -> fmt::Result {
+    writeln!(
+        f,
+        "\n{:<46} {:>10}   {:<8}",
+        "Goals (medians)", "reached", "wanted"
+    )?;
+    for Goal {
+        what,
+        figure,
+        wanted,
+        met,
+    } in goals
+    {
+        let verdict = if met { "met" } else { "MISSED" };
+        writeln!(f, "{what:<46} {figure:>10}   {wanted:<8} {verdict}")?;
+    }
+    Ok(())
 }
 
 fn write_row(f: &mut fmt::Formatter<'_>, row: Row, figures: &Figures) -> fmt::Result {

@@ -202,11 +202,12 @@ pub(crate) fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
+/// Blocks this thread, between two looks at a process.
 #[expect(
     clippy::disallowed_methods,
     reason = "polls a process from a plain thread; there is no runtime here"
 )]
-pub(crate) fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

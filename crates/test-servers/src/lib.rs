@@ -23,6 +23,7 @@ pub use chromium::{CHROMIUM_VARIABLE, find_chromium};
 pub use find::{
     AMQP_DEFAULT, AMQP_VARIABLE, Found, POSTGRES_DEFAULT, POSTGRES_VARIABLE, Servers, find, provide_programs,
 };
+pub use group::pause;
 pub use guardian::Guardian;
 pub use npm::find_npm;
 pub use postgres::PrivatePostgres;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
-use warren_test_servers::Guardian;
+use warren_test_servers::{Guardian, pause};
 
 use crate::cargo::shown;
 
@@ -69,14 +69,6 @@ fn kill(mut child: Child, name: &str) -> Result<ExitStatus> {
     kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
     child.wait()?;
     bail!("`{name}` has not ended in its time, and was killed")
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "polls a process from a plain thread; there is no runtime here"
-)]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::sizes::Size;
 use super::storing::{CONSOLES, Pairs};
 use super::tails::{STEADY, TAILS};
 use super::{Reading, SMALLER, author};
-use crate::report::thousands;
+use crate::report::{Goal, thousands, write_goals};
 
 /// What was measured.
 #[derive(Clone, Debug)]
@@ -117,13 +117,6 @@ impl Report {
     }
 }
 
-struct Goal {
-    what: String,
-    figure: String,
-    wanted: String,
-    met: bool,
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.description)?;
@@ -186,21 +179,6 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        writeln!(
-            f,
-            "\n{:<46} {:>10}   {:<8}",
-            "Goals (medians)", "reached", "wanted"
-        )?;
-        for Goal {
-            what,
-            figure,
-            wanted,
-            met,
-        } in self.goals()
-        {
-            let verdict = if met { "met" } else { "MISSED" };
-            writeln!(f, "{what:<46} {figure:>10}   {wanted:<8} {verdict}")?;
-        }
-        Ok(())
+        write_goals(f, self.goals())
     }
 }
