@@ -129,6 +129,19 @@ impl Bed {
         Ok(())
     }
 
+    /// Makes the schema, and starts the intake, the worker, and the one that finds messages, until each is ready.
+    ///
+    /// # Errors
+    /// One of them is not built, or does not get ready.
+    pub async fn start_all(&self) -> Result<[Service; 3]> {
+        self.migrate().await?;
+        let mut services = [self.ingest()?, self.worker()?, self.query()?];
+        for service in &mut services {
+            service.start_ready().await?;
+        }
+        Ok(services)
+    }
+
     /// Waits until at least as many rows are stored as were accepted.
     ///
     /// # Errors

@@ -661,12 +661,7 @@ async fn a_query_asks_a_busy_server_again_and_shows_what_it_has_when_that_is_in_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_follows_shows_what_was_stored_and_then_what_is_published_through_a_restart() {
     on_shared_servers(async |bed| {
-        bed.migrate().await.unwrap();
-        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
-        let mut query = bed.query().unwrap();
-        for service in [&mut ingest, &mut worker, &mut query] {
-            service.start_ready().await.unwrap();
-        }
+        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
         numbered(&ingest, 6).await;
         let deadline = Instant::now() + SOON;
         while bed.database.count().await.unwrap() < 6 {

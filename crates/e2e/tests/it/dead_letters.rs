@@ -312,12 +312,7 @@ async fn what_was_refused_is_stored_once_after_a_redrive_that_was_killed_and_beg
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_of_the_workers_are_redriven_by_the_query_api_and_the_books_hold() {
     on_shared_servers(async |bed| {
-        bed.migrate().await.unwrap();
-        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
-        let mut query = bed.query().unwrap();
-        for service in [&mut ingest, &mut worker, &mut query] {
-            service.start_ready().await.unwrap();
-        }
+        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
         let database = bed.database.connect().await.unwrap();
         let run = async |statements: &str| database.batch_execute(statements).await.unwrap();
         let stored = async || bed.database.count().await.unwrap();

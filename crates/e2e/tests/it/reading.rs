@@ -170,12 +170,7 @@ async fn what_was_sent_is_found_counted_and_shown_and_found_again_after_a_restar
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_through_rabbitmq_is_found_counted_and_shown_by_the_query_api() {
     on_shared_servers(async |bed| {
-        bed.migrate().await.unwrap();
-        let (mut ingest, mut worker) = (bed.ingest().unwrap(), bed.worker().unwrap());
-        let mut query = bed.query().unwrap();
-        for service in [&mut ingest, &mut worker, &mut query] {
-            service.start_ready().await.unwrap();
-        }
+        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
         let mut client = Client::new(query.address());
         send(ingest.address()).await;
         all_stored(async || bed.database.count().await.unwrap()).await;
