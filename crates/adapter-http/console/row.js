@@ -98,6 +98,7 @@ export function messageLine({ key, message }, zone, words) {
 /** Why messages are missing, as the server names it and in words. */
 const WHY = /** @type {Record<string, string>} */ ({
   slow_reader: "they came faster than this page took them",
+  rate_limited: "more is watched than the server may send",
   late_reader: "they came while this page was away",
   other_process: "the server was started again, or another one answers",
   unattended: "nobody was listening",

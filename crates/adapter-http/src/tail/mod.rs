@@ -62,7 +62,7 @@ impl TailRoutes {
         `gap`: `missed` messages that were wanted are missing here, of `skipped` that went by, `null` where that is not \
         known; search for them between `from` and `until`. Whoever comes back with the id of the last event goes on \
         behind it, without a hole or a double while this process still keeps that place, else with a gap. A reader that \
-        is too slow loses the oldest, and gets a gap.",
+        is too slow loses the oldest, and gets a gap; so does one that wants more than its share of what all may be sent.",
     params(
         ("severity" = Option<String>, Query, description = "Only these severities.", example = "warning+"),
         ("source" = Option<String>, Query, description = "Only these sources, separated by commas.",
@@ -161,6 +161,7 @@ impl Telling {
                 for told in &told {
                     self.form.tell(told, &mut bytes);
                 }
+                self.reader.sent(bytes.len());
                 bytes
             }
             Ok(None) => {

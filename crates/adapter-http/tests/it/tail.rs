@@ -222,6 +222,40 @@ async fn a_reader_that_stalls_gets_every_message_that_is_kept_and_the_number_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_tails_may_not_be_sent_is_counted_for_each() {
+    const SENT: usize = 5_000;
+    let tail = TailConfig {
+        max_bytes_per_second: bytesize::ByteSize::kib(256),
+        ..TailConfig::default()
+    };
+    let subject = serve(config(), tail).await;
+    let mut tails = Vec::new();
+    for _ in 0..3 {
+        tails.push(Tail::open(subject.address, "/v1/tail?q=xx", "").await);
+    }
+    let body = "x".repeat(1_000);
+    let sent: Vec<_> = (0..SENT).map(|_| message(Severity::Info, "a", &body)).collect();
+    subject.live.publish(&sent);
+    for mut tail in tails {
+        let (mut came, mut missed) = (0, 0);
+        while came + missed < SENT {
+            let event = tail.event().await.unwrap();
+            match event.name.as_str() {
+                "gap" => {
+                    assert_eq!(event.data["reason"], "rate_limited");
+                    missed += event.data["missed"].as_u64().unwrap() as usize;
+                }
+                _ => came += 1,
+            }
+        }
+        assert_eq!(came + missed, SENT);
+        // More than two seconds of all that may be sent were left out.
+        assert!(missed > SENT / 2, "{missed} are missing");
+        assert!(came > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_connects_again_goes_on_behind_the_last_event() {
     let subject = serve(config(), TailConfig::default()).await;
     let mut tail = Tail::open(subject.address, "/v1/tail", "").await;

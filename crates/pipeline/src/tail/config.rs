@@ -15,6 +15,8 @@ pub struct TailConfig {
     pub keep_bytes: ByteSize,
     /// How many may read at once; one more is answered 503. Default 200.
     pub max_readers: usize,
+    /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 64 MiB.
+    pub max_bytes_per_second: ByteSize,
     /// How long it goes on listening after the last reader has gone, so that one that comes back misses nothing. Default
     /// 60 s.
     #[serde(with = "humantime_serde")]
@@ -27,6 +29,7 @@ impl Default for TailConfig {
             keep_messages: 50_000,
             keep_bytes: ByteSize::mib(32),
             max_readers: 200,
+            max_bytes_per_second: ByteSize::mib(64),
             linger: Duration::from_secs(60),
         }
     }
@@ -52,6 +55,13 @@ impl TailConfig {
         if !(1..=10_000).contains(&self.max_readers) {
             problems.push(("max_readers", format!("is {}; use 1 to 10000", self.max_readers)));
         }
+        let (least, most) = (ByteSize::kib(64), ByteSize::gib(16));
+        if self.max_bytes_per_second < least || self.max_bytes_per_second > most {
+            problems.push((
+                "max_bytes_per_second",
+                format!("is {}; use {least} to {most}", self.max_bytes_per_second),
+            ));
+        }
         if self.linger > Duration::from_secs(3_600) {
             problems.push(("linger", format!("is {:?}; use at most 1h", self.linger)));
         }
@@ -70,9 +80,19 @@ mod tests {
             keep_messages: 0,
             keep_bytes: ByteSize(0),
             max_readers: 0,
+            max_bytes_per_second: ByteSize(0),
             linger: Duration::MAX,
         };
         let named: Vec<_> = wrong.problems().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(named, ["keep_messages", "keep_bytes", "max_readers", "linger"]);
+        assert_eq!(
+            named,
+            [
+                "keep_messages",
+                "keep_bytes",
+                "max_readers",
+                "max_bytes_per_second",
+                "linger"
+            ]
+        );
     }
 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use warren_domain::Timestamp;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream};
 
+use super::budget::Budget;
 use super::config::TailConfig;
 use super::cursor::Cursor;
 use super::kept::{GapReason, Kept};
@@ -22,6 +23,10 @@ use crate::Backoff;
 /// How often readers are woken at most: a hundred of them, woken for every packet, would cost more than what they read.
 /// Nobody sees that a message came so much later.
 const WAKE_EVERY: Duration = Duration::from_millis(25);
+/// It is longer by so much for each of many…
+const WAKE_EACH: Duration = Duration::from_millis(1);
+/// …up to this.
+const WAKE_LATEST: Duration = Duration::from_millis(100);
 /// How long a reader waits for the hub to listen before it is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long beginning to listen may take.
@@ -72,14 +77,20 @@ pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) state: watch::Sender<State>,
     kept: Mutex<Kept>,
+    pub(super) budget: Budget,
     readers: watch::Sender<usize>,
     config: TailConfig,
-    closing: CancellationToken,
+    pub(super) closing: CancellationToken,
 }
 
 impl Shared {
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many read now.
+    pub(super) fn readers(&self) -> usize {
+        *self.readers.borrow()
     }
 
     fn set_away(&self, reason: impl Into<String>) {
@@ -124,6 +135,7 @@ impl Hub {
                 closed: false,
             }),
             kept: Mutex::new(Kept::new(&config, Timestamp::now())),
+            budget: Budget::new(&config),
             readers: watch::Sender::new(0),
             config,
             closing: CancellationToken::new(),
@@ -167,7 +179,7 @@ impl Hub {
 
     /// Returns how many read now.
     pub fn readers(&self) -> usize {
-        *self.shared.readers.borrow()
+        self.shared.readers()
     }
 
     /// Ends it: readers are told what has come, and then that this is all.
@@ -248,7 +260,7 @@ impl Task {
                         backoff.reset();
                     }
                     self.take(event);
-                    wake_at = wake_at.or(Some(woken + WAKE_EVERY));
+                    wake_at = wake_at.or_else(|| Some(woken + wake_every(shared.readers())));
                 }
             }
         }
@@ -291,6 +303,11 @@ impl Task {
         }
         self.shared.set_away(reason);
     }
+}
+
+fn wake_every(readers: usize) -> Duration {
+    let readers = u32::try_from(readers).unwrap_or(u32::MAX);
+    WAKE_EACH.saturating_mul(readers).clamp(WAKE_EVERY, WAKE_LATEST)
 }
 
 async fn until(time: Option<Instant>) {

@@ -3,13 +3,13 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
+use warren_domain::{Message, MessageId, Severity, SeverityCounts, SeveritySet, Timestamp};
 
 use super::config::TailConfig;
 use crate::gather::weight;
 
 /// How many bytes a message takes beside what it holds: its places in the ring and among the ids.
-const FIXED: u64 = 256;
+const FIXED: u64 = 320;
 
 /// How long a message may well be on its way here since it was taken in, microseconds; in the spool it may be longer.
 const ON_THE_WAY: i64 = 5_000_000;
@@ -42,7 +42,8 @@ impl Heard {
 pub struct Gap {
     /// Exactly how many messages went by, of every severity and source; `None`: not known.
     pub skipped: Option<u64>,
-    /// Exactly how many of them the reader wanted; `None`: not known, as with a reader that asks for sources or words.
+    /// Exactly how many of them the reader wanted; `None`: not known, as with a reader that asks for sources or words,
+    /// unless it was passed over because of what all readers may be sent.
     pub missed: Option<u64>,
     /// They came after this, by the clock of the hub; five seconds are allowed for between a message is taken in, which is
     /// the time that stores find it by, and heard.
@@ -58,6 +59,8 @@ pub struct Gap {
 pub enum GapReason {
     /// The reader was too slow for what is kept.
     SlowReader,
+    /// What all readers together may be sent did not suffice, and the reader had its share of it.
+    RateLimited,
     /// The reader came back when its place was not kept any more.
     LateReader,
     /// The reader came back to another process, which does not know its place.
@@ -75,6 +78,7 @@ impl GapReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SlowReader => "slow_reader",
+            Self::RateLimited => "rate_limited",
             Self::LateReader => "late_reader",
             Self::OtherProcess => "other_process",
             Self::Disconnected => "broker_lost",
@@ -112,36 +116,55 @@ impl Place {
         Timestamp::from_unix_micros(micros).unwrap_or(Timestamp::MIN)
     }
 
-    /// Moves behind an item.
-    pub(super) fn pass(&mut self, item: &Item) {
-        match &item.what {
-            Piece::Message(heard) => self.passed.add(heard.message.severity, 1),
+    /// Moves behind something that has come.
+    fn pass(&mut self, what: &Piece, at: Timestamp) {
+        match what {
+            Piece::Message(severity, _) => self.passed.add(*severity, 1),
             Piece::Gap(_) => self.gaps += 1,
         }
-        self.at = self.at.max(item.at);
+        self.at = self.at.max(at);
     }
 }
 
-/// Something that was heard, and when.
+/// Something that was heard.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    pub(super) at: Timestamp,
+    /// The place behind it; the time in it is when it came.
+    pub(super) behind: Place,
     pub(super) what: Piece,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
-    Message(Arc<Heard>),
+    /// The severity stands here, too: most readers want few, and look no further.
+    Message(Severity, Arc<Heard>),
     /// As one who reads everything sees it.
     Gap(Gap),
 }
 
+impl Item {
+    fn may_be_of(&self, severities: SeveritySet) -> bool {
+        match &self.what {
+            Piece::Message(severity, _) => severities.contains(*severity),
+            Piece::Gap(_) => true,
+        }
+    }
+}
+
+/// How many items are looked at in one go, while the hub cannot add any.
+const LOOKED_AT: usize = 4_096;
+
 /// What a reader finds at its place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Taken {
     /// Where what is kept begins, if that is behind the reader's place: it has missed what is between.
     pub(super) begins: Option<Place>,
+    /// When the first came of what was looked at.
+    pub(super) first_at: Option<Timestamp>,
+    /// Those of the severities that were asked for, and gaps.
     pub(super) items: Vec<Item>,
+    /// The place behind everything that was looked at, if that was anything.
+    pub(super) behind: Option<Place>,
 }
 
 /// The last of what was heard.
@@ -182,7 +205,8 @@ impl Kept {
 
     pub(super) fn message(&mut self, message: Message, now: Timestamp) {
         if self.ids.insert(message.id) {
-            self.push(Piece::Message(Arc::new(Heard::new(message))), now);
+            let severity = message.severity;
+            self.push(Piece::Message(severity, Arc::new(Heard::new(message))), now);
         }
     }
 
@@ -204,8 +228,11 @@ impl Kept {
     }
 
     fn push(&mut self, what: Piece, at: Timestamp) {
-        let item = Item { at, what };
-        self.last.pass(&item);
+        self.last.pass(&what, at);
+        let item = Item {
+            behind: self.last,
+            what,
+        };
         self.bytes += cost(&item);
         self.items.push_back(item);
         while self.items.len() > 1
@@ -213,29 +240,53 @@ impl Kept {
             && let Some(dropped) = self.items.pop_front()
         {
             self.bytes -= cost(&dropped);
-            self.first.pass(&dropped);
-            if let Piece::Message(heard) = &dropped.what {
+            self.first = dropped.behind;
+            if let Piece::Message(_, heard) = &dropped.what {
                 self.ids.remove(&heard.message.id);
             }
         }
     }
 
-    /// Returns what is behind `place`, at most `most` items.
-    pub(super) fn take(&self, place: &Place, most: usize) -> Taken {
+    /// Returns what is behind `place` and before the item of this number, of these severities: at most `most` items, and
+    /// not all of it at once.
+    pub(super) fn take(&self, place: &Place, before: u64, severities: SeveritySet, most: usize) -> Taken {
         let (first, number) = (self.first.number(), place.number());
-        let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-        let end = skip.saturating_add(most).min(self.items.len());
+        let index = |number: u64| usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+        let end = index(before).min(self.items.len());
+        let start = index(number).min(end);
+        let ahead = self.items.range(start..end.min(start.saturating_add(LOOKED_AT)));
+        let first_at = ahead.clone().next().map(|item| item.behind.at);
+        let (mut items, mut behind) = (Vec::new(), None);
+        for item in ahead {
+            behind = Some(item.behind);
+            if item.may_be_of(severities) {
+                items.push(item.clone());
+                if items.len() == most {
+                    break;
+                }
+            }
+        }
         Taken {
             begins: (number < first).then_some(self.first),
-            items: self.items.range(skip.min(end)..end).cloned().collect(),
+            first_at,
+            items,
+            behind,
         }
+    }
+
+    /// Tells whether what is behind `place` is about to be dropped.
+    pub(super) fn is_about_to_drop(&self, place: &Place) -> bool {
+        let ahead = self.last.number().saturating_sub(place.number());
+        let held = self.items.len() as u64;
+        let full = self.items.len() >= self.most_items / 8 * 7 || self.bytes >= self.most_bytes / 8 * 7;
+        full && ahead >= held - held / 8
     }
 }
 
 /// What an item takes: the message, and the same again once it is shown.
 pub(super) fn cost(item: &Item) -> u64 {
     match &item.what {
-        Piece::Message(heard) => FIXED + 2 * weight(&heard.message),
+        Piece::Message(_, heard) => FIXED + 2 * weight(&heard.message),
         Piece::Gap(_) => FIXED,
     }
 }

@@ -3,6 +3,7 @@
 use metrics::{Unit, describe_counter, describe_gauge};
 
 pub(super) const READERS: &str = "warren_tail_readers";
+pub(super) const BYTES: &str = "warren_tail_bytes_total";
 pub(super) const GAPS: &str = "warren_tail_gaps_total";
 
 /// Registers the help texts and units.
@@ -13,8 +14,14 @@ pub(crate) fn describe() {
         "Readers of tails; at most as many as tail.max_readers"
     );
     describe_counter!(
+        BYTES,
+        Unit::Bytes,
+        "Bytes that readers of tails were sent; at most tail.max_bytes_per_second"
+    );
+    describe_counter!(
         GAPS,
         Unit::Count,
-        "Gaps that readers of tails were told of, by reason; slow_reader: raise tail.keep_messages and tail.keep_bytes"
+        "Gaps that readers of tails were told of, by reason; slow_reader: raise tail.keep_messages and tail.keep_bytes; \
+         rate_limited: raise tail.max_bytes_per_second"
     );
 }

@@ -1,20 +1,26 @@
 //! One who reads what a hub has heard.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::counter;
+use tokio::select;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use warren_domain::{Message, Query, Selection, SeveritySet};
 
 use super::cursor::Cursor;
 use super::hub::{Shared, Slot, State};
 use super::kept::{Gap, GapReason, Heard, Item, Piece, Place, cost};
-use super::metrics::GAPS;
+use super::metrics::{BYTES, GAPS};
 
-/// How many items are looked at in one go.
+/// How many items a reader is given in one go.
 const AT_ONCE: usize = 256;
-/// After how many bytes, roughly, a reader has enough for one go: what it holds is kept for it, whatever the hub keeps.
-const ENOUGH_BYTES: u64 = 64 << 10;
+/// How long a reader may wait for its share, all in all, before it passes over what it has not read and goes on with what
+/// comes now: who looks on wants to see what happens, not what happened a minute ago.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often one that waits looks whether what it waits for is about to be dropped.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Which messages a reader wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +73,22 @@ pub struct Reader {
     first: Option<Gap>,
     /// Whether it has come back and was told nothing yet.
     comes_back: bool,
+    /// Until when it waits, because it was sent its share.
+    pays_until: Option<Instant>,
+    /// How long it has waited for its share since it last had read everything.
+    waited: Duration,
+    passing: Option<Passing>,
     _slot: Slot,
+}
+
+/// What a reader passes over because of its share.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    /// Where it began.
+    from: Place,
+    /// The number of the item that it ends before.
+    before: u64,
+    missed: u64,
 }
 
 impl Reader {
@@ -98,16 +119,31 @@ impl Reader {
             place,
             first,
             comes_back: from.is_some(),
+            pays_until: None,
+            waited: Duration::ZERO,
+            passing: None,
             _slot: slot,
         }
     }
 
     /// Returns its place: behind everything it was told, and behind what it was not told because it does not want it.
     pub fn cursor(&self) -> Cursor {
+        // What is being passed over is still to be told of.
+        self.cursor_at(self.passing.map_or(self.place, |passing| passing.from))
+    }
+
+    fn cursor_at(&self, place: Place) -> Cursor {
         Cursor {
             hub: self.shared.id,
-            place: self.place,
+            place,
         }
+    }
+
+    /// Notes that what it was told took so many bytes: it is told more when they are paid for.
+    pub fn sent(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        counter!(BYTES).increment(bytes);
+        self.pays_until = Some(self.shared.budget.spend(bytes));
     }
 
     /// Waits for what is next: a few of it at once, at least one. Cancel safe. `None`: the hub is closed, and everything
@@ -116,11 +152,18 @@ impl Reader {
         loop {
             // Before the look, so that whatever comes after it is noticed.
             let closed = self.state.borrow_and_update().closed;
-            let (told, looked_at) = self.look();
+            let (told, looked_at) = if self.passes_over(closed) {
+                self.pass_over()
+            } else if self.pays() && !closed {
+                self.wait_for_its_share().await;
+                continue;
+            } else {
+                self.look()
+            };
             if !told.is_empty() {
                 return Some(told);
             }
-            if looked_at > 0 {
+            if looked_at {
                 // A reader that wants little must not keep the thread to itself.
                 tokio::task::yield_now().await;
                 continue;
@@ -131,17 +174,114 @@ impl Reader {
         }
     }
 
-    /// Looks at what is next; returns what of it is to be told, and how much it was.
-    fn look(&mut self) -> (Vec<Told>, usize) {
-        let taken = self.shared.kept().take(&self.place, AT_ONCE);
+    /// Tells whether it has still to wait for its share.
+    fn pays(&self) -> bool {
+        self.pays_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Tells whether it passes over what it has not read.
+    fn passes_over(&self, closed: bool) -> bool {
+        if self.passing.is_some() {
+            return true;
+        }
+        // Before the first gap nothing may be told.
+        if self.first.is_some() || !self.pays() {
+            return false;
+        }
+        let kept = self.shared.kept();
+        let behind = kept.last().number() > self.place.number();
+        behind && (closed || self.waited >= PATIENCE || kept.is_about_to_drop(&self.place))
+    }
+
+    async fn wait_for_its_share(&mut self) {
+        let now = Instant::now();
+        let until = self.pays_until.unwrap_or(now).min(now + LOOK_EVERY);
+        select! {
+            () = sleep_until(until) => self.waited += until.saturating_duration_since(now),
+            () = self.shared.closing.cancelled() => {
+                // Its task says so as soon as it has put down what it has heard.
+                drop(self.state.wait_for(|state| state.closed).await);
+            }
+        }
+    }
+
+    /// Passes over a part of what has come, and counts what of it is wanted; at the end of it tells how much that was.
+    fn pass_over(&mut self) -> (Vec<Told>, bool) {
+        let kept = self.shared.kept();
+        let mut passing = self.passing.unwrap_or_else(|| Passing {
+            from: self.place,
+            before: kept.last().number(),
+            missed: 0,
+        });
+        let severities = self.wanted.selection.severities;
+        let taken = kept.take(&self.place, passing.before, severities, AT_ONCE);
+        drop(kept);
+        let (mut skipped, mut missed, mut unheard) = (None, None, None);
+        let mut ended = taken.behind.is_none();
+        if let Some(begins) = taken.begins {
+            let gap = self.fallen_out(&begins, begins.at);
+            let passed = self.place.number() - passing.from.number();
+            skipped = gap.skipped.map(|skipped| passed + skipped);
+            missed = gap.missed.map(|missed| passing.missed + missed);
+            (self.place, ended) = (begins, true);
+        } else {
+            self.place = taken.behind.unwrap_or(self.place);
+            for item in &taken.items {
+                match &item.what {
+                    Piece::Message(_, heard) => {
+                        passing.missed += u64::from(self.wanted.matches(&heard.message));
+                    }
+                    Piece::Gap(_) => {
+                        (self.place, unheard) = (item.behind, Some(item));
+                        break;
+                    }
+                }
+            }
+            ended |= unheard.is_some() || self.place.number() >= passing.before;
+        }
+        if !ended {
+            self.passing = Some(passing);
+            return (Vec::new(), true);
+        }
+        (self.passing, self.waited) = (None, Duration::ZERO);
+        let mut told = Vec::new();
+        if taken.begins.is_none() {
+            let passed = self.place.number() - passing.from.number();
+            skipped = Some(passed - u64::from(unheard.is_some()));
+            missed = Some(passing.missed);
+        }
+        if missed != Some(0) {
+            let gap = Gap {
+                skipped,
+                missed,
+                from: passing.from.gap_from(),
+                until: self.place.at,
+                reason: GapReason::RateLimited,
+            };
+            self.tell(&mut told, What::Gap(gap));
+        }
+        if let Some(what) = unheard.and_then(|item| self.wanted_of(item)) {
+            self.tell(&mut told, what);
+        }
+        (told, true)
+    }
+
+    /// Looks at what is next; returns what of it is to be told, and whether there was anything.
+    fn look(&mut self) -> (Vec<Told>, bool) {
+        let severities = self.wanted.selection.severities;
+        let (taken, last) = {
+            let kept = self.shared.kept();
+            let taken = kept.take(&self.place, u64::MAX, severities, AT_ONCE);
+            (taken, kept.last().number())
+        };
         let mut told = Vec::new();
         if let Some(gap) = self.first.take() {
             self.tell(&mut told, What::Gap(gap));
         }
-        let looked_at = taken.items.len() + usize::from(taken.begins.is_some());
+        let looked_at = taken.behind.is_some() || taken.begins.is_some();
         if let Some(begins) = taken.begins {
             // What comes next tells when the gap has ended.
-            let until = taken.items.first().map_or(begins.at, |item| item.at);
+            let until = taken.first_at.unwrap_or(begins.at);
             let gap = self.fallen_out(&begins, until.max(self.place.at));
             self.place = begins;
             if gap.missed != Some(0) {
@@ -149,16 +289,22 @@ impl Reader {
             }
         }
         self.comes_back = false;
+        let enough = self.shared.budget.turn(self.shared.readers());
         let mut bytes = 0;
         for item in &taken.items {
-            self.place.pass(item);
+            self.place = item.behind;
             if let Some(what) = self.wanted_of(item) {
                 self.tell(&mut told, what);
-                bytes += cost(item);
+                // About twice of what is sent.
+                bytes += cost(item) / 2;
             }
-            if bytes > ENOUGH_BYTES {
-                break;
+            if bytes > enough {
+                return (told, looked_at);
             }
+        }
+        self.place = taken.behind.unwrap_or(self.place);
+        if self.place.number() >= last {
+            self.waited = Duration::ZERO;
         }
         (told, looked_at)
     }
@@ -168,7 +314,7 @@ impl Reader {
             counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
         }
         told.push(Told {
-            cursor: self.cursor(),
+            cursor: self.cursor_at(self.place),
             what,
         });
     }
@@ -192,6 +338,8 @@ impl Reader {
             until,
             reason: if self.comes_back {
                 GapReason::LateReader
+            } else if self.waited > Duration::ZERO {
+                GapReason::RateLimited
             } else {
                 GapReason::SlowReader
             },
@@ -200,7 +348,7 @@ impl Reader {
 
     fn wanted_of(&self, item: &Item) -> Option<What> {
         match &item.what {
-            Piece::Message(heard) => self
+            Piece::Message(_, heard) => self
                 .wanted
                 .matches(&heard.message)
                 .then(|| What::Message(Arc::clone(heard))),

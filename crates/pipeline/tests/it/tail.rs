@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted_live::ScriptedLive;
@@ -299,7 +301,10 @@ async fn whoever_cannot_read_is_told_why() {
 async fn whatever_the_pace_every_message_is_told_or_counted() {
     for seed in 0..20 {
         let mut dice = fastrand::Rng::with_seed(seed);
-        let (live, hub) = hub(small(dice.usize(1..200)));
+        let (live, hub) = hub(TailConfig {
+            max_bytes_per_second: ByteSize::kib(dice.u64(64..1_024)),
+            ..small(dice.usize(1..200))
+        });
         let mut reader = reader(&hub).await;
         let (mut published, mut told, mut missed) = (0, 0, 0);
         for _ in 0..50 {
@@ -317,6 +322,7 @@ async fn whatever_the_pace_every_message_is_told_or_counted() {
             {
                 told += ids(&more).len() as u64;
                 missed += gaps(&more).iter().filter_map(|gap| gap.missed).sum::<u64>();
+                reader.sent(more.len() * dice.usize(0..1_000));
             }
         }
         let rest = all(&mut reader).await;
@@ -324,4 +330,131 @@ async fn whatever_the_pace_every_message_is_told_or_counted() {
         missed += gaps(&rest).iter().filter_map(|gap| gap.missed).sum::<u64>();
         assert_eq!(told + missed, published, "seed {seed}");
     }
+}
+
+/// How many bytes a message takes where tests share them.
+const EACH: usize = 1_000;
+
+/// What one reader was told until the hub was closed.
+#[derive(Debug, Default)]
+struct Share {
+    told: u64,
+    missed: u64,
+    gaps: Vec<Gap>,
+}
+
+impl Share {
+    async fn of(mut reader: Reader) -> Self {
+        let mut share = Self::default();
+        while let Some(more) = reader.next().await {
+            share.told += ids(&more).len() as u64;
+            share.gaps.extend(gaps(&more));
+            reader.sent(ids(&more).len() * EACH);
+        }
+        share.missed = share.gaps.iter().filter_map(|gap| gap.missed).sum();
+        share
+    }
+}
+
+/// Publishes for so many seconds, a thousand messages in each, and ends it.
+async fn flood(live: &ScriptedLive, hub: &Hub, seconds: usize) {
+    for _ in 0..seconds * 10 {
+        live.publish(&messages(100));
+        sleep(Duration::from_millis(100)).await;
+    }
+    hub.close();
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_share_what_may_be_sent_and_each_is_told_exactly_how_many_it_was_not_sent() {
+    const SECONDS: usize = 30;
+    // Two readers could have everything.
+    let (live, hub) = hub(TailConfig {
+        max_bytes_per_second: ByteSize(2_000_000),
+        ..TailConfig::default()
+    });
+    let mut greedy = JoinSet::new();
+    for _ in 0..9 {
+        greedy.spawn(Share::of(reader(&hub).await));
+    }
+    // A fifth of a fifth of a thousand a second: less than its share.
+    let modest = hub
+        .read(wanting("critical", "\"message 4\""), None)
+        .await
+        .unwrap();
+    let modest = tokio::spawn(Share::of(modest));
+    // Words are looked for in what is passed over, too.
+    let picky = hub.read(wanting("debug+", "message"), None).await.unwrap();
+    greedy.spawn(Share::of(picky));
+    flood(&live, &hub, SECONDS).await;
+
+    let published = (SECONDS * 1_000) as u64;
+    let shares = greedy.join_all().await;
+    let all: u64 = shares.iter().map(|share| share.told).sum();
+    assert!(
+        all * EACH as u64 <= 2_000_000 * (SECONDS as u64 + 1),
+        "{all} were sent"
+    );
+    assert!(
+        all * EACH as u64 >= 1_800_000 * (SECONDS as u64 - 1),
+        "{all} were sent"
+    );
+    for share in &shares {
+        assert_eq!(share.told + share.missed, published);
+        assert!(
+            share.told.abs_diff(all / 10) < all / 50,
+            "{} of {all}",
+            share.told
+        );
+        assert!(
+            share.gaps.iter().all(|gap| gap.reason == GapReason::RateLimited),
+            "{:?}",
+            share.gaps
+        );
+        // Not for every message that is left out.
+        assert!(share.gaps.len() <= SECONDS, "{}", share.gaps.len());
+    }
+    let modest = modest.await.unwrap();
+    assert_eq!((modest.missed, modest.gaps.len()), (0, 0));
+    assert!(modest.told > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_reads_alone_gets_all_of_a_burst_that_is_more_than_a_second_of_what_may_be_sent() {
+    let (live, hub) = hub(TailConfig {
+        max_bytes_per_second: ByteSize(1_000_000),
+        ..TailConfig::default()
+    });
+    let alone = tokio::spawn(Share::of(reader(&hub).await));
+    live.publish(&messages(2_000));
+    sleep(Duration::from_secs(10)).await;
+    hub.close();
+    let alone = alone.await.unwrap();
+    assert_eq!((alone.told, alone.gaps), (2_000, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_while_it_waits_for_its_share_and_comes_back_is_told_of_everything_once() {
+    let (live, hub) = hub(TailConfig {
+        max_bytes_per_second: ByteSize(100_000),
+        ..TailConfig::default()
+    });
+    let mut one = reader(&hub).await;
+    let (mut published, mut accounted) = (0, 0);
+    for round in 0..200 {
+        live.publish(&messages(100));
+        published += 100;
+        if let Ok(Some(more)) = timeout(Duration::from_millis(100), one.next()).await {
+            accounted += ids(&more).len() as u64;
+            accounted += gaps(&more).iter().filter_map(|gap| gap.missed).sum::<u64>();
+            one.sent(ids(&more).len() * EACH);
+        }
+        if round % 7 == 0 {
+            let cursor = one.cursor();
+            one = hub.read(everything(), Some(cursor)).await.unwrap();
+        }
+    }
+    hub.close();
+    let rest = Share::of(one).await;
+    assert_eq!(accounted + rest.told + rest.missed, published);
 }
