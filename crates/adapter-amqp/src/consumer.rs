@@ -118,7 +118,8 @@ impl AmqpConsumer {
         Arc::clone(&self.status) as Arc<dyn HealthCheck>
     }
 
-    /// Returns what tells how many packets wait in the queue, over the consumer's own connection.
+    /// Returns what tells how many packets wait in the queue, over the consumer's own connection, and how many this
+    /// consumer holds.
     ///
     /// RabbitMQ counts packets, neither messages nor their age. It says 0 of a queue that is electing a leader.
     pub fn lag(&self) -> Arc<dyn GroupLag> {

@@ -21,7 +21,7 @@ use crate::error::{LinkError, Lost, cause};
 use crate::lag::{Answering, ready};
 use crate::metrics::{ConsumeMetrics, Unsettled};
 use crate::quarantine::{Quarantine, Silence};
-use crate::reader::Reader;
+use crate::reader::{Arriving, Reader};
 use crate::settlement::{Decision, Letters, Session};
 use crate::settler::Settler;
 use crate::status::{Status, chain};
@@ -209,7 +209,7 @@ impl Consuming {
         let lost = CancellationToken::new();
         let unsettled = Arc::new(Unsettled::new());
         let reader = Reader {
-            messages,
+            arriving: Arriving::new(messages, Arc::clone(&unsettled)),
             session: Arc::new(Session {
                 decisions,
                 lost: lost.clone(),
@@ -219,7 +219,6 @@ impl Consuming {
             out: self.out.clone(),
             closing: self.closing.clone(),
             metrics: Arc::clone(&self.metrics),
-            unsettled: Arc::clone(&unsettled),
         };
         let mut reader = tokio::spawn(reader.run());
         let mut settler = Settler::new(channel, self.requeue_pause, Arc::clone(&unsettled));
@@ -256,7 +255,7 @@ impl Consuming {
         mut decided: mpsc::Receiver<Decision>,
         reader: &mut JoinHandle<()>,
         lost: &CancellationToken,
-        unsettled: &Unsettled,
+        unsettled: &Arc<Unsettled>,
     ) -> End {
         let ends_after = Quarantine::ends_after(self.prefetch);
         let (mut silence, mut settled) = (Silence::begins(), 0);
@@ -323,7 +322,9 @@ impl Consuming {
                     // Letters are given up from there; nobody else asks for them.
                     let letters = matches!(self.group, ConsumerGroup::Store);
                     let dead = || self.topology.dead();
-                    self.answering.ask(question, |due| ready(link, &self.queue, (due && letters).then(dead)));
+                    self.answering.ask(question, |due| {
+                        ready(link, &self.queue, (due && letters).then(dead), Arc::clone(unsettled))
+                    });
                     Ok(())
                 }
                 () = silence.lasts(|| unsettled.out()), if quarantined => return End::Released,

@@ -1,4 +1,4 @@
-//! How many packets wait in a consumer's queue, asked over the consumer's own connection.
+//! How many packets wait in a consumer's queue, asked over the consumer's own connection, and how many it holds.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
-use warren_domain::ports::{GroupLag, HealthCheck, Lag, Unhealthy};
+use warren_domain::ports::{GroupLag, HealthCheck, Lag, Unacknowledged, Unhealthy};
 
 use crate::backoff::Backoff;
 use crate::connection::{Event, Link};
 use crate::error::LinkError;
-use crate::metrics::DEAD_PACKETS;
+use crate::metrics::{DEAD_PACKETS, Unsettled};
 use crate::status::{Status, chain};
 
 /// How long whoever asks waits for the answer.
@@ -38,16 +38,15 @@ const LONGEST_DEAD_PAUSE: Duration = Duration::from_secs(600);
 /// How many may wait to be asked; whoever comes later waits for room.
 const WAITING: usize = 16;
 
-/// Whoever asks, and waits for the number of packets.
-pub(crate) type Question = oneshot::Sender<Result<u64, Unhealthy>>;
+/// Whoever asks, and waits for the answer.
+pub(crate) type Question = oneshot::Sender<Result<Lag, Unhealthy>>;
 
 type Asking = Pin<Box<dyn Future<Output = Result<Told, LinkError>> + Send + Sync>>;
 
-/// What RabbitMQ says.
+/// What RabbitMQ says, and what is known here.
 pub(crate) struct Told {
-    /// How many packets are ready in the queue.
-    packets: u64,
-    /// The same of the dead letters, or why it does not say; `None` if it was not asked.
+    lag: Lag,
+    /// How many packets are ready among the dead letters, or why it does not say; `None` if it was not asked.
     dead: Option<Result<u64, String>>,
 }
 
@@ -80,16 +79,11 @@ impl GroupLag for QueueLag {
             self.questions.send(question).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
-        let packets = timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
+        timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
             let patience = PATIENCE.as_secs();
             Err(Unhealthy(format!(
                 "RabbitMQ did not say within {patience} s how many packets wait"
             )))
-        })?;
-        Ok(Lag {
-            packets,
-            messages: None,
-            oldest: None,
         })
     }
 }
@@ -109,7 +103,7 @@ impl Answering {
         if let Some((_, asking)) = &mut self.asking {
             let outcome = asking.await.map(|told| {
                 self.dead.heed(told.dead);
-                told.packets
+                told.lag
             });
             self.failures += u32::from(outcome.is_err());
             if let Some((question, _)) = self.asking.take() {
@@ -190,29 +184,39 @@ impl DeadLetters {
 }
 
 /// Passes an answer on; one who has stopped waiting does not want to know.
-fn answer(question: Question, outcome: Result<u64, LinkError>) {
+fn answer(question: Question, outcome: Result<Lag, LinkError>) {
     let outcome = outcome.map_err(|error| Unhealthy(chain(&error)));
     question.send(outcome).ok();
 }
 
-/// Asks how many packets are ready in a queue, and in the one of the dead letters, if it is named.
+/// Asks how many packets are ready in a queue of which `unsettled` are held, and in the one of the dead letters, if it is
+/// named.
 ///
 /// On a channel of its own, because RabbitMQ closes the channel over a queue that is not there.
 pub(crate) fn ready(
     link: &Link,
     queue: &str,
     dead: Option<String>,
+    unsettled: Arc<Unsettled>,
 ) -> impl Future<Output = Result<Told, LinkError>> + Send + 'static {
     let (opening, queue) = (link.side_channel(), queue.to_owned());
     let asking = link.run(QUESTION_TIMEOUT, async move {
         let (channel, mut events) = opening.await?;
         let packets = ready_in(&channel, &mut events, &queue).await;
-        let packets = packets.map_err(LinkError::Lost)?;
+        let lag = Lag {
+            packets: packets.map_err(LinkError::Lost)?,
+            messages: None,
+            oldest: None,
+            unacknowledged: Unacknowledged {
+                packets: unsettled.out(),
+                messages: None,
+            },
+        };
         let dead = match dead {
             Some(dead) => Some(ready_in(&channel, &mut events, &dead).await),
             None => None,
         };
-        Ok(Told { packets, dead })
+        Ok(Told { lag, dead })
     });
     async move { asking.await? }
 }
@@ -245,6 +249,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_missing_queue_of_dead_letters_is_asked_for_seldom_and_at_once_on_the_next_connection() {
         let (lag, mut answering) = questions(Arc::new(Status::idle("test")));
+        let seven = Lag {
+            packets: 7,
+            ..Lag::default()
+        };
         let mut asked = 0;
         let mut ask = async |answering: &mut Answering| {
             let (question, answer) = oneshot::channel();
@@ -253,13 +261,13 @@ mod tests {
             answering.ask(question, |dead| {
                 asked += u32::from(dead);
                 let dead = dead.then(|| Err("no queue 'warren.dead'".to_owned()));
-                async { Ok(Told { packets: 7, dead }) }
+                async move { Ok(Told { lag: seven, dead }) }
             });
             // Whoever asks next gets the answer passed on.
             timeout(Duration::from_secs(1), answering.question())
                 .await
                 .unwrap_err();
-            assert_eq!(answer.await.unwrap(), Ok(7));
+            assert_eq!(answer.await.unwrap(), Ok(seven));
             asked
         };
         for _ in 0..3_600 {

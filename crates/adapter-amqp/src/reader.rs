@@ -21,14 +21,47 @@ use crate::settlement::{Decision, PacketSettlement, Session};
 
 /// Decodes what one channel delivers.
 pub(crate) struct Reader {
-    pub(crate) messages: UnboundedReceiver<ConsumerMessage>,
+    pub(crate) arriving: Arriving,
     pub(crate) session: Arc<Session>,
     /// The queue it reads from.
     pub(crate) queue: String,
     pub(crate) out: mpsc::Sender<Yielded>,
     pub(crate) closing: CancellationToken,
     pub(crate) metrics: Arc<ConsumeMetrics>,
-    pub(crate) unsettled: Arc<Unsettled>,
+}
+
+/// What one channel delivers, counted as it comes, however long it then waits to be read.
+pub(crate) struct Arriving {
+    messages: UnboundedReceiver<ConsumerMessage>,
+    unsettled: Arc<Unsettled>,
+    /// What has come, bounded by the prefetch.
+    raw: VecDeque<Raw>,
+    /// More may come.
+    open: bool,
+}
+
+impl Arriving {
+    pub(crate) const fn new(messages: UnboundedReceiver<ConsumerMessage>, unsettled: Arc<Unsettled>) -> Self {
+        Self {
+            messages,
+            unsettled,
+            raw: VecDeque::new(),
+            open: true,
+        }
+    }
+
+    /// Waits until something more has come, or nothing will. Cancel safe.
+    async fn more(&mut self) {
+        match self.messages.recv().await {
+            None => self.open = false,
+            Some(message) => {
+                if let Some(raw) = Raw::of(message) {
+                    self.unsettled.delivered();
+                    self.raw.push_back(raw);
+                }
+            }
+        }
+    }
 }
 
 /// How many packets are decoded at a time, on as many threads as the runtime has; beside those that are decoded and wait.
@@ -99,13 +132,24 @@ async fn first(decoding: &mut VecDeque<Decoding>) -> Option<Result<Read, JoinErr
 }
 
 impl Reader {
-    /// Reads until the broker delivers nothing more, and gives back what comes after the consumer was closed.
+    /// Reads until the broker delivers nothing more, and gives back what is not decoded yet when the consumer is closed.
     ///
     /// Packets are decoded beside each other and handed over in the order they came.
     pub(crate) async fn run(mut self) {
         let mut decoding = VecDeque::new();
-        let mut open = true;
-        while open || !decoding.is_empty() {
+        loop {
+            while decoding.len() < DECODED_AT_ONCE
+                && let Some(raw) = self.arriving.raw.pop_front()
+            {
+                if self.closing.is_cancelled() {
+                    self.give_back(raw.deliver.delivery_tag());
+                } else {
+                    decoding.push_back(raw.begin_decoding());
+                }
+            }
+            if decoding.is_empty() && !self.arriving.open {
+                return;
+            }
             select! {
                 biased;
                 read = first(&mut decoding), if !decoding.is_empty() => {
@@ -123,24 +167,13 @@ impl Reader {
                         return;
                     }
                 }
-                message = self.messages.recv(), if open && decoding.len() < DECODED_AT_ONCE => match message {
-                    None => open = false,
-                    Some(message) => {
-                        let Some(raw) = Raw::of(message) else { continue };
-                        self.unsettled.delivered();
-                        if self.closing.is_cancelled() {
-                            self.give_back(raw.deliver.delivery_tag());
-                        } else {
-                            decoding.push_back(raw.begin_decoding());
-                        }
-                    }
-                },
+                () = self.arriving.more(), if self.arriving.open => {}
             }
         }
     }
 
     /// Hands a packet to whoever asks for the next one, or to the dead letters; `false`: the connection is gone.
-    async fn hand_over(&self, read: Read) -> bool {
+    async fn hand_over(&mut self, read: Read) -> bool {
         let Read {
             raw:
                 Raw {
@@ -162,11 +195,20 @@ impl Reader {
             Ok(decoded) => {
                 let delivery = self.delivery(tag, deliver.redelivered(), &properties, decoded, body, origin);
                 let lost = self.session.lost.clone();
-                select! {
-                    sent = self.out.send(Yielded { delivery, lost }) => if sent.is_err() {
-                        tracing::trace!("a delivery comes too late for a consumer that was closed");
-                    },
-                    () = self.session.lost.cancelled() => return false,
+                let sending = self.out.send(Yielded { delivery, lost });
+                tokio::pin!(sending);
+                loop {
+                    select! {
+                        biased;
+                        sent = &mut sending => {
+                            if sent.is_err() {
+                                tracing::trace!("a delivery comes too late for a consumer that was closed");
+                            }
+                            break;
+                        }
+                        () = self.session.lost.cancelled() => return false,
+                        () = self.arriving.more(), if self.arriving.open => {}
+                    }
                 }
             }
             Err(reason) => self.bury(tag, &properties, body, &origin, &reason),

@@ -85,6 +85,9 @@ pub(crate) struct GroupForm {
     last_seen: Option<BySeverity<Option<String>>>,
     /// What waits for the group; `null` while that is not known.
     lag: Option<LagForm>,
+    /// What was delivered to members of the group and is not acknowledged yet; `null` while that is not known, or not of all
+    /// members.
+    unacknowledged: Option<UnacknowledgedForm>,
     /// Elsewhere: how many consume from its queue.
     members: Option<u64>,
 }
@@ -98,6 +101,17 @@ pub(crate) struct BySeverity<T> {
     warning: T,
     error: T,
     critical: T,
+}
+
+/// What was delivered for a group and is not acknowledged yet.
+#[derive(Debug, ToSchema)]
+#[schema(as = Unacknowledged)]
+#[expect(dead_code, reason = "describes what GroupReport writes by itself")]
+pub(crate) struct UnacknowledgedForm {
+    /// Packets; on RabbitMQ a packet is an AMQP message.
+    packets: u64,
+    /// The messages in them, where that is known.
+    messages: Option<u64>,
 }
 
 /// What waits for a group, not counting what its members hold.

@@ -8,7 +8,7 @@ use crate::answer::{Outcome, RecordError, UnpublishedRecord};
 use crate::dead_letters::{
     self, DEAD_LETTER_ROUTES, DryRun, JobForm, JobsForm, LetterPage, WholeLetter, WishForm,
 };
-use crate::groups::{self, GroupForm, GroupsForm, LagForm};
+use crate::groups::{self, GroupForm, GroupsForm, LagForm, UnacknowledgedForm};
 use crate::health::{self, Readiness};
 use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
 use crate::pipeline::{self, MissingForm, PIPELINE_ROUTE, PipelineForm, StageForm};
@@ -144,6 +144,7 @@ pub(crate) struct ProblemForm {
         GroupsForm,
         GroupForm,
         LagForm,
+        UnacknowledgedForm,
         PipelineForm,
         StageForm,
         MissingForm,

@@ -7,7 +7,7 @@ use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpQueues, RemovalError, re
 use warren_adapter_conformance::samples::{message, messages};
 use warren_domain::ports::{
     ConsumerGroup, GroupLag, GroupQueue, GroupQueues, Lag, MessageConsumer, MessagePublisher, NamedGroup,
-    StartAt,
+    StartAt, Unacknowledged,
 };
 use warren_domain::{Selection, Severity};
 
@@ -125,12 +125,16 @@ async fn whoever_begins_with_the_next_message_drops_what_waits_once() {
     .await;
 }
 
-async fn packets(lag: &dyn GroupLag, packets: u64) {
-    eventually(&format!("{packets} packets wait"), async || {
+async fn packets(lag: &dyn GroupLag, packets: u64, held: u64) {
+    eventually(&format!("{packets} packets wait, {held} are held"), async || {
         let expected = Lag {
             packets,
             messages: None,
             oldest: None,
+            unacknowledged: Unacknowledged {
+                packets: held,
+                messages: None,
+            },
         };
         lag.lag().await == Ok(expected)
     })
@@ -148,7 +152,7 @@ async fn the_lag_is_what_waits_in_the_queue_beside_what_is_held() {
         assert!(unasked.lag().lag().await.is_err(), "it has no connection yet");
         let mut consumer = member(&config, listeners(Severity::ALL)).await;
         let lag = consumer.lag();
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
         let publisher = corner.publisher();
         for _ in 0..5 {
             publisher
@@ -156,12 +160,41 @@ async fn the_lag_is_what_waits_in_the_queue_beside_what_is_held() {
                 .await
                 .unwrap();
         }
-        packets(&*lag, 3).await;
+        packets(&*lag, 3, 2).await;
         take(&mut consumer, 5).await;
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
         consumer.close().await;
         drop(consumer);
         eventually("a closed consumer cannot tell", async || lag.lag().await.is_err()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_was_delivered_is_held_however_little_of_it_was_read() {
+    Corner::run(|corner| async move {
+        let config = AmqpConfig {
+            prefetch: 200,
+            ..corner.config.clone()
+        };
+        let mut consumer = member(&config, listeners(Severity::ALL)).await;
+        let publisher = corner.publisher();
+        for _ in 0..150 {
+            publisher
+                .publish(vec![message(Severity::Info, "s", "x")], None)
+                .await
+                .unwrap();
+        }
+        let lag = consumer.lag();
+        // Far fewer are read ahead.
+        packets(&*lag, 0, 150).await;
+        next(&mut consumer).await.ack().await.unwrap();
+        packets(&*lag, 0, 149).await;
+        consumer.close().await;
+        Operator::new()
+            .await
+            .await_ready(&corner.name("group.listeners"), 149)
+            .await;
     })
     .await;
 }
@@ -173,14 +206,14 @@ async fn a_lag_that_cannot_be_told_is_refused_in_time_with_the_reason() {
         let config = corner.at(&proxy.authority());
         let consumer = member(&config, listeners(Severity::ALL)).await;
         let lag = consumer.lag();
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
         proxy.mute_broker();
         let refused = timeout(Duration::from_secs(3), lag.lag())
             .await
             .expect("it answers in time");
         assert!(refused.unwrap_err().0.contains("did not say within 2 s"));
         proxy.heal();
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
         proxy.refuse();
         proxy.cut();
         eventually("it says that there is no connection", async || {
@@ -188,7 +221,7 @@ async fn a_lag_that_cannot_be_told_is_refused_in_time_with_the_reason() {
         })
         .await;
         proxy.heal();
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
     })
     .await;
 }
@@ -205,7 +238,7 @@ async fn asking_after_a_queue_that_is_gone_disturbs_no_delivery() {
         for _ in 0..50 {
             lag.lag().await.ok();
         }
-        packets(&*lag, 0).await;
+        packets(&*lag, 0, 0).await;
         publisher
             .publish(vec![message(Severity::Info, "s", "x")], None)
             .await

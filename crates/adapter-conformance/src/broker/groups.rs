@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use warren_domain::ports::{ConsumerGroup, GroupLag, Lag, MessageConsumer, NamedGroup, StartAt};
 use warren_domain::{Message, MessageId, Selection, Severity, Timestamp};
 
-use super::{BrokerUnderTest, publish, take};
+use super::{BrokerUnderTest, next, publish, take};
 use crate::PATIENCE;
 use crate::samples::{assert_same_messages, message, messages};
 
@@ -201,7 +201,11 @@ async fn lag_becomes(lag: &dyn GroupLag, what: &str, holds: impl Fn(&Lag) -> boo
 pub async fn the_lag_of_a_group_is_what_waits_and_goes_to_nothing(broker: &dyn BrokerUnderTest) {
     let mut consumer = started(broker, named("one", Severity::ALL)).await;
     let lag = broker.lag(&"one".parse().unwrap());
-    let nothing = |lag: &Lag| lag.packets == 0 && lag.messages.is_none_or(|count| count == 0);
+    let none = |messages: Option<u64>| messages.is_none_or(|count| count == 0);
+    let nothing = |lag: &Lag| {
+        let held = lag.unacknowledged;
+        lag.packets == 0 && none(lag.messages) && held.packets == 0 && none(held.messages)
+    };
     let said = lag_becomes(&*lag, "nothing", nothing).await;
     assert_eq!(said.oldest, None, "nothing waits");
 
@@ -222,7 +226,19 @@ pub async fn the_lag_of_a_group_is_what_waits_and_goes_to_nothing(broker: &dyn B
         let since_then = |oldest: Timestamp| oldest >= began && oldest <= Timestamp::now();
         assert!(said.oldest.is_none_or(since_then), "{said:?}");
     }
-    take(&mut *consumer, count).await;
+    // What is held does not wait, and what waits is not held.
+    let first = next(&mut *consumer).await;
+    let all = |lag: &Lag| lag.packets + lag.unacknowledged.packets == count as u64;
+    let said = lag_becomes(&*lag, "what waits and what is held", all).await;
+    let held = said.unacknowledged;
+    assert!(held.packets > 0, "{said:?}");
+    assert!(
+        held.messages.is_none_or(|messages| messages == held.packets),
+        "{said:?}"
+    );
+    let taken = first.messages.len();
+    first.ack().await.expect("an acknowledgement is taken");
+    take(&mut *consumer, count - taken).await;
     let said = lag_becomes(&*lag, "nothing", nothing).await;
     assert_eq!(said.oldest, None, "nothing waits");
 }

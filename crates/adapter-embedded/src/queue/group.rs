@@ -142,13 +142,14 @@ impl Group {
         head.offered_to(self.selection.severities) - self.position().passed
     }
 
-    /// Returns what waits to be delivered, not counting what is out.
-    pub(crate) fn waiting(&self, head: &Head) -> Amount {
+    /// Returns what waits to be delivered, and what is out: delivered, and neither settled nor given back.
+    pub(crate) fn waiting_and_out(&self, head: &Head) -> (Amount, Amount) {
         let state = lock(&self.state);
         let fetched: Amount = state.fetched().map(|(_, open)| open.amount).sum();
+        let open: Amount = state.open.values().map(|open| open.amount).sum();
         let mut waiting = head.offered_to(self.selection.severities) - state.taken;
         waiting += fetched;
-        waiting
+        (waiting, open - fetched)
     }
 
     /// Returns when the oldest row that waits to be delivered was received, in microseconds.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use warren_domain::Timestamp;
-use warren_domain::ports::{GroupLag, Lag, Unhealthy};
+use warren_domain::ports::{GroupLag, Lag, Unacknowledged, Unhealthy};
 
 use super::{Command, Queue};
 use crate::error::chain;
@@ -53,14 +53,19 @@ impl QueueLag {
             Unhealthy(format!("no consumer has begun in the group {name} yet"))
         })?;
         let head = *self.queue.head.borrow();
-        let waiting = group.waiting(&head);
+        let (waiting, out) = group.waiting_and_out(&head);
         let oldest = group.oldest(self.queue.database.read_pool(), &head).await;
         let oldest = oldest.map_err(|error| Unhealthy(chain(&error)))?;
+        // Which messages of a row a pattern selects shows only when the row is opened.
+        let exact = |messages| group.selection().sources.is_empty().then_some(messages);
         Ok(Lag {
             packets: waiting.packets,
-            // Which messages of a row a pattern selects shows only when the row is opened.
-            messages: group.selection().sources.is_empty().then_some(waiting.messages),
+            messages: exact(waiting.messages),
             oldest: oldest.and_then(Timestamp::from_unix_micros),
+            unacknowledged: Unacknowledged {
+                packets: out.packets,
+                messages: exact(out.messages),
+            },
         })
     }
 }

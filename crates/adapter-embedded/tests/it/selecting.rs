@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use warren_adapter_conformance::samples::{assert_same_messages, message, messages};
 use warren_adapter_embedded::Embedded;
-use warren_domain::ports::{ConsumerGroup, Lag, NamedGroup, StartAt};
+use warren_domain::ports::{ConsumerGroup, Lag, NamedGroup, StartAt, Unacknowledged};
 use warren_domain::{Message, Selection, Severity, Timestamp};
 
 use crate::support::{directory, drain, eventually, named, next, open, publish, take};
@@ -34,6 +34,13 @@ async fn lag(embedded: &Embedded) -> Lag {
 
 fn counts(lag: Lag) -> (u64, Option<u64>) {
     (lag.packets, lag.messages)
+}
+
+fn held(packets: u64, messages: u64) -> Unacknowledged {
+    Unacknowledged {
+        packets,
+        messages: Some(messages),
+    }
 }
 
 #[tokio::test]
@@ -189,7 +196,8 @@ async fn the_lag_is_exact_in_messages_and_age_before_while_and_after_they_are_co
         Lag {
             packets: 0,
             messages: Some(0),
-            oldest: None
+            oldest: None,
+            unacknowledged: held(0, 0)
         }
     );
 
@@ -206,14 +214,16 @@ async fn the_lag_is_exact_in_messages_and_age_before_while_and_after_they_are_co
     assert_eq!(counts(said), (2, Some(5)));
     let oldest = said.oldest.unwrap();
     assert!(oldest >= began && oldest <= between);
+    assert_eq!(said.unacknowledged, held(0, 0));
     // What is out does not wait.
-    let held = next(&mut *consumer).await;
+    let delivery = next(&mut *consumer).await;
     let said = lag(&embedded).await;
-    assert_eq!(counts(said), (1, Some(2)));
+    assert_eq!((counts(said), said.unacknowledged), ((1, Some(2)), held(1, 3)));
     assert!(said.oldest.unwrap() >= between);
-    drop(held);
-    assert_eq!(lag(&embedded).await.oldest, Some(oldest));
-    assert_eq!(counts(lag(&embedded).await), (2, Some(5)));
+    drop(delivery);
+    let said = lag(&embedded).await;
+    assert_eq!((counts(said), said.unacknowledged), ((2, Some(5)), held(0, 0)));
+    assert_eq!(said.oldest, Some(oldest));
     embedded.close().await;
     drop((consumer, embedded));
 
@@ -227,7 +237,8 @@ async fn the_lag_is_exact_in_messages_and_age_before_while_and_after_they_are_co
         Lag {
             packets: 0,
             messages: Some(0),
-            oldest: None
+            oldest: None,
+            unacknowledged: held(0, 0)
         }
     );
     embedded.close().await;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{Cause, Unhealthy};
 use crate::{Message, Selection, Severity, Timestamp, TraceContext};
@@ -218,22 +219,36 @@ pub enum SettleError {
 /// Tells how far behind a consumer group is.
 #[async_trait]
 pub trait GroupLag: fmt::Debug + Send + Sync + 'static {
-    /// Asks what waits for the group; answers within two seconds.
+    /// Asks what waits for the group and what its members hold; answers within two seconds.
     ///
     /// # Errors
     /// [`Unhealthy`]: it cannot be told now, and why.
     async fn lag(&self) -> Result<Lag, Unhealthy>;
 }
 
-/// What waits for a consumer group, not counting what its members hold.
+/// What waits for a consumer group, and what its members hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// The packets that are ready to be delivered.
+    /// The packets that are ready to be delivered; none that a member holds is among them.
     pub packets: u64,
     /// The messages in them, where the adapter can tell without opening them.
     pub messages: Option<u64>,
     /// When the oldest of them was received, where the adapter can tell; `None` too when nothing waits.
     pub oldest: Option<Timestamp>,
+    /// What was delivered and is not settled yet.
+    pub unacknowledged: Unacknowledged,
+}
+
+/// What was delivered to members of a consumer group and is not settled yet.
+///
+/// What is fetched ahead counts where the broker takes it for delivered. Where members are processes of their own, each
+/// knows what it holds itself, and the group's is the sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unacknowledged {
+    /// The packets.
+    pub packets: u64,
+    /// The messages in them, where the adapter can tell.
+    pub messages: Option<u64>,
 }
 
 /// Looks at the queues of consumer groups from outside, as somebody who is in none of them.

@@ -16,6 +16,7 @@ pub use buckets::Buckets;
 pub use consumer::{
     ConsumerGroup, DeadLetterReason, Delivery, GroupLag, GroupName, GroupQueue, GroupQueues,
     InvalidGroupName, Lag, MessageConsumer, NamedGroup, Refused, SettleError, Settlement, StartAt,
+    Unacknowledged,
 };
 pub use dead_letters::{
     DeadDelivery, DeadLetter, DeadLetterConsumer, DeadLetterCounts, DeadLetterFilter, DeadLetterId,

@@ -75,6 +75,12 @@ async fn the_embedded_program_tells_the_way_of_its_messages() {
     })
     .await;
     assert_eq!(stage(&pipeline, "queued")["messages"], 0);
+    let groups = until(warren.address(), "/v1/groups", |groups| {
+        let all = group(groups, "all");
+        all["total"] == 2 * OF_EACH && all["unacknowledged"] == json!({"packets": 0, "messages": 0})
+    })
+    .await;
+    assert_eq!(group(&groups, "all")["lag"]["messages"], 0);
     warren.stop(SOON).await.unwrap();
 }
 
@@ -118,6 +124,11 @@ async fn the_query_api_tells_the_way_of_messages_and_the_groups_of_the_programs_
         );
         assert_eq!(error["received"], counts(OF_EACH, 0));
         assert_eq!(error["lag"]["packets"], 0);
+        let held = |error: &Value| error["unacknowledged"] == json!({"packets": 0, "messages": null});
+        until(query.address(), "/v1/groups", |groups| {
+            held(group(groups, "error"))
+        })
+        .await;
         // Nobody has ever counted for the others, and that is not nothing counted.
         for name in ["all", "debug-info", "critical"] {
             let other = group(&groups, name);

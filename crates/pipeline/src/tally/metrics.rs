@@ -14,11 +14,22 @@ pub(super) const DUPLICATES: &str = "warren_group_duplicates_total";
 pub(super) const UNSELECTED: &str = "warren_group_unselected_total";
 pub(super) const READY_PACKETS: &str = "warren_group_ready_packets";
 pub(super) const READY_MESSAGES: &str = "warren_group_ready_messages";
+pub(super) const UNACKNOWLEDGED_PACKETS: &str = "warren_group_unacknowledged_packets";
+pub(super) const UNACKNOWLEDGED_MESSAGES: &str = "warren_group_unacknowledged_messages";
 pub(super) const OLDEST_SECONDS: &str = "warren_group_oldest_seconds";
 pub(super) const COUNT_SECONDS: &str = "warren_group_count_seconds";
 pub(super) const RETRIES: &str = "warren_group_retries_total";
 pub(super) const UNSETTLED: &str = "warren_group_unsettled_deliveries_total";
 pub(super) const PAUSED: &str = "warren_group_paused";
+
+/// What is shown of a report as far as it is known.
+const FIGURES: [&str; 5] = [
+    READY_PACKETS,
+    READY_MESSAGES,
+    OLDEST_SECONDS,
+    UNACKNOWLEDGED_PACKETS,
+    UNACKNOWLEDGED_MESSAGES,
+];
 
 /// Registers the help texts and units of what a tally loop counts.
 pub(crate) fn describe() {
@@ -53,16 +64,32 @@ pub(crate) fn describe() {
         describe_counter!(name, Unit::Count, help);
     }
     let gauges = [
-        (READY_PACKETS, Unit::Count, "Packets that wait for a group"),
+        (
+            READY_PACKETS,
+            Unit::Count,
+            "Packets that wait for a group; NaN while it is not known",
+        ),
         (
             READY_MESSAGES,
             Unit::Count,
-            "Messages that wait for a group, where the broker can tell",
+            "Messages that wait for a group, where the broker can tell; NaN while it is not known",
+        ),
+        (
+            UNACKNOWLEDGED_PACKETS,
+            Unit::Count,
+            "Packets that were delivered to this process for a group and are not acknowledged yet; add them up over the \
+             members. NaN while it is not known",
+        ),
+        (
+            UNACKNOWLEDGED_MESSAGES,
+            Unit::Count,
+            "Messages in them, where the broker can tell; NaN while it is not known",
         ),
         (
             OLDEST_SECONDS,
             Unit::Seconds,
-            "Age of the oldest message that waits for a group, 0 when none does; on RabbitMQ an upper bound",
+            "Age of the oldest message that waits for a group, 0 when none does; on RabbitMQ an upper bound. NaN while \
+             it is not known",
         ),
         (
             PAUSED,
@@ -91,7 +118,34 @@ struct Handles {
     messages: OnceLock<[Counter; 5]>,
     consumed: [Counter; 5],
     duplicates: Counter,
-    packets: Gauge,
+    /// [`FIGURES`], in their order.
+    figures: [Known; 5],
+}
+
+/// A number that is not always known: not there before it is, and NaN while it is not known any more.
+#[derive(Debug)]
+struct Known {
+    name: &'static str,
+    gauge: OnceLock<Gauge>,
+}
+
+impl Known {
+    const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            gauge: OnceLock::new(),
+        }
+    }
+
+    fn show(&self, group: &str, value: Option<f64>) {
+        match value {
+            Some(value) => {
+                let gauge = || gauge!(self.name, "group" => group.to_owned());
+                self.gauge.get_or_init(gauge).set(value);
+            }
+            None => self.gauge.get().into_iter().for_each(|gauge| gauge.set(f64::NAN)),
+        }
+    }
 }
 
 impl GroupCounters {
@@ -101,7 +155,7 @@ impl GroupCounters {
             messages: OnceLock::new(),
             consumed: by_severity(CONSUMED, &group),
             duplicates: counter!(DUPLICATES, "group" => group.clone()),
-            packets: gauge!(READY_PACKETS, "group" => group.clone()),
+            figures: FIGURES.map(Known::new),
             group,
         }))
     }
@@ -130,13 +184,17 @@ impl GroupCounters {
             counter.absolute(n);
         }
         self.0.duplicates.absolute(report.duplicates);
-        let Some(lag) = report.lag else { return };
-        self.0.packets.set(lag.packets as f64);
-        if let Some(messages) = lag.messages {
-            gauge!(READY_MESSAGES, "group" => self.0.group.clone()).set(messages as f64);
-        }
-        if let Some(seconds) = lag.oldest_seconds {
-            gauge!(OLDEST_SECONDS, "group" => self.0.group.clone()).set(seconds);
+        let (lag, held) = (report.lag, report.unacknowledged);
+        let count = |n: u64| n as f64;
+        let figures = [
+            lag.map(|lag| count(lag.packets)),
+            lag.and_then(|lag| lag.messages).map(count),
+            lag.and_then(|lag| lag.oldest_seconds),
+            held.map(|held| count(held.packets)),
+            held.and_then(|held| held.messages).map(count),
+        ];
+        for (gauge, figure) in self.0.figures.iter().zip(figures) {
+            gauge.show(&self.0.group, figure);
         }
     }
 }

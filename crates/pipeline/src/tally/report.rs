@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
-use warren_domain::ports::{GroupName, Tally};
+use warren_domain::ports::{GroupName, Tally, Unacknowledged};
 use warren_domain::{Severity, SeverityCounts, Timestamp};
 
 /// What a consumer group has counted, how fast, and how far behind it is, at one moment.
@@ -27,6 +27,8 @@ pub struct GroupReport {
     pub last_seen: [Option<Timestamp>; 5],
     /// What waits for the group; `None` while it is not known.
     pub lag: Option<ReportedLag>,
+    /// What was delivered to this process for the group and is not acknowledged yet; `None` while it is not known.
+    pub unacknowledged: Option<Unacknowledged>,
 }
 
 /// What a process that counts for a group is doing.
@@ -80,6 +82,7 @@ impl GroupReport {
             per_second: [0.0; 5],
             last_seen: [None; 5],
             lag: None,
+            unacknowledged: None,
         }
     }
 
@@ -134,6 +137,7 @@ struct Line {
     per_second: BySeverity<f64>,
     last_seen: BySeverity<Option<String>>,
     lag: Option<ReportedLag>,
+    unacknowledged: Option<Unacknowledged>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,6 +186,7 @@ impl From<&GroupReport> for Line {
                 oldest_seconds: lag.oldest_seconds.map(tenths),
                 ..lag
             }),
+            unacknowledged: report.unacknowledged,
         }
     }
 }
@@ -212,6 +217,7 @@ impl Line {
             per_second: self.per_second.into_array(),
             last_seen,
             lag: self.lag,
+            unacknowledged: self.unacknowledged,
         })
     }
 }
@@ -233,6 +239,10 @@ pub(super) mod tests {
             messages: None,
             oldest_seconds: Some(0.25),
         });
+        report.unacknowledged = Some(Unacknowledged {
+            packets: 2,
+            messages: None,
+        });
         report
     }
 
@@ -247,7 +257,8 @@ pub(super) mod tests {
                 r#""per_second":{"debug":0.0,"info":0.0,"warning":0.0,"error":1.3,"critical":0.0},"#,
                 r#""last_seen":{"debug":null,"info":null,"warning":null,"#,
                 r#""error":"2026-11-25T11:59:58.500000Z","critical":null},"#,
-                r#""lag":{"packets":3,"messages":null,"oldest_seconds":0.3}}"#
+                r#""lag":{"packets":3,"messages":null,"oldest_seconds":0.3},"#,
+                r#""unacknowledged":{"packets":2,"messages":null}}"#
             )
         );
     }

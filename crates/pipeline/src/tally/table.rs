@@ -1,5 +1,6 @@
 //! Reports as people read them.
 
+use warren_domain::ports::Unacknowledged;
 use warren_domain::{Severity, SeverityCounts, Timestamp};
 
 use super::report::{GroupReport, ReportedLag};
@@ -32,6 +33,7 @@ struct Shown<'g> {
     per_second: Option<[f64; 5]>,
     last_seen: [Option<Timestamp>; 5],
     lag: Option<ReportedLag>,
+    unacknowledged: Option<Unacknowledged>,
 }
 
 impl<'g> From<&'g GroupReport> for Shown<'g> {
@@ -45,6 +47,7 @@ impl<'g> From<&'g GroupReport> for Shown<'g> {
             per_second: Some(report.per_second),
             last_seen: report.last_seen,
             lag: report.lag,
+            unacknowledged: report.unacknowledged,
         }
     }
 }
@@ -60,6 +63,7 @@ impl<'g> From<&'g WatchedGroup> for Shown<'g> {
             per_second: group.per_second,
             last_seen: [None; 5],
             lag: group.lag,
+            unacknowledged: group.unacknowledged,
         }
     }
 }
@@ -148,7 +152,7 @@ fn cells(report: &Shown<'_>) -> impl Iterator<Item = Cells> + use<> {
     })
 }
 
-/// Says what a group is doing: its state, what came twice, what waits.
+/// Says what a group is doing: its state, what came twice, what waits, what its members hold.
 fn status_of(report: &Shown<'_>) -> String {
     let mut words = vec![report.state.to_owned()];
     if report.duplicates > 0 {
@@ -168,6 +172,10 @@ fn status_of(report: &Shown<'_>) -> String {
                 words.push(format!("oldest {}", span(seconds)));
             }
         }
+    }
+    match report.unacknowledged {
+        None | Some(Unacknowledged { packets: 0, .. }) => {}
+        Some(held) => words.push(format!("{} unacknowledged", counted(held.packets, "packet"))),
     }
     words.join(", ")
 }
@@ -239,6 +247,7 @@ mod tests {
         all.last_seen[1] = Some("2026-11-24T11:00:00Z".parse().unwrap());
         all.last_seen[3] = Some("2026-11-25T11:57:00Z".parse().unwrap());
         all.duplicates = 61_728;
+        all.unacknowledged = None;
         all.lag = Some(ReportedLag {
             packets: 2_469,
             messages: Some(1_234_500),
@@ -261,7 +270,7 @@ error       debug             0         0.0  –
             error            12         1.3  1 s ago
             critical          0         0.0  –
             total            12         1.3
-            consuming, 1 duplicate, 3 packets wait, oldest 0 s
+            consuming, 1 duplicate, 3 packets wait, oldest 0 s, 2 packets unacknowledged
 "
         );
     }
@@ -291,6 +300,7 @@ error       debug             0         0.0  –
         idle.duplicates = 0;
         idle.state = GroupState::Stopped;
         idle.lag = Some(ReportedLag::default());
+        idle.unacknowledged = Some(Unacknowledged::default());
         assert!(table(&[idle.clone()]).ends_with("       stopped, nothing waits\n"));
         idle.lag = None;
         assert!(table(&[idle]).ends_with("       stopped\n"));

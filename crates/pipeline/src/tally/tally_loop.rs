@@ -10,7 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use warren_domain::Timestamp;
-use warren_domain::ports::{Cause, GroupLag, HealthCheck, Lag, MessageConsumer, NamedGroup, TallyBook};
+use warren_domain::ports::{
+    Cause, GroupLag, HealthCheck, Lag, MessageConsumer, NamedGroup, TallyBook, Unacknowledged,
+};
 
 use super::activity::{Activity, Until, Watched};
 use super::config::TallyConfig;
@@ -180,7 +182,7 @@ impl Watching {
                     report.state = state;
                     if state == GroupState::Connecting {
                         // What was known before tells nothing about the time since.
-                        report.lag = None;
+                        (report.lag, report.unacknowledged) = (None, None);
                     }
                 });
                 was = state;
@@ -216,21 +218,21 @@ impl Watching {
         }
     }
 
-    /// Asks what waits for the group; returns whether it is known. What was known is told until it is known better.
+    /// Asks what waits for the group, and what is held; returns whether it is known. What was known is told until it is
+    /// known better.
     async fn refresh_lag(&self) -> bool {
-        let lag = self.ask_lag().await;
-        if lag.is_some() {
-            self.reported.change(|report| report.lag = lag);
-        }
-        lag.is_some()
-    }
-
-    async fn ask_lag(&self) -> Option<ReportedLag> {
         match self.lag.lag().await {
-            Ok(lag) => Some(self.estimated(lag)),
+            Ok(lag) => {
+                let waiting = self.estimated(lag);
+                self.reported.change(|report| {
+                    report.lag = Some(waiting);
+                    report.unacknowledged = Some(lag.unacknowledged);
+                });
+                true
+            }
             Err(reason) => {
                 debug!(%reason, "what waits for the group is not known");
-                None
+                false
             }
         }
     }
@@ -262,6 +264,11 @@ impl Watching {
                 report.take(tally);
             }
             report.state = GroupState::Stopped;
+            // Everything is settled or given back.
+            report.unacknowledged = report.unacknowledged.map(|held| Unacknowledged {
+                packets: 0,
+                messages: held.messages.map(|_| 0),
+            });
         });
     }
 }

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
-use warren_domain::ports::{GroupName, GroupQueue, GroupQueues};
+use warren_domain::ports::{GroupName, GroupQueue, GroupQueues, Unacknowledged};
 use warren_domain::{Severity, SeverityCounts, Timestamp};
 
-use super::metrics::{CONSUMED, DUPLICATES, MESSAGES, OLDEST_SECONDS};
+use super::metrics::{
+    CONSUMED, DUPLICATES, MESSAGES, OLDEST_SECONDS, UNACKNOWLEDGED_MESSAGES, UNACKNOWLEDGED_PACKETS,
+};
 use super::report::{BySeverity, ReportedLag, tenths};
 use crate::flow::{CounterSource, Counters, FRESH, Means, Page, counts};
 
@@ -60,6 +62,8 @@ pub struct WatchedGroup {
     pub per_second: Option<[f64; 5]>,
     /// What waits for it; `None` while the broker does not say.
     pub lag: Option<ReportedLag>,
+    /// What was delivered to its members and is not acknowledged yet; `None` unless every one of them says.
+    pub unacknowledged: Option<Unacknowledged>,
     /// How many consume from its queue; `None` while the broker does not say.
     pub members: Option<u64>,
 }
@@ -142,6 +146,7 @@ impl GroupWatch {
             seen.map_err(|away| missing.insert(0, format!("it is not known what waits for groups: {away}")));
         let rates = self.0.rates(&counters);
         let at = Timestamp::now();
+        let mut unheard = Vec::new();
         let groups = groups
             .iter()
             .zip(rates)
@@ -154,20 +159,32 @@ impl GroupWatch {
                     Ok(None) => (WatchedState::Absent, Some(0)),
                     Err(()) => (WatchedState::Unknown, None),
                 };
+                let queue = queue.ok().flatten();
+                let unacknowledged = queue.and_then(|GroupQueue { members, .. }| {
+                    let held = held(group, members, &counters);
+                    held.map_err(|heard| unheard.push(format!("{group} ({heard} of {members})")))
+                        .ok()
+                });
                 WatchedGroup {
                     group: group.clone(),
                     state,
                     at,
                     counted: counted(group, &counters),
                     per_second,
-                    lag: queue.ok().flatten().map(|queue| lag(group, queue, &counters)),
+                    lag: queue.map(|queue| lag(group, queue, &counters)),
+                    unacknowledged,
                     members,
                 }
             });
-        WatchReport {
-            groups: groups.collect(),
-            missing,
+        let groups = groups.collect();
+        if !unheard.is_empty() {
+            missing.push(format!(
+                "what members hold unacknowledged is not known where not all of them tell it: {}; name them in \
+                 pipeline.programs",
+                unheard.join(", ")
+            ));
         }
+        WatchReport { groups, missing }
     }
 }
 
@@ -216,6 +233,32 @@ fn counted(group: &GroupName, counters: &Counters) -> Option<(SeverityCounts, u6
     books.max_by_key(|(counts, _)| counts.total())
 }
 
+/// Returns what the members hold together, of whom the broker knows so many.
+///
+/// # Errors
+/// Not all of them say it; how many do.
+fn held(group: &GroupName, members: u64, counters: &Counters) -> Result<Unacknowledged, u64> {
+    let labels = [("group", group.as_str())];
+    let each = pages(counters).filter_map(|page| {
+        let packets = page.count(UNACKNOWLEDGED_PACKETS, &labels)?;
+        let messages = page.count(UNACKNOWLEDGED_MESSAGES, &labels);
+        Some(Unacknowledged { packets, messages })
+    });
+    let each: Vec<_> = each.collect();
+    let heard = each.len() as u64;
+    if heard < members {
+        return Err(heard);
+    }
+    let sum = each.into_iter().reduce(|all, one| Unacknowledged {
+        packets: all.packets.saturating_add(one.packets),
+        messages: all
+            .messages
+            .zip(one.messages)
+            .map(|(all, one)| all.saturating_add(one)),
+    });
+    Ok(sum.unwrap_or_default())
+}
+
 fn lag(group: &GroupName, queue: GroupQueue, counters: &Counters) -> ReportedLag {
     let oldest = pages(counters).filter_map(|page| page.value(OLDEST_SECONDS, &[("group", group.as_str())]));
     let oldest = oldest.reduce(f64::max);
@@ -239,6 +282,7 @@ struct Line {
     /// No member tells it to others.
     last_seen: (),
     lag: Option<ReportedLag>,
+    unacknowledged: Option<Unacknowledged>,
     members: Option<u64>,
 }
 
@@ -259,6 +303,7 @@ impl Serialize for WatchedGroup {
                 oldest_seconds: lag.oldest_seconds.map(tenths),
                 ..lag
             }),
+            unacknowledged: self.unacknowledged,
             members: self.members,
         }
         .serialize(serializer)
@@ -291,6 +336,7 @@ impl<'de> Deserialize<'de> for WatchedGroup {
             counted,
             per_second: line.per_second.map(BySeverity::into_array),
             lag: line.lag,
+            unacknowledged: line.unacknowledged,
             members: line.members,
         })
     }
@@ -334,6 +380,7 @@ mod tests {
                     "warren_group_messages_total{{group=\"error\",severity=\"error\"}} {book}\n\
                      warren_group_consumed_messages_total{{group=\"error\",severity=\"error\"}} {counted}\n\
                      warren_group_duplicates_total{{group=\"error\"}} 1\n\
+                     warren_group_unacknowledged_packets{{group=\"error\"}} 2\n\
                      warren_group_oldest_seconds{{group=\"error\"}} 2.04\n"
                 ))
             };
@@ -396,7 +443,7 @@ mod tests {
         );
         let table = watched_table(&read.groups);
         assert!(
-            table.contains("consuming, 1 duplicate, 3 packets wait"),
+            table.contains("consuming, 1 duplicate, 3 packets wait, oldest 2 s, 4 packets unacknowledged"),
             "{table}"
         );
         assert!(table.contains("absent") && table.contains('–'), "{table}");
@@ -409,6 +456,7 @@ mod tests {
         };
         let unknown = json!({
             "received": null, "total": null, "duplicates": null, "per_second": null, "last_seen": null, "members": 0,
+            "unacknowledged": null,
         });
         let group = |known: Value| {
             let mut group = unknown.clone();
@@ -426,15 +474,36 @@ mod tests {
                         "group": "error", "state": "consuming", "received": counts(json!(100)), "total": 100,
                         "duplicates": 1, "per_second": counts(json!(20.0)), "members": 2,
                         "lag": {"packets": 3, "messages": null, "oldest_seconds": 2.0},
+                        "unacknowledged": {"packets": 4, "messages": null},
                     })),
                     group(json!({
                         "group": "all", "state": "unattended",
                         "lag": {"packets": 0, "messages": null, "oldest_seconds": 0.0},
+                        "unacknowledged": {"packets": 0, "messages": null},
                     })),
                     group(json!({"group": "critical", "state": "absent", "lag": null})),
                 ],
                 "missing": ["c does not answer; what it has counted for groups is left out"],
             })
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_members_hold_is_unknown_while_one_of_them_is_not_heard() {
+        let queue = |members| Some(GroupQueue { packets: 3, members });
+        let watch = watch(Ok(vec![queue(3), queue(1), None]));
+        let report = said(&watch).await;
+        for (place, members) in [(0, 3), (1, 1)] {
+            let group = &report["groups"][place];
+            assert_eq!(
+                (&group["unacknowledged"], &group["members"]),
+                (&Value::Null, &json!(members))
+            );
+        }
+        let missing = report["missing"][1].as_str().unwrap();
+        assert!(
+            missing.contains("tell it: error (2 of 3), all (0 of 1);"),
+            "{missing}"
         );
     }
 
@@ -447,7 +516,9 @@ mod tests {
             (&error["state"], &error["total"]),
             (&json!("unknown"), &json!(100))
         );
-        assert_eq!((&error["lag"], &error["members"]), (&Value::Null, &Value::Null));
+        for unknown in ["lag", "members", "unacknowledged"] {
+            assert_eq!(error[unknown], Value::Null, "{unknown}");
+        }
         assert!(report["missing"][0].as_str().unwrap().contains("no connection"));
     }
 }

@@ -13,7 +13,9 @@ use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted::{
     ScriptedBook, ScriptedConsumer, ScriptedHealth, ScriptedLag, ScriptedQueue, Settled, scripted_queue,
 };
-use warren_domain::ports::{Cause, HealthCheck, Lag, MessageConsumer, NamedGroup, StartAt, TallyError};
+use warren_domain::ports::{
+    Cause, HealthCheck, Lag, MessageConsumer, NamedGroup, StartAt, TallyError, Unacknowledged, Unhealthy,
+};
 use warren_domain::{Message, Selection, Severity, SeveritySet, Timestamp};
 use warren_pipeline::WorkerHealth;
 use warren_pipeline::tally::{
@@ -282,9 +284,16 @@ async fn lag_is_told_and_its_age_estimated_where_the_broker_does_not_know_it() {
         packets: 3,
         messages: Some(30),
         oldest: None,
+        unacknowledged: Unacknowledged {
+            packets: 2,
+            messages: Some(20),
+        },
     });
     let waiting = |report: &GroupReport| report.lag.is_some_and(|lag| lag.packets == 3);
-    let lag = running.until("three packets", waiting).await.lag.unwrap();
+    let report = running.until("three packets", waiting).await;
+    let lag = report.lag.unwrap();
+    let held = report.unacknowledged.unwrap();
+    assert_eq!((held.packets, held.messages), (2, Some(20)));
     assert_eq!(
         (lag.messages, lag.oldest_seconds),
         (Some(30), None),
@@ -300,9 +309,48 @@ async fn lag_is_told_and_its_age_estimated_where_the_broker_does_not_know_it() {
         packets: 3,
         messages: None,
         oldest: Some(Timestamp::now()),
+        unacknowledged: Unacknowledged {
+            packets: 2,
+            messages: None,
+        },
     });
     let young = |report: &GroupReport| report.lag.is_some_and(|lag| lag.oldest_seconds < Some(50.0));
     running.until("what the broker knows", young).await;
+    let (_, stopped) = running.stopped().await;
+    assert_eq!(
+        stopped.unacknowledged,
+        Some(Unacknowledged::default()),
+        "it is settled or given back"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_known_any_more_is_no_number_any_more() {
+    let recorded = Recorded::default();
+    let _recording = metrics::set_default_local_recorder(&recorded);
+    let running = run(ScriptedBook::new([]), quick(), Until::default());
+    running.lag.set(Lag {
+        packets: 3,
+        unacknowledged: Unacknowledged {
+            packets: 2,
+            messages: None,
+        },
+        ..Lag::default()
+    });
+    let shown =
+        || ["ready", "unacknowledged"].map(|name| recorded.gauge(&format!("warren_group_{name}_packets")));
+    running
+        .until("what waits", |report| {
+            report.lag.is_some_and(|lag| lag.packets == 3)
+        })
+        .await;
+    assert_eq!(shown(), [3.0, 2.0]);
+    running.lag.fail(Unhealthy("away".to_owned()));
+    running.broker.set(Err("away"));
+    running
+        .until("nothing known", |report| report.unacknowledged.is_none())
+        .await;
+    assert!(shown().iter().all(|figure| figure.is_nan()), "{:?}", shown());
     running.stopped().await;
 }
 
