@@ -229,3 +229,32 @@ export function poll(ask, every, tell) {
     },
   };
 }
+
+/** Stands for an address that the server does not know; nobody takes it for one, and no name like it can be looked up. */
+const PLACEHOLDER = "http://ADDRESS-OF-INGEST-API/v1/messages";
+
+/** @typedef {{ service: string, version: string, intake: { url: string, known: boolean } }} About */
+
+/** @type {Promise<About> | undefined} */
+let asked;
+
+/**
+ * Tells what the server says of itself: asked once, and again only where that failed.
+ *
+ * @returns {Promise<About>}
+ */
+export function about() {
+  asked ??= askAbout();
+  asked.catch(() => {
+    asked = undefined;
+  });
+  return asked;
+}
+
+/** @returns {Promise<About>} */
+async function askAbout() {
+  /** @type {{ service: string, version: string, intake: string | null }} */
+  const { intake, ...others } = await get("/version");
+  const url = intake === null ? PLACEHOLDER : new URL(intake, location.origin).href;
+  return { ...others, intake: { url, known: intake !== null } };
+}

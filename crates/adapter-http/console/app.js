@@ -1,29 +1,15 @@
 // @ts-check
 // Puts the page together, and listens to the keys.
 
-import { get } from "./api.js";
-import { Groups, Sources } from "./aside.js";
+import { about } from "./api.js";
 import { DeadLetters } from "./dead-letters.js";
 import { byId, h, onClick, setText } from "./dom.js";
 import { Histogram } from "./histogram.js";
 import { Messages } from "./messages.js";
-import { Pipeline } from "./pipeline.js";
-import { Search } from "./search.js";
+import { Groups, Pipeline } from "./pipeline.js";
+import { Search, Sources } from "./search.js";
 import { DEFAULTS, Store, preferences } from "./store.js";
 import { short } from "./time.js";
-
-/** @type {readonly (readonly [string, string])[]} */
-const KEYS = [
-  ["/", "search"],
-  ["j", "the next row, which is newer"],
-  ["k", "the row before, which is older"],
-  ["Enter", "open the row, or close it"],
-  ["Space", "pause, or go on"],
-  ["e", "only error and critical, or all severities"],
-  ["g", "go on at the newest message"],
-  ["?", "this help"],
-  ["Esc", "close what is open, leave the field"],
-];
 
 const store = new Store();
 const search = new Search(store);
@@ -42,6 +28,7 @@ new Pipeline((letters) => {
 const links = document.querySelectorAll("a[data-view]");
 
 const isDead = () => store.state.view === "dead-letters";
+const page = () => (isDead() ? deadLetters : messages);
 
 function update() {
   const { state } = store;
@@ -59,6 +46,11 @@ function update() {
   histogram.update(state);
   sources.update(state);
   deadLetters.update(state);
+}
+
+function toggleErrors() {
+  const severity = "error,critical";
+  store.set({ severity: store.state.severity === severity ? "" : severity, open: "" });
 }
 
 function usePreferences() {
@@ -89,81 +81,62 @@ for (const link of links) {
   });
 }
 
-listen({
-  search: () => (isDead() ? byId("letter-source") : search).focus(),
-  move: (step) => (isDead() ? deadLetters : messages).move(step),
-  toggle: () => !isDead() && messages.toggle(),
-  pause: () => !isDead() && messages.pause(),
-  errors: () =>
-    store.set({ severity: store.state.severity === "error,critical" ? "" : "error,critical", open: "" }),
-  newest: () => !isDead() && messages.resume(),
-  escape: () => search.closeHelp() || (isDead() ? deadLetters : messages).close(),
+const help = byId("help", HTMLDialogElement);
+const showHelp = () => (help.open ? help.close() : help.showModal());
+onClick("help-button", showHelp);
+onClick("help-close", showHelp);
+
+/**
+ * What each key does, and in words.
+ *
+ * @type {Record<string, [words: string, act: () => void]>}
+ */
+const KEYS = {
+  "/": ["search", () => (isDead() ? byId("letter-source") : search).focus()],
+  j: ["the next row, which is newer", () => page().move(1)],
+  k: ["the row before, which is older", () => page().move(-1)],
+  Enter: ["open the row, or close it", () => !isDead() && messages.toggle()],
+  " ": ["pause, or go on", () => !isDead() && messages.pause()],
+  e: ["only error and critical, or all severities", toggleErrors],
+  g: ["go on at the newest message", () => !isDead() && messages.resume()],
+  "?": ["this help", showHelp],
+  Escape: ["close what is open, leave the field", () => search.closeHelp() || page().close()],
+};
+
+/** How keys are called that have another name. */
+const CALLED = /** @type {Record<string, string>} */ ({ " ": "Space", Escape: "Esc" });
+
+byId("keys").append(
+  ...Object.entries(KEYS).flatMap(([key, [words]]) => [
+    h("dt", {}, h("kbd", {}, CALLED[key] ?? key)),
+    h("dd", {}, words),
+  ]),
+);
+
+document.addEventListener("keydown", (event) => {
+  const { key } = event;
+  const target = event.target instanceof HTMLElement ? event.target : document.body;
+  const act = KEYS[key]?.[1];
+  if (!act || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented)
+    return;
+  if (document.querySelector("dialog[open]") && key !== "?") return;
+  if (target.matches("input, textarea, select")) {
+    if (key !== "Escape") return;
+    target.blur();
+  }
+  // A button, a link and the histogram have a use for these keys themselves.
+  if ((key === "Enter" || key === " ") && target.closest("button, a, summary, [role=slider]")) return;
+  // A search field would empty itself at Esc.
+  event.preventDefault();
+  act();
 });
 
 usePreferences();
 update();
 store.subscribe(update);
 
-get("/version").then(
+about().then(
   ({ service, version }) => setText(byId("version"), `${service} ${version}`),
   // The page says loudly enough by other means that the server does not answer.
   () => setText(byId("version"), ""),
 );
-
-/**
- * @typedef {object} Actions
- * @property {() => void} search
- * @property {(step: number) => void} move
- * @property {() => void} toggle
- * @property {() => void} pause
- * @property {() => void} errors
- * @property {() => void} newest
- * @property {() => void} escape
- */
-
-/** @param {Actions} actions */
-function listen(actions) {
-  /** @type {HTMLDialogElement} */
-  const help = byId("help");
-  byId("keys").append(
-    ...KEYS.flatMap(([key, meaning]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)]),
-  );
-  const showHelp = () => (help.open ? help.close() : help.showModal());
-  onClick("help-button", showHelp);
-  onClick("help-close", showHelp);
-
-  /** @type {Record<string, () => void>} */
-  const bound = {
-    "/": actions.search,
-    j: () => actions.move(1),
-    k: () => actions.move(-1),
-    Enter: actions.toggle,
-    " ": actions.pause,
-    e: actions.errors,
-    g: actions.newest,
-    "?": showHelp,
-  };
-
-  document.addEventListener("keydown", (event) => {
-    const target = event.target instanceof HTMLElement ? event.target : document.body;
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
-    if (event.key === "Escape") {
-      if (document.querySelector("dialog[open]")) return;
-      actions.escape();
-      if (!target.matches("input, select")) return;
-      // A search field would empty itself.
-      event.preventDefault();
-      target.blur();
-      return;
-    }
-    if (target.matches("input, textarea, select")) return;
-    if (document.querySelector("dialog[open]") && event.key !== "?") return;
-    // A button, a link and the histogram have a use for these keys themselves.
-    if ((event.key === "Enter" || event.key === " ") && target.closest("button, a, summary, [role=slider]"))
-      return;
-    const action = bound[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  });
-}

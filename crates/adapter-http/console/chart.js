@@ -7,7 +7,7 @@ import { svg } from "./dom.js";
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080];
 
 /** Distances of the labels of an axis, minutes. */
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 20_160, 43_200];
+const STEPS = [...WIDTHS, 20_160, 43_200];
 
 const MINUTE = 60_000;
 
@@ -116,19 +116,14 @@ export function sparkPaths(readings, most, width, height) {
   const top = niceTop(Math.max(0, ...readings.map((reading) => reading ?? 0)));
   const step = width / (most - 1);
   const start = width - (readings.length - 1) * step;
-  let [line, area, began] = ["", "", ""];
+  let [line, area] = ["", ""];
   for (const [n, reading] of readings.entries()) {
-    if (reading === null) {
-      began = "";
-      continue;
-    }
+    if (reading === null) continue;
     const x = (start + n * step).toFixed(1);
     const y = (height - 1 - (reading / top) * (height - 3)).toFixed(1);
-    line += `${began ? "L" : "M"}${x} ${y}`;
-    area += began ? `L${x} ${y}` : `M${x} ${height}L${x} ${y}`;
-    began = x;
-    const last = n === readings.length - 1 || readings[n + 1] === null;
-    if (last) area += `L${x} ${height}Z`;
+    const [first, last] = [n - 1, n + 1].map((beside) => typeof readings[beside] !== "number");
+    line += `${first ? "M" : "L"}${x} ${y}`;
+    area += `${first ? `M${x} ${height}` : ""}L${x} ${y}${last ? `L${x} ${height}Z` : ""}`;
   }
   return { line, area };
 }

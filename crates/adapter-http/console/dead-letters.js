@@ -6,7 +6,7 @@
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, copy, h, icon, onClick, problemText, refill, setText } from "./dom.js";
 import { Jobs } from "./jobs.js";
-import { wholeText } from "./row.js";
+import { field, wholeText } from "./row.js";
 import { preferences } from "./store.js";
 import { clock, full, instant, number, short, size } from "./time.js";
 
@@ -38,14 +38,10 @@ export class DeadLetters {
   #abort = new AbortController();
   #rows = byId("letters");
   #problem = byId("letters-problem");
-  /** @type {HTMLInputElement} */
-  #all = byId("choose-all");
-  /** @type {HTMLSelectElement} */
-  #severity = byId("letter-severity");
-  /** @type {HTMLInputElement} */
-  #source = byId("letter-source");
-  /** @type {HTMLSelectElement} */
-  #when = byId("letter-when");
+  #all = byId("choose-all", HTMLInputElement);
+  #severity = byId("letter-severity", HTMLSelectElement);
+  #source = byId("letter-source", HTMLInputElement);
+  #when = byId("letter-when", HTMLSelectElement);
   #jobs;
   #poll = poll((signal) => this.#count(signal), EVERY);
 
@@ -304,7 +300,7 @@ export class DeadLetters {
     setText(byId("redrive"), `Redrive ${what}…`);
     setText(byId("purge"), `Purge ${what}…`);
     for (const id of ["redrive", "purge"]) {
-      /** @type {HTMLButtonElement} */ (byId(id)).disabled = chosen === 0 && all === 0;
+      byId(id, HTMLButtonElement).disabled = chosen === 0 && all === 0;
     }
   }
 
@@ -391,18 +387,10 @@ function letterDetails(letter) {
       { class: "actions", role: "group", "aria-label": "Dead letter" },
       button({ class: "small", onclick: () => void copy(location.href, "the link") }, "Copy link"),
       button({ class: "small", onclick: () => void copy(content, "the bytes") }, "Copy bytes"),
-      text === null && h("span", { class: "hint" }, "These bytes are no text; they are shown in base64."),
-      cut && h("span", { class: "hint" }, "Only the first 8 MiB are here."),
+      text === null && h("span", { class: "quiet" }, "These bytes are no text; they are shown in base64."),
+      cut && h("span", { class: "quiet" }, "Only the first 8 MiB are here."),
     ),
     wholeText(content, []),
-    h(
-      "dl",
-      { class: "fields" },
-      ...facts.flatMap(([name, value]) =>
-        value === null || value === ""
-          ? []
-          : [h("dt", {}, name), h("dd", {}, h("bdi", { class: "value" }, value))],
-      ),
-    ),
+    h("dl", { class: "fields" }, ...facts.flatMap(([name, value]) => (value ? field(name, value) : []))),
   );
 }

@@ -50,25 +50,20 @@ function filled(element, properties, children) {
       element.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  element.append(...present(children));
+  element.append(.../** @type {(Node | string)[]} */ (children.filter(Boolean)));
   return element;
 }
 
 /**
- * @param {Child[]} children
- * @returns {(Node | string)[]}
- */
-export const present = (children) => /** @type {(Node | string)[]} */ (children.filter(Boolean));
-
-/**
- * @template {Element} [E=HTMLElement]
+ * @template {HTMLElement} [E=HTMLElement]
  * @param {string} id
+ * @param {new () => E} [kind]
  * @returns {E}
  */
-export function byId(id) {
+export function byId(id, kind) {
   const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return /** @type {E} */ (/** @type {unknown} */ (found));
+  if (found instanceof (kind ?? HTMLElement)) return /** @type {E} */ (found);
+  throw new Error(`the page has no #${id}`);
 }
 
 /**
@@ -111,10 +106,9 @@ export function icon(name) {
  */
 export function refill(place, children) {
   const { activeElement } = document;
-  const key = place.contains(activeElement) ? activeElement?.getAttribute("data-key") : null;
+  const key = place.contains(activeElement) && activeElement?.getAttribute("data-key");
   place.replaceChildren(...children);
-  if (key)
-    /** @type {HTMLElement | null} */ (place.querySelector(`[data-key="${CSS.escape(key)}"]`))?.focus();
+  for (const again of place.querySelectorAll("button")) if (again.dataset.key === key) again.focus();
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -167,6 +161,6 @@ export function problemText(problem) {
     {},
     h("strong", {}, problem.title || problem.detail),
     problem.title && problem.detail ? `: ${problem.detail}` : "",
-    problem.hint ? h("span", { class: "hint" }, ` ${problem.hint}`) : "",
+    problem.hint ? h("span", { class: "quiet" }, ` ${problem.hint}`) : "",
   );
 }

@@ -103,13 +103,9 @@ export class Histogram {
     const { from, until } = this.#ends();
     const [plot, floor] = [width - LEFT, height - BOTTOM];
     const x = (/** @type {number} */ time) => LEFT + ((time - from) / (until - from)) * plot;
-    const shown = this.#shown();
-    const sums = answer.buckets.map(({ counts }) =>
-      shown.reduce((sum, severity) => sum + counts[severity], 0),
-    );
-    const top = niceTop(Math.max(0, ...sums));
+    const top = niceTop(Math.max(0, ...answer.buckets.map(({ counts }) => this.#sum(counts))));
     const y = (/** @type {number} */ count) => TOP + (floor - TOP) * (1 - count / top);
-    const paths = this.#bars(shown, x, y);
+    const paths = this.#bars(answer, x, y);
     const drawing = svg(
       "svg",
       { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
@@ -125,7 +121,7 @@ export class Histogram {
       ...this.#picked(x, floor),
     );
     this.#place.replaceChildren(drawing, this.#tip);
-    this.#tell(sums);
+    this.#tell(answer);
   }
 
   #shown() {
@@ -134,22 +130,28 @@ export class Histogram {
   }
 
   /**
-   * @param {Severity[]} shown
+   * Counts those of the severities that are shown.
+   *
+   * @param {Counts} counts
+   */
+  #sum(counts) {
+    return this.#shown().reduce((sum, severity) => sum + counts[severity], 0);
+  }
+
+  /**
+   * @param {Answer} answer
    * @param {(time: number) => number} x
    * @param {(count: number) => number} y
    */
-  #bars(shown, x, y) {
-    const answer = /** @type {Answer} */ (this.#answer);
-    const paths = /** @type {Record<string, string>} */ (
-      Object.fromEntries(SEVERITIES.map((severity) => [severity, ""]))
-    );
-    for (const { start, counts } of answer.buckets) {
+  #bars({ buckets }, x, y) {
+    const paths = { debug: "", info: "", warning: "", error: "", critical: "" };
+    for (const { start, counts } of buckets) {
       const at = Date.parse(start);
       const left = Math.max(LEFT, x(at) + 0.5);
       const right = Math.max(left + 1, x(at + this.#width) - 0.5);
       let below = 0;
       // The gravest at the bottom, where a few can be seen beside many.
-      for (const severity of shown.toReversed()) {
+      for (const severity of this.#shown().toReversed()) {
         const count = counts[severity];
         if (count === 0) continue;
         const [bottom, top] = [y(below), Math.min(y(below) - 1, y(below + count))];
@@ -206,15 +208,15 @@ export class Histogram {
     return boxes;
   }
 
-  /** @param {number[]} sums */
-  #tell(sums) {
-    /** @type {Counts} */
-    const counts = { debug: 0, info: 0, warning: 0, error: 0, critical: 0 };
-    for (const bucket of this.#answer?.buckets ?? []) {
-      for (const severity of SEVERITIES) counts[severity] += bucket.counts[severity];
-    }
+  /** @param {Answer} answer */
+  #tell({ buckets }) {
+    const sum = (/** @type {Severity} */ severity) =>
+      buckets.reduce((before, { counts }) => before + counts[severity], 0);
+    const counts = /** @type {Counts} */ (
+      Object.fromEntries(SEVERITIES.map((severity) => [severity, sum(severity)]))
+    );
     this.#oncounts(counts);
-    const all = sums.reduce((sum, count) => sum + count, 0);
+    const all = this.#sum(counts);
     setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / 60_000)} a bar`);
     this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
     if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);

@@ -27,8 +27,7 @@ const WORDS = /** @type {const} */ ({
 
 export class Jobs {
   #ondone;
-  /** @type {HTMLDialogElement} */
-  #dialog = byId("confirm");
+  #dialog = byId("confirm", HTMLDialogElement);
   #panel = byId("job");
   /** @type {Job | null} */
   #job = null;
@@ -188,8 +187,7 @@ export class Jobs {
     const { doing, did } = WORDS[action];
     const heads = { running: doing, done: did, cancelled: `Cancelled; ${did.toLowerCase()}` };
     setText(byId("job-title"), `${heads[state]} ${number(done)} of ${number(total)}`);
-    /** @type {HTMLProgressElement} */
-    const progress = byId("job-progress");
+    const progress = byId("job-progress", HTMLProgressElement);
     progress.max = Math.max(1, total);
     progress.value = Math.min(progress.max, total - left);
     const facts = [

@@ -4,7 +4,7 @@
 /** @import { Row } from "./rows.js" */
 /** @import { Search } from "./search.js" */
 /** @import { State, Store } from "./store.js" */
-import { Problem } from "./api.js";
+import { Problem, about } from "./api.js";
 import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
 import { Feed, newest } from "./feed.js";
 import { List } from "./list.js";
@@ -260,17 +260,15 @@ export class Messages {
   /** Finds out why nothing is here, and says it. */
   async #drawEmpty() {
     const turn = ++this.#emptiness;
-    /** @type {import("./types.js").Message | undefined} */
-    let any;
     try {
-      any = await newest();
+      const any = await newest();
+      const said = any ? this.#nothingFound(any) : welcome((await about()).intake);
+      if (turn !== this.#emptiness) return;
+      byId("empty").replaceChildren(...said);
+      byId("empty").hidden = false;
     } catch (error) {
       if (turn === this.#emptiness) this.#problemChanged(Problem.of(error));
-      return;
     }
-    if (turn !== this.#emptiness) return;
-    byId("empty").replaceChildren(...(any ? this.#nothingFound(any) : welcome()));
-    byId("empty").hidden = false;
   }
 
   /** @param {import("./types.js").Message} any */
@@ -329,18 +327,26 @@ export class Messages {
   }
 }
 
-/** What somebody sees who has just started the server. */
-function welcome() {
-  const command = `curl -d '{"body":"Hello, Warren!"}' ${location.origin}/v1/messages`;
+/**
+ * What somebody sees who has just started the server.
+ *
+ * @param {import("./api.js").About["intake"]} intake
+ */
+function welcome({ url, known }) {
+  const command = `curl -d '{"body":"Hello, Warren!"}' ${url}`;
+  const unknown =
+    "Messages are sent to an ingest-api, not here. With its address in this command, one appears:";
   return [
     h("h2", {}, "No message yet"),
-    h("p", {}, "Send one, and it appears here:"),
+    h("p", {}, known ? "Send one, and it appears here:" : unknown),
     h(
       "div",
       { class: "command" },
       h("pre", { tabindex: "0", "aria-label": "Command" }, command),
       button({ onclick: () => void copy(command, "the command") }, "Copy"),
     ),
-    h("p", {}, h("a", { href: "/docs/" }, "What else can be sent, and how")),
+    known
+      ? h("p", {}, h("a", { href: new URL("../docs/", url).href }, "What else can be sent, and how"))
+      : h("p", {}, "Set as pipeline.intake_url, the address is shown here."),
   ];
 }

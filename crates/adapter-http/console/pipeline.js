@@ -1,11 +1,12 @@
 // @ts-check
-// The way of a message, as a strip: accepted, in the queue, stored, or dead.
+// Numbers of what goes on: the way of a message as a strip, accepted, in the queue, stored, or dead; and the consumer
+// groups, a card each.
 
-/** @import { Pipeline as Answer, Stage } from "./types.js" */
+/** @import { Group, Groups as GroupsAnswer, Pipeline as Answer, Stage } from "./types.js" */
 import { get, poll } from "./api.js";
 import { Sparkline } from "./chart.js";
 import { byId, h, setText } from "./dom.js";
-import { total } from "./store.js";
+import { SEVERITIES, total } from "./store.js";
 import { duration, number, rate, short } from "./time.js";
 
 const EVERY = 2_000;
@@ -83,7 +84,6 @@ function figures({
   in_spools,
   messages,
   packets,
-  oldest_seconds: oldest,
   total: counts,
   per_second,
   duplicates,
@@ -98,7 +98,7 @@ function figures({
   if (stage === "in_rabbitmq" || stage === "queued") {
     const reading = messages ?? packets ?? null;
     const unit = `${messages === null || messages === undefined ? " packet" : " message"}${reading === 1 ? "" : "s"}`;
-    const note = reading === 0 ? "nothing waits" : oldest ? `the oldest for ${duration(oldest)}` : "";
+    const note = reading === 0 ? "nothing waits" : "";
     return { figure: reading === null ? null : short(reading), unit, note, reading };
   }
   const all = counts ? number(total(counts)) : null;
@@ -108,4 +108,97 @@ function figures({
   if (typeof per_second === "number")
     return { figure: rate(per_second), unit: " /s", note, reading: per_second };
   return { figure: all, unit: "", note, reading: null };
+}
+
+export class Groups {
+  #place = byId("groups");
+  #note = byId("groups-note");
+  #shown = false;
+  /** @type {Map<string, Sparkline>} */
+  #lines = new Map();
+  #poll = poll(
+    async (signal) => this.#draw(await get("/v1/groups", {}, signal)),
+    EVERY,
+    (problem) => {
+      this.#place.classList.toggle("stale", problem !== null);
+      if (problem?.status === 404) {
+        this.#poll.stop();
+        this.#say("This server does not know the groups.");
+      } else if (problem) {
+        this.#say(`${problem.title}.`);
+      }
+    },
+  );
+
+  /** @param {boolean} shown */
+  show(shown) {
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (shown) this.#poll.start();
+    else this.#poll.stop();
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    this.#note.hidden = text === "";
+    setText(this.#note, text);
+  }
+
+  /** @param {GroupsAnswer} answer */
+  #draw({ groups, missing = [] }) {
+    this.#say(groups.length > 0 ? missing.join(". ") : "No consumer group runs.");
+    this.#place.replaceChildren(...groups.map((group) => this.#card(group)));
+  }
+
+  /** @param {Group} group */
+  #card({ group, state, received, total: all, per_second, lag }) {
+    const speed = per_second && total(per_second);
+    const line = this.#lines.get(group) ?? new Sparkline();
+    this.#lines.set(group, line);
+    line.push(speed);
+    // Of the shipped groups it is known what they count; of others, what they have counted tells it.
+    const counted = SEVERITIES.filter(
+      (severity) => received?.[severity] || group === "all" || group.split("-").includes(severity),
+    );
+    return h(
+      "li",
+      { class: lag && lag.packets > 0 ? "card behind" : "card" },
+      h(
+        "div",
+        { class: "head" },
+        h("h3", {}, group),
+        state !== "consuming" && h("span", { class: "state" }, state),
+        h("span", { class: "total" }, all === null ? "—" : number(all)),
+      ),
+      h(
+        "dl",
+        { class: "counts" },
+        ...counted.map((severity) =>
+          h(
+            "div",
+            { class: severity },
+            h("dt", {}, severity),
+            h("dd", {}, received ? short(received[severity]) : "—"),
+          ),
+        ),
+      ),
+      h(
+        "div",
+        { class: "foot" },
+        h("span", { class: "lag" }, lagText(lag)),
+        line.element,
+        h("span", { class: "rate" }, speed === null ? "" : `${rate(speed)} /s`),
+      ),
+    );
+  }
+}
+
+/** @param {Group["lag"]} lag */
+function lagText(lag) {
+  if (!lag) return "its lag is not known";
+  const { packets, messages, oldest_seconds: oldest } = lag;
+  if (packets === 0) return "nothing waits";
+  const [count, unit] = messages === null ? [packets, "packet"] : [messages, "message"];
+  const what = `${number(count)} ${unit}${count === 1 ? " waits" : "s wait"}`;
+  return oldest ? `${what}, ${duration(oldest)}` : what;
 }

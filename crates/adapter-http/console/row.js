@@ -5,8 +5,8 @@
 /** @import { GapRow, MessageRow } from "./rows.js" */
 /** @import { Zone } from "./time.js" */
 /** @import { Gap, Json, Message } from "./types.js" */
-import { get, print } from "./api.js";
-import { button, copy, h, icon } from "./dom.js";
+import { Problem, about, get, print } from "./api.js";
+import { button, copy, h, icon, toast } from "./dom.js";
 import { attributeTerm, flattened, parts } from "./query.js";
 import { DEFAULTS, toAddress } from "./store.js";
 import { clock, full, number, timeOfId } from "./time.js";
@@ -27,9 +27,7 @@ const MOST_SHOWN = 20_000;
  * @property {(message: Message) => void} around show what else happened at that time
  */
 
-/**
- * @param {Json} value
- */
+/** @param {Json} value */
 const written = (value) => (typeof value === "string" ? value : print(value));
 
 /**
@@ -156,7 +154,7 @@ export function messageDetails(message, zone, words, actions) {
       small("Neighbours in time", () => actions.around(message)),
       h("span", { class: "label" }, "Copy"),
       small("link", () => void copy(link, "the link")),
-      small("curl", () => void copy(asCurl(message, location.origin), "a curl that sends it again")),
+      small("curl", () => void copyCurl(message)),
       small("JSON", () => void copy(asJson(message), "JSON")),
       small("text", () => void copy(asText(message), "the text")),
     ),
@@ -174,7 +172,6 @@ export function messageDetails(message, zone, words, actions) {
             ? (without) =>
                 actions.term((without ? "-" : "") + attributeTerm(key, /** @type {string | Exact} */ (value)))
             : undefined,
-          typeof value === "string" ? "string" : "other",
         ),
       ),
       ...field("occurred", time(occurred_at)),
@@ -232,17 +229,16 @@ export function wholeText(text, words) {
  * @param {string} name
  * @param {string | Node} value
  * @param {((without: boolean) => void)} [filter]
- * @param {string} [kind]
  */
-function field(name, value, filter, kind = "") {
-  if (!filter) return [h("dt", {}, name), h("dd", { class: kind }, h("bdi", { class: "value" }, value))];
+export function field(name, value, filter) {
+  if (!filter) return [h("dt", {}, name), h("dd", {}, h("bdi", { class: "value" }, value))];
   const choose = (/** @type {boolean} */ without) => () => filter(without);
   const what = `${name} ${typeof value === "string" ? cut(value, MOST_VALUE) : ""}`;
   return [
     h("dt", {}, name),
     h(
       "dd",
-      { class: kind },
+      {},
       button(
         { class: "pick", onclick: choose(false), title: "Only with this", "aria-label": `Only with ${what}` },
         icon("include"),
@@ -276,9 +272,20 @@ export function asJson(message) {
 export function asText(message) {
   const lines = [`${message.occurred_at} ${message.severity} ${message.source} ${message.body}`];
   for (const { key, value } of flattened(message.attributes)) {
-    lines.push(`    ${key}=${typeof value === "string" ? value : print(value)}`);
+    lines.push(`    ${key}=${written(value)}`);
   }
   return lines.join("\n");
+}
+
+/** @param {Message} message */
+async function copyCurl(message) {
+  try {
+    const { url, known } = (await about()).intake;
+    const what = known ? "sends it again" : "has a place for the address of ingest-api";
+    await copy(asCurl(message, url), `a curl that ${what}`);
+  } catch (error) {
+    toast(`It is not known where messages are sent to: ${Problem.of(error).title}`);
+  }
 }
 
 /**
@@ -286,11 +293,10 @@ export function asText(message) {
  * often it is sent.
  *
  * @param {Message} message
- * @param {string} origin
+ * @param {string} address where messages are posted to
  */
-export function asCurl({ severity, source, body, attributes, occurred_at }, origin) {
+export function asCurl({ severity, source, body, attributes, occurred_at }, address) {
   const json = print({ severity, source, body, attributes, occurred_at });
-  const address = `${origin}/v1/messages`;
   const head = "curl -H 'content-type: application/json'";
   if (json.length > MOST_ARGUMENT) {
     // The record is one line that begins with a brace, so it cannot end the document early.

@@ -1,12 +1,13 @@
 // @ts-check
-// What is looked for: the search box, the severities, the source, the range of time.
+// What is looked for: the search box, the severities, the source, the range of time; and which sources there are.
 
 /** @import { Problem } from "./api.js" */
 /** @import { State, Store } from "./store.js" */
 /** @import { Counts, Severity } from "./types.js" */
-import { button, byId, h, problemText, setText } from "./dom.js";
-import { SEVERITIES, preferences, severities, severityText } from "./store.js";
-import { RANGES, clock, fromInput, instant, short, toInput } from "./time.js";
+import { get, poll } from "./api.js";
+import { button, byId, h, problemText, refill, setText } from "./dom.js";
+import { SEVERITIES, listed, preferences, severities, severityText, total } from "./store.js";
+import { RANGES, clock, fromInput, instant, number, short, toInput } from "./time.js";
 
 /** What can be typed, in the words of the help. */
 const SYNTAX = /** @type {const} */ ([
@@ -21,16 +22,11 @@ const SYNTAX = /** @type {const} */ ([
 
 export class Search {
   #store;
-  /** @type {HTMLInputElement} */
-  #query = byId("q");
-  /** @type {HTMLInputElement} */
-  #source = byId("source");
-  /** @type {HTMLSelectElement} */
-  #range = byId("range");
-  /** @type {HTMLInputElement} */
-  #from = byId("from");
-  /** @type {HTMLInputElement} */
-  #until = byId("until");
+  #query = byId("q", HTMLInputElement);
+  #source = byId("source", HTMLInputElement);
+  #range = byId("range", HTMLSelectElement);
+  #from = byId("from", HTMLInputElement);
+  #until = byId("until", HTMLInputElement);
   #custom = byId("custom");
   #error = byId("search-error");
   #help = byId("syntax");
@@ -219,5 +215,84 @@ export class Search {
   #toggleHelp(shown) {
     this.#help.hidden = !shown;
     this.#helpButton.setAttribute("aria-expanded", String(shown));
+  }
+}
+
+/** How often it is asked who has said something in this range of time, milliseconds. */
+const SOURCES_EVERY = 15_000;
+
+/** How many sources are shown. */
+const MOST_SOURCES = 40;
+
+export class Sources {
+  #store;
+  #place = byId("sources");
+  #note = byId("sources-note");
+  #asked = "";
+  #poll = poll(
+    (signal) => this.#ask(signal),
+    SOURCES_EVERY,
+    (problem) => problem && setText(this.#note, "The sources are not known now."),
+  );
+
+  /** @param {Store} store */
+  constructor(store) {
+    this.#store = store;
+  }
+
+  /** @param {State} state */
+  update(state) {
+    const { from, until } = listed(state);
+    const asked = [state.view, state.severity, from, until].join("\n");
+    if (state.view !== "messages") this.#poll.stop();
+    else if (asked !== this.#asked) this.#poll.start();
+    this.#asked = asked;
+    for (const choice of this.#place.querySelectorAll("button")) {
+      choice.setAttribute("aria-pressed", String(choice.dataset.key === state.source));
+    }
+  }
+
+  /** @param {AbortSignal} signal */
+  async #ask(signal) {
+    const { state } = this.#store;
+    /** @type {{ sources: { source: string, counts: Counts }[], more: boolean }} */
+    const answer = await get("/v1/sources", { severity: state.severity, ...listed(state) }, signal);
+    const sources = answer.sources.sort((a, b) => total(b.counts) - total(a.counts));
+    byId("source-names").replaceChildren(...sources.map(({ source }) => h("option", { value: source })));
+    const hidden = sources.length - MOST_SOURCES;
+    const rest = answer.more
+      ? "There are more; type one."
+      : hidden > 0
+        ? `${number(hidden)} more; type one.`
+        : "";
+    setText(this.#note, sources.length === 0 ? "None in this range." : rest);
+    refill(
+      this.#place,
+      sources.slice(0, MOST_SOURCES).map(({ source, counts }) => this.#item(source, counts)),
+    );
+  }
+
+  /**
+   * @param {string} source
+   * @param {Counts} counts
+   */
+  #item(source, counts) {
+    const all = total(counts);
+    const grave = counts.error + counts.critical;
+    const chosen = () => this.#store.state.source === source;
+    return h(
+      "li",
+      {},
+      button(
+        {
+          "data-key": source,
+          "aria-pressed": String(chosen()),
+          onclick: () => this.#store.set({ source: chosen() ? "" : source, open: "" }),
+        },
+        h("span", { class: "source" }, source),
+        grave > 0 && h("span", { class: "count error" }, short(grave)),
+        grave < all && h("span", { class: "count" }, short(all)),
+      ),
+    );
   }
 }

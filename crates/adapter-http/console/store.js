@@ -156,10 +156,10 @@ export class Store {
   }
 }
 
-/** @type {Set<() => void>} */
-const listeners = new Set();
+/** @type {(() => void)[]} */
+const listeners = [];
 
-/** @param {string} key */
+/** @param {"zone" | "theme"} key */
 function stored(key) {
   try {
     return localStorage.getItem(`warren.${key}`) ?? "";
@@ -169,11 +169,14 @@ function stored(key) {
   }
 }
 
+const chosen = { zone: stored("zone"), theme: stored("theme") };
+
 /**
- * @param {string} key
+ * @param {"zone" | "theme"} key
  * @param {string} value
  */
 function keep(key, value) {
+  chosen[key] = value;
   try {
     localStorage.setItem(`warren.${key}`, value);
   } catch {
@@ -182,24 +185,23 @@ function keep(key, value) {
   for (const listener of listeners) listener();
 }
 
-/** @type {Zone} */
-let zone = stored("zone") === "utc" ? "utc" : "local";
-let theme = stored("theme");
-
 export const preferences = {
-  /** The zone in which times are written. */
+  /**
+   * The zone in which times are written.
+   *
+   * @returns {Zone}
+   */
   get zone() {
-    return zone;
+    return chosen.zone === "utc" ? "utc" : "local";
   },
 
   toggleZone() {
-    zone = zone === "utc" ? "local" : "utc";
-    keep("zone", zone);
+    keep("zone", this.zone === "utc" ? "local" : "utc");
   },
 
   /** `light`, `dark`, or empty for what the system says. */
   get theme() {
-    return theme === "light" || theme === "dark" ? theme : "";
+    return /^(light|dark)$/.test(chosen.theme) ? chosen.theme : "";
   },
 
   get isDark() {
@@ -207,12 +209,11 @@ export const preferences = {
   },
 
   toggleTheme() {
-    theme = this.isDark ? "light" : "dark";
-    keep("theme", theme);
+    keep("theme", this.isDark ? "light" : "dark");
   },
 
   /** @param {() => void} listener */
   subscribe(listener) {
-    listeners.add(listener);
+    listeners.push(listener);
   },
 };

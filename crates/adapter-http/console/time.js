@@ -23,11 +23,8 @@ export function instant(text, now = Date.now()) {
   return /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
 }
 
-/**
- * @param {number} value
- * @param {number} [width]
- */
-const two = (value, width = 2) => String(value).padStart(width, "0");
+/** @param {number} value */
+const two = (value) => String(value).padStart(2, "0");
 
 /**
  * Writes a time as the parts of a row: `11-29` and `20:03:04.123`.
@@ -38,15 +35,10 @@ const two = (value, width = 2) => String(value).padStart(width, "0");
 export function clock(time, zone) {
   const at = new Date(time);
   if (Number.isNaN(at.getTime())) return { year: "", date: "", time: String(time) };
-  if (zone === "utc") {
-    const text = at.toISOString();
-    return { year: text.slice(0, 4), date: text.slice(5, 10), time: text.slice(11, 23) };
-  }
-  return {
-    year: String(at.getFullYear()),
-    date: `${two(at.getMonth() + 1)}-${two(at.getDate())}`,
-    time: `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${two(at.getMilliseconds(), 3)}`,
-  };
+  // What is written is always UTC, of a time that is moved for it.
+  const away = zone === "utc" ? 0 : at.getTimezoneOffset() * 60_000;
+  const text = new Date(at.getTime() - away).toISOString();
+  return { year: text.slice(0, 4), date: text.slice(5, 10), time: text.slice(11, 23) };
 }
 
 /**
@@ -88,7 +80,7 @@ export function duration(seconds) {
  */
 export function toInput(time, zone) {
   const { year, date, time: text } = clock(time, zone);
-  return `${two(Number(year), 4)}-${date}T${text.slice(0, 8)}`;
+  return `${year}-${date}T${text.slice(0, 8)}`;
 }
 
 /**

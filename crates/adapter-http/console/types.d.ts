@@ -65,7 +65,6 @@ export interface Stage {
   held?: number | null;
   messages?: number | null;
   packets?: number | null;
-  oldest_seconds?: number | null;
   duplicates?: number | null;
   letters?: number | null;
   in_spools?: number | null;

@@ -74,14 +74,18 @@ impl Routes {
             pipeline: self.pipeline.is_some(),
             dead_letters: self.dead_letters.is_some(),
         };
+        let elsewhere = self.query.as_ref().and_then(QueryRoutes::intake);
         let about = About {
             service: self.service,
             version: self.version,
-            intake: offered.intake.is_some(),
+            intake: match &offered.intake {
+                Some(_) => Some(MESSAGES_ROUTE.into()),
+                None => elsewhere.map(|address| address.as_str().into()),
+            },
             console: offered.messages,
         };
         let mut router = Router::new()
-            .route("/", get(root).with_state(about))
+            .route("/", get(root).with_state(about.clone()))
             .route("/version", get(version).with_state(about))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(self.health))
@@ -131,11 +135,12 @@ impl Routes {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct About {
     service: &'static str,
     version: &'static str,
-    intake: bool,
+    /// Where messages are posted to: a path of this server, or a URL of another.
+    intake: Option<Arc<str>>,
     console: bool,
 }
 
@@ -151,7 +156,7 @@ pub(crate) async fn root(State(about): State<About>, request: Request) -> Respon
     if about.console && console::is_wanted(request.headers()) {
         return console::page(request.headers());
     }
-    let mut response = welcome(about, &request).into_response();
+    let mut response = welcome(&about, &request).into_response();
     if about.console {
         let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
@@ -159,7 +164,7 @@ pub(crate) async fn root(State(about): State<About>, request: Request) -> Respon
     response
 }
 
-fn welcome(about: About, request: &Request) -> String {
+fn welcome(about: &About, request: &Request) -> String {
     let About {
         service,
         version,
@@ -167,7 +172,7 @@ fn welcome(about: About, request: &Request) -> String {
         console,
     } = about;
     let mut text = format!("{service} {version}\n\n");
-    if intake || console {
+    if intake.is_some() || *console {
         let host = request
             .headers()
             .get(header::HOST)
@@ -180,12 +185,17 @@ fn welcome(about: About, request: &Request) -> String {
                         .all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
             });
         let host = host.unwrap_or("127.0.0.1:8080");
-        if intake {
+        if let Some(intake) = intake {
+            let server = if intake.starts_with('/') {
+                format!("http://{host}")
+            } else {
+                String::new()
+            };
             text.push_str(&format!(
-                "Send a message:    curl http://{host}/v1/messages -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n"
+                "Send a message:    curl {server}{intake} -d '{{\"severity\":\"info\",\"body\":\"hello\"}}'\n"
             ));
         }
-        if console {
+        if *console {
             text.push_str(&format!(
                 "Find messages:     curl 'http://{host}/v1/messages?q=hello&limit=10'\n\
                  Console:           http://{host}/ in a browser\n"
@@ -206,12 +216,15 @@ pub(crate) struct Version {
     /// The program's version.
     #[schema(example = "0.1.0")]
     version: &'static str,
+    /// Where messages are posted to: a path of this server, or the address of another; `null` where that is not known.
+    #[schema(example = "/v1/messages")]
+    intake: Option<String>,
 }
 
 /// Says which program answers.
 #[utoipa::path(
     get, path = "/version", operation_id = "version", tag = "about", summary = "Which program is this?",
-    responses((status = 200, description = "Name and version.", body = Version)),
+    responses((status = 200, description = "Name and version, and where messages are sent to.", body = Version)),
 )]
 pub(crate) async fn version(State(about): State<About>) -> Response {
     json(
@@ -220,6 +233,7 @@ pub(crate) async fn version(State(about): State<About>) -> Response {
         &Version {
             service: about.service,
             version: about.version,
+            intake: about.intake.as_deref().map(str::to_owned),
         },
     )
 }

@@ -77,7 +77,10 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         groups: Some(GroupRoutes::Watched(groups)),
         pipeline: Some(pipeline),
         dead_letters: Some(jobs.clone()),
-        query: Some(QueryRoutes::new(reader.clone(), settings.reader.connections)),
+        query: Some(
+            QueryRoutes::new(reader.clone(), settings.reader.connections)
+                .with_intake_at(settings.pipeline.intake()),
+        ),
         tail: Some(TailRoutes::new(hub, &settings.http)),
         metrics: frame.metrics.handle(),
     };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use warren_adapter_amqp::AmqpConfig;
-use warren_adapter_http::HttpConfig;
+use warren_adapter_http::{HttpConfig, IntakeAddress};
 use warren_adapter_postgres::{PostgresConfig, ReaderConfig};
 use warren_domain::ports::{GroupName, NamedGroup};
 use warren_pipeline::tail::TailConfig;
@@ -38,6 +38,9 @@ pub(crate) struct PipelineConfig {
     pub(crate) programs: Vec<String>,
     /// The consumer groups that are shown, by name; at most 64. Default: the four that Warren ships.
     pub(crate) groups: Vec<String>,
+    /// Where clients send messages to, such as `https://intake.example.org`: told at `/version`, and shown by the console.
+    /// Default: none, and the console says that it is not known.
+    pub(crate) intake_url: Option<String>,
 }
 
 impl Default for PipelineConfig {
@@ -45,6 +48,7 @@ impl Default for PipelineConfig {
         Self {
             programs: Vec::new(),
             groups: NamedGroup::shipped().map(|group| group.name.to_string()).into(),
+            intake_url: None,
         }
     }
 }
@@ -68,6 +72,12 @@ impl PipelineConfig {
             Some(format!("names `{name}`, which is no name of a group: {error}"))
         });
         problems.extend(wrong.map(|problem| ("groups", problem)));
+        let wrong = self
+            .intake_url
+            .as_deref()
+            .map(IntakeAddress::parse)
+            .and_then(Result::err);
+        problems.extend(wrong.map(|problem| ("intake_url", problem)));
         problems
     }
 
@@ -82,6 +92,11 @@ impl PipelineConfig {
     /// Returns the groups to look at; one that is not well written is a problem before.
     pub(crate) fn group_names(&self) -> Vec<GroupName> {
         self.groups.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Returns where messages are sent to; what is not well written is a problem before.
+    pub(crate) fn intake(&self) -> Option<IntakeAddress> {
+        IntakeAddress::parse(self.intake_url.as_deref()?).ok()
     }
 }
 
@@ -143,6 +158,7 @@ mod tests {
             let pipeline = PipelineConfig {
                 programs: programs.iter().copied().map(str::to_owned).collect(),
                 groups: groups.iter().copied().map(str::to_owned).collect(),
+                ..PipelineConfig::default()
             };
             let settings = Settings {
                 pipeline,
@@ -175,6 +191,13 @@ mod tests {
                 "{problems:?}"
             );
         }
+        let mut settings = Settings::default();
+        settings.pipeline.intake_url = Some("intake:8080".to_owned());
+        let problems = settings.problems();
+        assert!(
+            matches!(&problems[..], [(key, told)] if key == "pipeline.intake_url" && told.contains("http://127.0.0.1:8080")),
+            "{problems:?}"
+        );
         let many: Vec<_> = (0..65).map(|n| format!("g-{n}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         assert!(wrong(&[], &many)[0].1.contains("at most 64"));

@@ -19,6 +19,7 @@ use axum::routing::get;
 use warren_domain::ports::{MessageReader, Order, Place, ReadError, Search, TimeRange};
 use warren_domain::{MessageId, Query, Selection, SeveritySet, Timestamp};
 
+use crate::intake_address::IntakeAddress;
 use crate::openapi::ProblemForm;
 use crate::problem::{Kind, Problem};
 use crate::routes::MESSAGES_ROUTE;
@@ -36,6 +37,7 @@ pub(crate) const QUERY_ROUTES: [&str; 4] = [MESSAGES_ROUTE, "/v1/messages/{id}",
 pub struct QueryRoutes {
     reader: Arc<dyn MessageReader>,
     turns: Arc<Turns>,
+    intake: Option<IntakeAddress>,
 }
 
 impl QueryRoutes {
@@ -45,7 +47,20 @@ impl QueryRoutes {
         Self {
             reader,
             turns: Arc::new(Turns::new(at_once)),
+            intake: None,
         }
+    }
+
+    /// Tells, and has the console tell, where messages are sent to; for a server that takes none itself.
+    #[must_use]
+    pub fn with_intake_at(mut self, address: Option<IntakeAddress>) -> Self {
+        self.intake = address;
+        self
+    }
+
+    /// Returns where messages are sent to, where that is known.
+    pub(crate) const fn intake(&self) -> Option<&IntakeAddress> {
+        self.intake.as_ref()
     }
 
     /// Makes the router.

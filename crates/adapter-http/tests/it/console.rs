@@ -2,9 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::server::TestServer;
-use crate::wire::Answer;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use warren_adapter_conformance::scripted_reader::ScriptedReader;
+use warren_adapter_http::{Health, IntakeAddress, QueryRoutes, Routes, Server};
+
+use crate::server::{TestServer, config, metrics};
+use crate::wire::{Answer, exchange};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -36,6 +42,51 @@ async fn browsers_get_the_page_and_programs_the_lines() {
             "{}",
             lines.text()
         );
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_where_messages_are_sent_to() {
+    let own = TestServer::start().await;
+    assert_eq!(own.get("/version").await.json()["intake"], "/v1/messages");
+    for (address, intake, line) in [
+        (None, json!(null), None),
+        (
+            Some("https://intake.example.org/shop/"),
+            json!("https://intake.example.org/shop/v1/messages"),
+            Some("Send a message:    curl https://intake.example.org/shop/v1/messages -d "),
+        ),
+    ] {
+        let address = address.map(|url| IntakeAddress::parse(url).unwrap());
+        let query = QueryRoutes::new(Arc::new(ScriptedReader::new()), 1).with_intake_at(address);
+        let routes = Routes {
+            service: "query-api",
+            version: "1.2.3",
+            health: Health::new(Vec::new()),
+            metrics: metrics(),
+            intake: None,
+            groups: None,
+            pipeline: None,
+            dead_letters: None,
+            query: Some(query),
+            tail: None,
+        };
+        let server = Server::bind(&config()).await.unwrap();
+        let at = server.local_addr();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+        let ask = async |path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: warren\r\n\r\n");
+            exchange(at, request.as_bytes(), false).await.unwrap()
+        };
+        assert_eq!(ask("/version").await.json()["intake"], intake);
+        let told = ask("/").await.text();
+        let lines = told.lines().filter(|line| line.starts_with("Send a message"));
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), usize::from(line.is_some()), "{told}");
+        assert!(lines.iter().all(|told| told.starts_with(line.unwrap())), "{told}");
+        shutdown.cancel();
+        assert_eq!(serving.await.unwrap().cut, 0);
     }
 }
 

@@ -126,7 +126,7 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
     }
     assert_eq!(
         get(address, "/version").await.json(),
-        serde_json::json!({"service": "store-worker", "version": "1.2.3"})
+        serde_json::json!({"service": "store-worker", "version": "1.2.3", "intake": null})
     );
     shutdown.cancel();
     assert_eq!(serving.await.unwrap().cut, 0);
