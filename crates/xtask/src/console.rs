@@ -5,7 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use warren_test_servers::{CHROMIUM_VARIABLE, find_chromium, find_npm, find_pngquant};
+use warren_test_servers::{
+    AMQP_VARIABLE, CHROMIUM_VARIABLE, POSTGRES_VARIABLE, Servers, find, find_chromium, find_npm,
+    find_pngquant,
+};
 
 use crate::bounded;
 use crate::cargo::{Workspace, run as run_command};
@@ -13,8 +16,15 @@ use crate::cargo::{Workspace, run as run_command};
 /// Where its files and its tests are.
 const FOLDER: &str = "crates/adapter-http/console";
 
-/// What the journeys need: the server, and what starts it for them.
-const PACKAGES: [&str; 4] = ["--package", "warren", "--package", "warren-e2e"];
+/// What the journeys need: the programs that have a console or are beside it, and what starts them.
+const PACKAGES: [&str; 6] = [
+    "warren",
+    "warren-ingest-api",
+    "warren-store-worker",
+    "warren-severity-consumer",
+    "warren-query-api",
+    "warren-e2e",
+];
 
 /// The variable that names the program which starts a server for each file of journeys.
 const SERVER_VARIABLE: &str = "WARREN_TEST_CONSOLE_SERVER";
@@ -26,8 +36,9 @@ const MOST_PICTURE: u64 = 200_000;
 /// Has pngquant write a picture of few colours over the one it reads; the file's name follows twice.
 const PNGQUANT: [&str; 4] = ["--force", "--strip", "--speed=1", "--output"];
 
-/// How long all of it may take, without the build.
-const TIME: Duration = Duration::from_secs(180);
+/// How long all of it may take, without the build: several times what it takes on a machine that has nothing else to do,
+/// because one that is busy is no failure.
+const TIME: Duration = Duration::from_secs(300);
 
 /// What npm says of a registry that it cannot reach.
 const UNREACHABLE: &[&str] = &[
@@ -112,17 +123,28 @@ impl Tools {
         };
         let browser = match &self.browser {
             Ok(browser) => browser,
-            // Whoever names one wants the journeys to run.
-            Err(error) if std::env::var_os(CHROMIUM_VARIABLE).is_some_and(|named| !named.is_empty()) => {
-                return Outcome::Failed(format!("{error:#}"));
-            }
+            Err(error) if is_named(&[CHROMIUM_VARIABLE]) => return Outcome::Failed(format!("{error:#}")),
             Err(_) => return Outcome::not_run(&tested, self.missing()),
         };
-        match npm.tests("journeys", Some(browser)) {
+        let say = |line: &str| eprintln!("{line}");
+        let servers = match find(say).and_then(|found| found.start(say)) {
+            Ok(servers) => servers,
+            Err(error) if is_named(&[AMQP_VARIABLE, POSTGRES_VARIABLE]) => {
+                return Outcome::Failed(format!("{error:#}"));
+            }
+            Err(error) => return Outcome::not_run(&tested, Some(format!("{error:#}"))),
+        };
+        match npm.tests("journeys", Some((browser, &servers))) {
             Ok(passed) => Outcome::Passed(format!("{tested}, {passed} journeys")),
             Err(error) => Outcome::Failed(format!("{error:#}")),
         }
     }
+}
+
+/// Tells whether somebody has named one of what the journeys need, and so wants them to run.
+fn is_named(variables: &[&str]) -> bool {
+    let named = |variable: &&str| std::env::var_os(variable).is_some_and(|named| !named.is_empty());
+    variables.iter().any(named)
 }
 
 impl Outcome {
@@ -207,13 +229,15 @@ impl Npm<'_> {
     }
 
     /// Runs a script of tests, and returns how many passed.
-    fn tests(&self, script: &str, browser: Option<&Path>) -> Result<u64> {
+    fn tests(&self, script: &str, needed: Option<(&Path, &Servers)>) -> Result<u64> {
         let mut command = self.command(&["run", script]);
-        if let Some(browser) = browser {
-            command.env(CHROMIUM_VARIABLE, browser).env(
-                SERVER_VARIABLE,
-                self.workspace.target.join("debug/console-server"),
-            );
+        if let Some((browser, servers)) = needed {
+            let program = self.workspace.target.join("debug/console-server");
+            command
+                .env(CHROMIUM_VARIABLE, browser)
+                .env(SERVER_VARIABLE, program)
+                .env(AMQP_VARIABLE, &servers.amqp_url)
+                .env(POSTGRES_VARIABLE, &servers.postgres_url);
         }
         let mut tally = Tally::default();
         let status = bounded::run(command, self.end, |line| {
@@ -284,7 +308,8 @@ pub(crate) fn test(workspace: &Workspace) -> Result<bool> {
 
 /// Builds what the journeys need.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    run_command(workspace.cargo(["build", "--bins"]).args(PACKAGES))
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+    run_command(workspace.cargo(["build", "--bins"]).args(packages))
 }
 
 /// Takes the pictures of the docs.

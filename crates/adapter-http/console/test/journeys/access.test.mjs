@@ -1,5 +1,7 @@
 import { accessible } from "./axe.mjs";
-import { journey, row, store } from "./page.mjs";
+import { begin, row } from "./page.mjs";
+
+const { journey, store } = await begin("warren");
 
 for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
   journey(

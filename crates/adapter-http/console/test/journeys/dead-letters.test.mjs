@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 
 import { accessible } from "./axe.mjs";
-import { base, journey, send, until } from "./page.mjs";
+import { begin, letterCount, until } from "./page.mjs";
+
+const { base, journey, send } = await begin("warren");
 
 /** How many letters one batch of a job has. */
 const BATCH = 1_000;
@@ -30,14 +32,7 @@ async function refused(source, count) {
 }
 
 /** @param {string} source */
-async function counted(source) {
-  const answer = await fetch(`${base}/v1/dead-letters/redrive`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ dry_run: true, filter: { source } }),
-  });
-  return /** @type {number} */ ((await answer.json()).letters);
-}
+const counted = (source) => letterCount(base, source);
 
 /** @param {string} source */
 async function stored(source) {

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 
 import { accessible } from "./axe.mjs";
-import { base, clipboard, journey, row, send, store, until } from "./page.mjs";
+import { begin, card, clipboard, known, row, strip, until } from "./page.mjs";
+
+const { base, journey, send, store } = await begin("warren");
 
 /** @param {string} command */
 const run = (command) => execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: "pipe" });
@@ -40,17 +42,44 @@ journey("a message sent with curl appears by itself", async ({ page, open, sourc
 
 journey("the strip says how many messages were accepted and stored", async ({ page, open, source }) => {
   await open();
-  const all = async (/** @type {string} */ name) => {
-    const stage = page.getByRole("region", { name: "Pipeline" }).getByRole("listitem");
-    const text = await stage.filter({ hasText: name }).textContent();
-    return Number(/([\d,]+) in all/.exec(text ?? "")?.[1]?.replaceAll(",", "") ?? NaN);
-  };
-  await until("it is told", async () => Number.isFinite(await all("Accepted")));
-  const before = await all("Accepted");
+  const [accepted, stored] = [strip(page, "Accepted"), strip(page, "Stored")];
+  const before = await known(accepted.all);
   await store(source, { body: "one" }, { body: "two" }, { body: "three" });
   // Others may send to this server, too.
-  await until("they are accepted", async () => (await all("Accepted")) >= before + 3);
-  await until("all of them are stored", async () => (await all("Stored")) === (await all("Accepted")));
+  await until("they are accepted", async () => (await accepted.all()) >= before + 3);
+  await until("all of them are stored", async () => (await stored.all()) === (await accepted.all()));
+  for (const stage of [accepted, stored]) {
+    await until("its line has moved", async () => new Set(await stage.line()).size > 1);
+    assert.match(await stage.figure(), /^[\d.,k]+ \/s$/);
+  }
+  const queued = strip(page, "Queued");
+  await until("nothing waits", async () => (await queued.figure()) === "0 messages");
+  const points = (await queued.line()).length;
+  await until("its line has a point more", async () => (await queued.line()).length > points);
+});
+
+journey("each card counts what its group is for, and its line moves", async ({ page, open, source }) => {
+  await open();
+  const cards = ["all", "debug-info", "error", "critical"].map((name) => card(page, name));
+  const totals = () => Promise.all(cards.map(({ total }) => total()));
+  const [all, everyday, errors, critical] = /** @type {[number, number, number, number]} */ (
+    await Promise.all(cards.map(({ total }) => known(total)))
+  );
+  await store(
+    source,
+    { body: "one", severity: "info" },
+    { body: "two", severity: "debug" },
+    { body: "three", severity: "info" },
+    { body: "four", severity: "error" },
+    { body: "five", severity: "critical" },
+    { body: "six", severity: "warning" },
+  );
+  const expected = [all + 6, everyday + 3, errors + 1, critical + 1].join();
+  await until(`they have counted ${expected}`, async () => (await totals()).join() === expected);
+  for (const each of cards) {
+    await until("nothing waits", async () => (await each.lag()) === "nothing waits");
+    await until("its line has moved", async () => new Set(await each.line()).size > 1);
+  }
 });
 
 journey(

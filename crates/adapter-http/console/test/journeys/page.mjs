@@ -7,22 +7,11 @@ import { after, test } from "node:test";
 import { launch } from "../browser.mjs";
 import { serve } from "../server.mjs";
 
-const server = await serve();
-
-export const base = server.url;
-
-const skip = base ? false : "neither WARREN_TEST_CONSOLE_SERVER nor WARREN_TEST_CONSOLE_URL is set";
-
-/** How long anything on the page may take, milliseconds. */
-const PATIENCE = 15_000;
+/** How long anything on the page, or behind it, may take, milliseconds; no verdict depends on it. */
+const PATIENCE = 40_000;
 
 /** @type {Promise<import("playwright-core").Browser> | undefined} */
 let browser;
-
-after(async () => {
-  await (await browser)?.close();
-  await server.stop();
-});
 
 /**
  * A page, and what is needed to have it to oneself.
@@ -42,14 +31,44 @@ after(async () => {
  */
 
 /**
+ * Starts a server, and returns what journeys to its console need.
+ *
+ * @param {"warren" | "services"} kind `warren` alone, or all the programs beside RabbitMQ and PostgreSQL
+ */
+export async function begin(kind) {
+  const server = await serve(kind);
+  after(async () => {
+    await (await browser)?.close();
+    await server.stop();
+  });
+  return {
+    base: server.url,
+    intake: server.intake,
+    journey: /** @type {Begin} */ ((name, body, options) => journey(server, name, body, options)),
+    send: (/** @type {object[]} */ ...messages) => send(server, messages),
+    store: (/** @type {string} */ source, /** @type {object[]} */ ...messages) =>
+      store(server, source, messages),
+  };
+}
+
+/**
+ * @callback Begin
+ * @param {string} name
+ * @param {(journey: Journey) => Promise<void>} body
+ * @param {import("playwright-core").BrowserContextOptions & Needs} [options]
+ * @returns {void}
+ */
+
+/**
  * Runs a test in a browser of its own; whatever the page complains about fails it.
  *
+ * @param {import("../server.mjs").Server} server
  * @param {string} name
  * @param {(journey: Journey) => Promise<void>} body
  * @param {import("playwright-core").BrowserContextOptions & Needs} [options]
  */
-export function journey(name, body, { mayFail, tells, ...options } = {}) {
-  const { tell } = server;
+function journey({ url: base, tell }, name, body, { mayFail, tells, ...options } = {}) {
+  const skip = base ? false : "there is no server for it: WARREN_TEST_CONSOLE_SERVER is not set";
   const without = tells && !tell ? "the server of WARREN_TEST_CONSOLE_URL cannot be told what to do" : false;
   test(name, { skip: skip || without, timeout: 120_000 }, async () => {
     browser ??= launch();
@@ -94,10 +113,11 @@ export function journey(name, body, { mayFail, tells, ...options } = {}) {
 /**
  * Sends messages as a program does.
  *
+ * @param {import("../server.mjs").Server} server
  * @param {object[]} messages
  */
-export async function send(...messages) {
-  const response = await fetch(`${base}/v1/messages?ids=true`, {
+async function send({ intake }, messages) {
+  const response = await fetch(`${intake}/v1/messages?ids=true`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(messages),
@@ -109,13 +129,17 @@ export async function send(...messages) {
 /**
  * Sends messages, and waits until they are stored.
  *
+ * @param {import("../server.mjs").Server} server
  * @param {string} source
  * @param {object[]} messages
  */
-export async function store(source, ...messages) {
-  const ids = await send(...messages.map((message) => ({ source, ...message })));
+async function store(server, source, messages) {
+  const ids = await send(
+    server,
+    messages.map((message) => ({ source, ...message })),
+  );
   await until("the messages are stored", async () => {
-    const found = await fetch(`${base}/v1/messages?source=${source}&limit=1000`).then((answer) =>
+    const found = await fetch(`${server.url}/v1/messages?source=${source}&limit=1000`).then((answer) =>
       answer.json(),
     );
     const stored = new Set(found.messages.map((/** @type {{ id: string }} */ { id }) => id));
@@ -146,6 +170,16 @@ export async function until(what, ask, patience = PATIENCE) {
 }
 
 /**
+ * Waits until a number is known, and returns it.
+ *
+ * @param {() => Promise<number>} ask
+ */
+export async function known(ask) {
+  await until("it is told", async () => Number.isFinite(await ask()));
+  return ask();
+}
+
+/**
  * Returns the row of a message.
  *
  * @param {import("playwright-core").Page} page
@@ -159,3 +193,64 @@ export const row = (page, text) => page.locator("article.row", { hasText: text }
  * @param {import("playwright-core").Page} page
  */
 export const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
+
+/**
+ * Returns what a stage of the strip says.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {string} name
+ */
+export function strip(page, name) {
+  const stage = page
+    .getByRole("region", { name: "Pipeline" })
+    .getByRole("listitem")
+    .filter({ hasText: name });
+  return {
+    /** How many there were since the programs were started; NaN where it is not told. */
+    all: async () => counted(/([\d,]+) in all/.exec((await stage.textContent()) ?? "")?.[1]),
+    figure: async () => (await stage.locator(".figure").textContent()) ?? "",
+    /** The heights of the line's points, pixels from above; one for each reading. */
+    line: async () => heights((await stage.locator(".sparkline .line").getAttribute("d")) ?? ""),
+  };
+}
+
+/**
+ * Returns what the card of a consumer group says.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {string} name
+ */
+export function card(page, name) {
+  const heading = page.getByRole("heading", { name, exact: true, level: 3 });
+  const found = page.locator("#groups .card").filter({ has: heading });
+  const text = async (/** @type {string} */ part) => (await found.locator(part).allTextContents()).join();
+  return {
+    /** How many messages it has counted; NaN where that is not known. */
+    total: async () => counted(await text(".total")),
+    counted: (/** @type {string} */ severity) => text(`.counts .${severity} dd`),
+    lag: () => text(".lag"),
+    state: () => text(".state"),
+    line: async () => heights((await found.locator(".sparkline .line").getAttribute("d")) ?? ""),
+  };
+}
+
+/** @param {string | undefined} text */
+const counted = (text) => (/^[\d,]+$/.test(text ?? "") ? Number(text?.replaceAll(",", "")) : NaN);
+
+/** @param {string} path */
+const heights = (path) => Array.from(path.matchAll(/[ML]\S+ (\S+?)(?=[ML]|$)/g), ([, y]) => Number(y));
+
+/**
+ * Counts the dead letters of a source.
+ *
+ * @param {string} base
+ * @param {string} source
+ */
+export async function letterCount(base, source) {
+  const answer = await fetch(`${base}/v1/dead-letters/redrive`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ dry_run: true, filter: { source } }),
+  });
+  return /** @type {number} */ ((await answer.json()).letters);
+}

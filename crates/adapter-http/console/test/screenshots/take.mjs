@@ -23,7 +23,7 @@ const SETTLE = 50_000;
 const [, , folder = ""] = process.argv;
 assert.ok(folder, "usage: node take.mjs FOLDER");
 await mkdir(folder, { recursive: true });
-const server = await serve();
+const server = await serve("warren");
 assert.ok(server.url && server.tell, "WARREN_TEST_CONSOLE_SERVER is not set");
 const browser = await launch();
 

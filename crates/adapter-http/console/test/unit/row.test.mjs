@@ -60,7 +60,7 @@ test("the curl of a message sends what the message says, whatever it says", () =
     "END",
   ]) {
     const record = message({ body, attributes: { "o'clock": "it's", big: new Exact("9007199254740993") } });
-    const [header, json, option, data, address] = sent(asCurl(record, "http://127.0.0.1:8080"));
+    const [header, json, option, data, address] = sent(asCurl(record, "http://127.0.0.1:8080/v1/messages"));
     assert.deepEqual([header, option], ["-H", "-d"]);
     assert.equal(json, "content-type: application/json");
     assert.equal(address, "http://127.0.0.1:8080/v1/messages");
@@ -75,7 +75,7 @@ test("the curl of a message sends what the message says, whatever it says", () =
 
 test("a very long message is sent through a document instead of an argument", () => {
   const body = "it's\nEND\n".repeat(20_000);
-  const output = sent(asCurl(message({ body }), "http://127.0.0.1:8080"));
+  const output = sent(asCurl(message({ body }), "http://127.0.0.1:8080/v1/messages"));
   assert.equal(parse(output.at(-1) ?? "").body, body);
 });
 
