@@ -44,7 +44,7 @@ pub(crate) async fn round(
     now: Timestamp,
 ) -> Result<Option<Maintained>, StoreError> {
     let session = connector.open(SessionLimits::maintaining(config)).await?;
-    let outcome = round_on(&session, config, retention_days, now).await;
+    let outcome = round_on(&session, connector.place(), config, retention_days, now).await;
     match outcome {
         Ok(maintained) => {
             session.close().await;
@@ -77,13 +77,17 @@ pub(crate) async fn prepare_now(
 
 async fn round_on(
     session: &Session,
+    place: &str,
     config: &PostgresConfig,
     retention_days: Option<u32>,
     now: Timestamp,
 ) -> Result<Option<Maintained>, Failure> {
     if !lock(session).await? {
+        words::tell_nothing();
         return Ok(None);
     }
+    // Again: a migration that was under way until now has had the lock.
+    session.check_schema(place).await?;
     let mut steps = Steps {
         session,
         failure: None,
@@ -225,7 +229,7 @@ async fn drop_partition(session: &Session, day: Day) -> Result<(), Failure> {
     session.run(&format!("drop table {}", day.partition())).await
 }
 
-/// Adds what was appended to the counts by minute and by quarter of an hour, and removes it, in slices of one statement
+/// Adds what was appended to the counts by minute and by quarter of an hour, and to those of whole minutes, and removes it, in slices of one statement
 /// each.
 async fn fold_counts(session: &Session) -> Result<(), Failure> {
     const FOLD: &str = "\
@@ -237,9 +241,10 @@ async fn fold_counts(session: &Session) -> Result<(), Failure> {
             insert into message_counts_minutes as folded (minute, severity, source, count)
             select minute, severity, source, sum(count) from gone group by 1, 2, 3 order by 1, 2, 3
             on conflict (minute, severity, source) do update set count = folded.count + excluded.count
-        ), due as (
-            insert into message_words_due (minute) select distinct minute from gone order by 1
-            on conflict (minute) do nothing
+        ), totals as (
+            insert into message_minutes as folded (minute, stored)
+            select minute, sum(count) from gone group by 1 order by 1
+            on conflict (minute) do update set stored = folded.stored + excluded.stored
         ), quarters as (
             insert into message_counts_quarters as folded (quarter, severity, source, count)
             select to_timestamp(floor(date_part('epoch', minute) / 900) * 900), severity, source, sum(count)
@@ -311,14 +316,15 @@ async fn remove_counts(session: &Session, first_kept: Day) -> Result<(), Failure
     if !words::remove_before(session, first_kept.start(), SLICES).await? {
         return Ok(());
     }
-    for (table, time) in [
-        ("message_counts_minutes", "minute"),
-        ("message_counts_quarters", "quarter"),
+    for (table, time, key) in [
+        ("message_minutes", "minute", "minute"),
+        ("message_counts_minutes", "minute", "minute, severity, source"),
+        ("message_counts_quarters", "quarter", "quarter, severity, source"),
     ] {
         let remove = format!(
             "with gone as (
-                delete from {table} where ({time}, severity, source) in (
-                    select {time}, severity, source from {table} where {time} < $2 order by {time} limit $1
+                delete from {table} where ({key}) in (
+                    select {key} from {table} where {time} < $2 order by {time} limit $1
                 ) returning 1
             )
             select count(*) from gone"

@@ -10,6 +10,9 @@ pub(crate) const MOVED: &str = "warren_postgres_rows_moved_total";
 pub(crate) const FOLDED: &str = "warren_postgres_count_deltas_folded_total";
 pub(crate) const FORGOTTEN: &str = "warren_postgres_idempotency_tokens_forgotten_total";
 pub(crate) const INDEXED: &str = "warren_postgres_words_indexed_total";
+pub(crate) const DUE_MINUTES: &str = "warren_postgres_words_due_minutes";
+pub(crate) const DUE_SECONDS: &str = "warren_postgres_words_due_seconds";
+pub(crate) const UNUSABLE: &str = "warren_postgres_words_unusable_total";
 const CONNECTIONS: &str = "warren_postgres_connections";
 const CONNECTS: &str = "warren_postgres_connects_total";
 const ERRORS: &str = "warren_postgres_errors_total";
@@ -56,6 +59,21 @@ pub fn describe_metrics() {
         INDEXED,
         Unit::Count,
         "Messages read to make the filters that searches for words are quick with, those of a minute made anew included"
+    );
+    describe_gauge!(
+        DUE_MINUTES,
+        Unit::Count,
+        "Minutes that are over and have no filters that are right, as the last round of maintenance left them; 0 where another process maintains"
+    );
+    describe_gauge!(
+        DUE_SECONDS,
+        Unit::Seconds,
+        "How long ago the oldest of these minutes ended, with the time in which no filters are made yet left out"
+    );
+    describe_counter!(
+        UNUSABLE,
+        Unit::Count,
+        "Searches for words that went on without filters, because these could not be read"
     );
     describe_counter!(
         FORGOTTEN,

@@ -5,8 +5,11 @@ use super::script::Script;
 /// `words` says what the rows mean. A filter is read a few bytes at a time: stored outside of its row, if it is large, and never
 /// compressed, so that PostgreSQL fetches the one piece that these are in.
 ///
-/// What is stored already is due, the minutes that have nothing included, which cost next to nothing.
+/// What is stored already is due, the minutes that have nothing included, which cost next to nothing. A round of an older program,
+/// which does not note what it folds, is waited for.
 const UP: &str = "
+select pg_advisory_xact_lock(33602666401984002);
+
 create table message_words (
     minute timestamptz not null,
     part integer not null,

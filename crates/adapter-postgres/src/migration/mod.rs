@@ -9,6 +9,7 @@ mod m0003_idempotency;
 mod m0004_deaths;
 mod m0005_count_quarters;
 mod m0006_words;
+mod m0007_minutes;
 mod script;
 
 use sea_orm::DynIden;
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_deaths::MIGRATION),
             Box::new(m0005_count_quarters::MIGRATION),
             Box::new(m0006_words::MIGRATION),
+            Box::new(m0007_minutes::MIGRATION),
         ]
     }
 

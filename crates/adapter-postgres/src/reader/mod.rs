@@ -37,7 +37,7 @@ use warren_domain::{MessageId, Severity, SeverityCounts, SeveritySet, Source};
 use self::reading::{Beginning, Reading};
 use self::statements::Statement;
 use self::steps::{Steps, TIMED_OUT};
-use self::words::Words;
+use self::words::{WordIndex, Words};
 use crate::config::{ConfigError, PostgresConfig, ReaderConfig, SessionLimits};
 use crate::entity::message::{Model, timestamp};
 use crate::error::{Failure, misconfigured};
@@ -47,18 +47,18 @@ use crate::session::{Connector, ReadSession};
 /// Finds stored messages in PostgreSQL.
 ///
 /// A call waits for a connection, at most `postgres.acquire_timeout` + `postgres.connect_timeout`. A search then takes at
-/// most its time and four of its steps, one more than [`Searcher::find`] says, for the filters of words, and four waits for a
+/// most its time and three of its steps, as [`Searcher::find`] says, one more if the filters of words cannot be read, and four waits for a
 /// lock, `postgres.lock_timeout` or half of `reader.statement_timeout` each; anything else takes `reader.statement_timeout`.
 /// Where the server has gone silent it is `reader.statement_timeout` + 1 s more. It needs the right to select from
-/// `warren_migrations`, `messages`, `messages_default`, `message_counts_minutes`, `message_counts_quarters`,
-/// `message_count_deltas` and `message_words`, and a standby will do, though without the filters.
+/// `warren_migrations`, `messages`, `messages_default`, `message_minutes`, `message_counts_minutes`, `message_counts_quarters`,
+/// `message_count_deltas` and `message_words`, and a standby will do.
 #[derive(Debug)]
 pub struct PostgresReader {
     connector: Connector,
     pool: Pool<ReadSession>,
     searcher: Searcher,
     statement_timeout: Duration,
-    word_index: bool,
+    word_index: WordIndex,
     one: Beginning,
     step: Beginning,
 }
@@ -85,7 +85,7 @@ impl PostgresReader {
             connector,
             searcher,
             statement_timeout: reader.statement_timeout,
-            word_index: config.word_index,
+            word_index: WordIndex::new(config.word_index),
             one: Beginning::plain(),
             step: Beginning::of_step(step_time),
         })
@@ -156,7 +156,7 @@ impl MessageReader for PostgresReader {
             reading: &reading,
             beginning: &self.step,
             meaning: &meaning,
-            words: Words::of(&meaning, self.word_index),
+            words: Words::of(&meaning, &self.word_index),
             order: search.order,
             place: self.connector.place(),
         };

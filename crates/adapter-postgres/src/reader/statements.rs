@@ -16,11 +16,15 @@ use crate::row::{micros_of_minute, severity_number};
 pub(super) const COLUMNS: &str =
     "id, severity, source, body, attributes, occurred_at, received_at, stored_at";
 
-/// Counts by minute, folded.
+/// How many messages each minute has, folded.
+const TOTALS: &str = "message_minutes";
+/// The filters of words.
+const WORDS: &str = "message_words";
+/// Counts by minute, severity and source, folded.
 const MINUTES: &str = "message_counts_minutes";
 /// The same by quarters of an hour.
 const QUARTERS: &str = "message_counts_quarters";
-/// Counts by minute that were appended since.
+/// The same by minute, appended since and not folded yet.
 const DELTAS: &str = "message_count_deltas";
 
 /// A statement with its parameters.
@@ -56,6 +60,19 @@ impl<'v> Statement<'v> {
         self.value(Minute(minute), Type::TIMESTAMPTZ)
     }
 
+    /// Reads a row of each table of counts and, if wanted, of the filters of words, if they have one.
+    pub(super) fn some_counts(words: bool) -> Self {
+        let words = words.then_some(WORDS);
+        let tables = [TOTALS, MINUTES, QUARTERS, DELTAS].into_iter().chain(words);
+        let some: Vec<_> = tables
+            .map(|table| format!("(select 1 from {table} limit 1)"))
+            .collect();
+        Self {
+            text: some.join(" union all "),
+            ..Self::default()
+        }
+    }
+
     /// Finds messages by their ids.
     pub(super) fn fetch(ids: &[MessageId]) -> Self {
         let mut statement = Self::default();
@@ -65,42 +82,81 @@ impl<'v> Statement<'v> {
         statement
     }
 
-    /// Finds the message that so many others come before.
-    pub(super) fn edge(ids: IdRange, order: Order, passing: usize) -> Self {
+    /// Finds the message of some parts that so many others of them come before. The parts are in order.
+    pub(super) fn edge(parts: &[IdRange], order: Order, passing: usize) -> Self {
         let mut statement = Self::default();
-        let (from, until) = (
-            statement.value(ids.from(), Type::UUID),
-            statement.value(ids.until(), Type::UUID),
-        );
+        let conditions = statement.among(parts).join(" and ");
         let (passing, order) = (statement.number(passing), direction(order));
-        statement.text = format!(
-            "select id from messages where id >= {from} and id < {until} order by id {order} limit 1 offset {passing}"
-        );
+        statement.text = if parts.len() > 1 {
+            let parts = statement.parts(parts);
+            format!(
+                "select found.id from {parts}, lateral (
+                    select id from messages where {conditions} order by id {order} limit {passing} + 1
+                ) as found order by id {order} limit 1 offset {passing}"
+            )
+        } else {
+            format!("select id from messages where {conditions} order by id {order} limit 1 offset {passing}")
+        };
         statement
     }
 
-    /// Asks which filters of a stretch of ids may have the texts that these hashes are of.
+    /// Counts by minute what is stored, over about so many minutes and filters, and asks the filters that are right by that count
+    /// whether they may have the texts that these hashes are of.
     ///
-    /// Of a filter that is large it fetches the one piece that a bit is in, and no bit behind the first that is not set.
-    /// A standby has none (`words` says why).
-    pub(super) fn words(hashes: &'v [i32], ids: IdRange) -> Self {
+    /// All of it in one snapshot, which `words` says why. Of a filter that is large it fetches the one piece that a bit is in,
+    /// and no bit behind the first that is not set. A minute without filters has one row, and nothing in the columns of theirs. The
+    /// last column tells whether the minute has anything that is meant by severity and source, if there is a filter that may have
+    /// the texts, or none.
+    pub(super) fn words(
+        meaning: &'v Meaning<'_>,
+        hashes: &'v [i32],
+        order: Order,
+        minutes: &Range<i64>,
+        most: usize,
+    ) -> Self {
         let mut statement = Self::default();
-        let minutes = ids.minutes();
+        let meant = statement.meant(meaning);
         let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
-        let (first, behind) = (
-            statement.value(ids.from(), Type::UUID),
-            statement.value(ids.until(), Type::UUID),
-        );
+        let (most, direction) = (statement.number(most), direction(order));
         let hashes = statement.value(hashes, Type::INT4_ARRAY);
-        statement.text = format!(
-            "select date_part('epoch', minute)::bigint / 60, stored, first_id, last_id, not exists (
-                select from unnest({hashes}) as pieces (hash) where get_bit(
-                    substring(filter from (hash & (octet_length(filter) * 8 - 1)) / 8 + 1 for 1), hash & 7
-                ) = 0
+        let edges = [("minute", TOTALS), ("minute, part", WORDS)].map(|(key, table)| {
+            let key = key.replace(',', &format!(" {direction},"));
+            format!(
+                "(select minute from {table} where minute >= {from} and minute < {until}
+                order by {key} {direction} limit 1 offset {most})"
             )
-            from message_words
-            where minute >= {from} and minute < {until} and last_id >= {first} and first_id < {behind}
-                and not pg_is_in_recovery()"
+        });
+        let (edges, nearest) = (edges.join(", "), nearest(order));
+        let (edge, within) = within_edge(order, &from, &until);
+        // Whether what is folded is meant is looked up in the end, for the minutes that are left.
+        let folded = if selects(meaning) {
+            format!("exists (select from {MINUTES} as folded where folded.minute = asked.minute and {meant})")
+        } else {
+            "true".to_owned()
+        };
+        statement.text = format!(
+            "with edge as materialized (select {nearest}({edges}) as minute),
+            counted as (
+                select minute, sum(stored)::bigint as stored, bool_or(meant) as meant
+                from (
+                    select minute, stored, false as meant from {TOTALS} where {within}
+                    union all
+                    select minute, sum(count), bool_or({meant}) from {DELTAS} where {within} group by minute
+                ) as counts group by minute
+            ),
+            asked as materialized (
+                select counted.minute, counted.stored, meant, part, first_id, last_id, not exists (
+                    select from unnest({hashes}) as pieces (hash) where get_bit(
+                        substring(filter from (hash & (octet_length(filter) * 8 - 1)) / 8 + 1 for 1), hash & 7
+                    ) = 0
+                ) as may
+                from counted left join {WORDS} as words
+                    on words.minute = counted.minute and words.stored = counted.stored
+            )
+            select {minute}, stored, {edge_minute}, first_id, last_id, may, may and (meant or {folded})
+            from asked order by minute {direction}, part",
+            minute = since_1970("minute"),
+            edge_minute = since_1970(edge),
         );
         statement
     }
@@ -190,22 +246,27 @@ impl<'v> Statement<'v> {
         let meant = statement.meant(meaning);
         let (from, until) = (statement.minute(minutes.start), statement.minute(minutes.end));
         let (most, direction) = (statement.number(most), direction(order));
-        let edges = [MINUTES, DELTAS].map(|table| {
+        // Who means everything needs one row of a minute.
+        let (table, count) = if selects(meaning) {
+            (MINUTES, "count")
+        } else {
+            (TOTALS, "stored")
+        };
+        let edges = [table, DELTAS].map(|table| {
             format!(
                 "(select minute from {table} where minute >= {from} and minute < {until}
                 order by minute {direction} limit 1 offset {most})"
             )
         });
         let (edges, nearest) = (edges.join(", "), nearest(order));
-        let edge = "(select minute from edge)";
-        let within = match order {
-            Order::NewestFirst => format!("minute >= coalesce({edge}, {from}) and minute < {until}"),
-            Order::OldestFirst => {
-                format!("minute >= {from} and minute < coalesce({edge} + interval '1 minute', {until})")
-            }
+        let (edge, within) = within_edge(order, &from, &until);
+        let columns = if selects(meaning) {
+            "minute, severity, source"
+        } else {
+            "minute"
         };
-        let counts = [MINUTES, DELTAS]
-            .map(|table| format!("select minute, severity, source, count from {table} where {within}"))
+        let counts = [(table, count), (DELTAS, "count")]
+            .map(|(table, count)| format!("select {columns}, {count} as count from {table} where {within}"))
             .join(" union all ");
         statement.text = format!(
             "with edge as materialized (select {nearest}({edges}) as minute),
@@ -418,6 +479,23 @@ const fn nearest(order: Order) -> &'static str {
         Order::NewestFirst => "greatest",
         Order::OldestFirst => "least",
     }
+}
+
+/// Tells whether only some severities or sources are meant.
+fn selects(meaning: &Meaning<'_>) -> bool {
+    meaning.severities != SeveritySet::ALL || !meaning.sources.is_empty()
+}
+
+/// Returns the minute that a count ends with, and the condition for it and what comes before it, in this order.
+fn within_edge(order: Order, from: &str, until: &str) -> (&'static str, String) {
+    const EDGE: &str = "(select minute from edge)";
+    let within = match order {
+        Order::NewestFirst => format!("minute >= coalesce({EDGE}, {from}) and minute < {until}"),
+        Order::OldestFirst => {
+            format!("minute >= {from} and minute < coalesce({EDGE} + interval '1 minute', {until})")
+        }
+    };
+    (EDGE, within)
 }
 
 /// Returns an expression for the minutes since 1970 of another one.

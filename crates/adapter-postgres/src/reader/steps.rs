@@ -12,7 +12,7 @@ use warren_domain::search::{
 use super::reading::{Beginning, Reading};
 use super::statements::{QUARTER, Statement};
 use super::stored_message;
-use super::words::Words;
+use super::words::{WordIndex, Words};
 use crate::error::Failure;
 
 /// PostgreSQL ended the statement: its time was over.
@@ -23,7 +23,7 @@ pub(super) struct Steps<'s> {
     pub(super) reading: &'s Reading<'s>,
     pub(super) beginning: &'s Beginning,
     pub(super) meaning: &'s Meaning<'s>,
-    pub(super) words: Words,
+    pub(super) words: Words<'s>,
     pub(super) order: Order,
     /// The server, fit to be shown.
     pub(super) place: &'s str,
@@ -43,6 +43,21 @@ impl SearchSteps for Steps<'_> {
     }
 
     async fn count(&mut self, minutes: Range<i64>, most: usize) -> Result<CountedMinutes, Failure> {
+        let asked = match self.words.ask(most) {
+            Some((hashes, most)) => {
+                let asking = Statement::words(self.meaning, hashes, self.order, &minutes, most);
+                Some(self.rows(&asking).await)
+            }
+            None => None,
+        };
+        match asked {
+            Some(Ok(rows)) => return self.words.counted(self.order, &rows),
+            Some(Err(failure)) if WordIndex::is_at_fault(&failure) => {
+                self.words.do_without(failure, self.place);
+            }
+            Some(Err(failure)) => return Err(failure),
+            None => {}
+        }
         let counting = Statement::walk_counts(self.meaning, self.order, &minutes, most);
         let mut counted = CountedMinutes::default();
         for row in self.rows(&counting).await? {
@@ -57,7 +72,6 @@ impl SearchSteps for Steps<'_> {
                 });
             }
         }
-        self.words.counted(&counted.minutes);
         Ok(counted)
     }
 
@@ -84,15 +98,16 @@ impl SearchSteps for Steps<'_> {
     }
 
     async fn edge(&mut self, ids: IdRange, passing: usize) -> Result<Option<Uuid>, Failure> {
-        let rows = self.rows(&Statement::edge(ids, self.order, passing)).await?;
+        let parts = self.words.parts(ids, self.order);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.rows(&Statement::edge(&parts, self.order, passing)).await?;
         Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
     }
 
     async fn look(&mut self, ids: IdRange, most: usize, most_bytes: usize) -> Result<Listed, Failure> {
-        let parts = match self.words.ask(ids) {
-            Some(asking) => self.words.parts(ids, self.order, &self.rows(&asking).await?)?,
-            None => vec![ids],
-        };
+        let parts = self.words.parts(ids, self.order);
         if parts.is_empty() {
             return Ok(Listed {
                 messages: Vec::new(),

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use uuid::Uuid;
 use warren_adapter_conformance::dead_letters;
-use warren_adapter_conformance::samples::messages;
+use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{
     PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, ReaderConfig, migrate,
 };
@@ -135,6 +135,50 @@ async fn whoever_reads_needs_no_right_to_write_and_could_not_use_one() {
             };
             assert_eq!(reader.find(&search, 100).await.unwrap().messages.len(), 20);
             reader.close().await;
+        })
+        .await;
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_filters_searches_do_without_and_the_health_check_says_so() {
+    with_database(|database| async move {
+        let store = database.store();
+        let hour_ago = Timestamp::from_unix_micros(Timestamp::now().unix_micros() - 3_600_000_000).unwrap();
+        let batch: Vec<_> = (0..100).map(|_| message_made_at(hour_ago)).collect();
+        store.store(&batch).await.unwrap();
+        store.maintain(Timestamp::now()).await.unwrap();
+        assert_eq!(database.number("select count(*) from message_words").await, 1);
+        as_stranger(&database, async |role, config| {
+            let grant = documented_grant(role).replace(", message_words to", " to");
+            database.run(&grant).await;
+            let reader = PostgresReader::new(&config, &ReaderConfig::default()).unwrap();
+            let search = |query: &str| Search {
+                selection: Selection::of(SeveritySet::ALL),
+                query: query.parse().unwrap(),
+                range: TimeRange::ALL,
+                order: Order::NewestFirst,
+                from: None,
+            };
+            let (all, none) = (search("then"), search("kangaroo"));
+            for (search, expected) in [(&all, 100), (&none, 0), (&all, 100)] {
+                assert_eq!(reader.find(search, 200).await.unwrap().messages.len(), expected);
+            }
+            let told = reader.check().await.unwrap_err().to_string();
+            assert!(told.contains("42501"), "{told}");
+            // Whoever does without the index needs no right to it.
+            let off = PostgresConfig {
+                word_index: false,
+                ..config
+            };
+            let plain = PostgresReader::new(&off, &ReaderConfig::default()).unwrap();
+            plain.check().await.unwrap();
+            assert_eq!(plain.find(&all, 200).await.unwrap().messages.len(), 100);
+            for reader in [reader, plain] {
+                reader.close().await;
+            }
         })
         .await;
         store.close().await;

@@ -44,7 +44,7 @@ async fn a_database_without_a_schema_is_refused_with_the_command_to_run() {
         let report = migrate(&database.config()).await.unwrap();
         assert_eq!(
             (report.before, report.applied.len(), report.partitions.len()),
-            (None, 6, 9)
+            (None, 7, 9)
         );
         let store = database.store();
         store.store(&messages(3)).await.unwrap();
@@ -59,9 +59,9 @@ async fn a_schema_that_lacks_a_migration_is_refused_with_the_version_that_is_nee
     with_database(|database| async move {
         // What a program finds that knows one migration more than the database.
         database
-            .run("delete from warren_migrations where version = 'm0006_words'")
+            .run("delete from warren_migrations where version = 'm0007_minutes'")
             .await;
-        assert_misconfigured(&database, "m0006_words").await;
+        assert_misconfigured(&database, "m0007_minutes").await;
     })
     .await;
 }
@@ -102,7 +102,7 @@ async fn migrating_twice_changes_nothing() {
         let store = database.store();
         store.store(&messages(5)).await.unwrap();
         let report = migrate(&database.config()).await.unwrap();
-        assert_eq!(report.before.as_deref(), Some("m0006_words"));
+        assert_eq!(report.before.as_deref(), Some("m0007_minutes"));
         assert_eq!((report.applied, report.partitions), (Vec::new(), Vec::new()));
         assert_eq!(database.number("select count(*) from messages").await, 5);
         store.close().await;
@@ -199,14 +199,51 @@ async fn what_was_stored_before_there_were_filters_gets_them_after_the_migration
         store.maintain(Timestamp::now()).await.unwrap();
         database
             .run(
-                "drop table message_words, message_words_due;
-                 delete from warren_migrations where version = 'm0006_words'",
+                "drop table message_words, message_minutes;
+                 delete from warren_migrations where version in ('m0006_words', 'm0007_minutes')",
             )
             .await;
         let report = migrate(&database.config()).await.unwrap();
-        assert_eq!(report.applied, ["m0006_words"]);
+        assert_eq!(report.applied, ["m0006_words", "m0007_minutes"]);
         store.maintain(Timestamp::now()).await.unwrap();
         assert_eq!(database.number("select count(*) from message_words").await, 1);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn filters_that_were_right_before_minutes_were_counted_are_not_made_again() {
+    with_database(|database| async move {
+        let store = database.store();
+        for hours in [1, 2] {
+            let then = Timestamp::now().unix_micros() - hours * 3_600_000_000;
+            let then = Timestamp::from_unix_micros(then).unwrap();
+            let messages: Vec<_> = (0..200).map(|_| message_made_at(then)).collect();
+            store.store(&messages).await.unwrap();
+        }
+        store.maintain(Timestamp::now()).await.unwrap();
+        // As it was: the newer minute is due, and the older one is not.
+        database
+            .run(
+                "create table message_words_due (minute timestamptz primary key);
+                 insert into message_words_due select max(minute) from message_minutes;
+                 drop table message_minutes;
+                 delete from warren_migrations where version = 'm0007_minutes'",
+            )
+            .await;
+        let report = migrate(&database.config()).await.unwrap();
+        assert_eq!(report.applied, ["m0007_minutes"]);
+        let minutes = "select concat_ws(' ', stored, indexed) from message_minutes order by minute";
+        assert_eq!(database.texts(minutes).await, ["200 200", "200"]);
+        // What the folding of the release before wants to note its minutes in.
+        let due = database
+            .admin
+            .batch_execute("insert into message_words_due select now()")
+            .await;
+        assert_eq!(due.unwrap_err().code().map(|code| code.code()), Some("42P01"));
+        store.maintain(Timestamp::now()).await.unwrap();
+        assert_eq!(database.texts(minutes).await, ["200 200", "200 200"]);
         store.close().await;
     })
     .await;
@@ -221,8 +258,8 @@ async fn of_several_migrations_at_once_one_works_and_the_others_wait() {
             .into_iter()
             .map(|report| report.unwrap().applied.len())
             .sum();
-        assert_eq!(applied, 6);
-        assert_eq!(database.number("select count(*) from warren_migrations").await, 6);
+        assert_eq!(applied, 7);
+        assert_eq!(database.number("select count(*) from warren_migrations").await, 7);
     })
     .await;
 }

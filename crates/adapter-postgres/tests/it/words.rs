@@ -10,7 +10,7 @@ use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, Rea
 use warren_domain::ports::{
     MessageReader, MessageStore, Order as Sorted, Search, StoreError, StoreMaintenance, TimeRange,
 };
-use warren_domain::{Body, Message, MessageLimits, Selection, SeveritySet, Timestamp};
+use warren_domain::{Body, Message, MessageLimits, Selection, Severity, SeveritySet, Timestamp};
 
 use crate::support::{Database, connect, eventually, with_database};
 
@@ -83,7 +83,7 @@ async fn maintain(store: &PostgresStore) {
 }
 
 const FILTERS: &str = "select count(*) from message_words";
-const DUE: &str = "select count(*) from message_words_due";
+const DUE: &str = "select count(*) from message_minutes where indexed is distinct from stored";
 
 #[tokio::test]
 async fn a_search_heeds_the_filters_of_a_minute_until_a_late_message_comes() {
@@ -327,6 +327,70 @@ async fn without_the_index_nothing_is_made_and_later_all_of_it_is() {
 }
 
 #[tokio::test]
+async fn filters_rule_out_nothing_once_a_count_differs_by_what_is_not_folded() {
+    with_database(|database| async move {
+        let (store, reader, minute) = (database.store(), database.reader(), old_minute());
+        store.store(&numbered(100, minute)).await.unwrap();
+        maintain(&store).await;
+        empty_the_filters(&database).await;
+        for (query, expected) in [("declined", 0), ("declined severity>=debug", 0), ("-declined", 0)] {
+            assert_eq!(found(&reader, query).await, expected, "{query}");
+        }
+        // Folded, it is the same: the minute is not looked at by filters that know nothing of it.
+        for fold in [false, true] {
+            store.store(&[saying("one more", minute + 5)]).await.unwrap();
+            if fold {
+                let off = PostgresConfig {
+                    word_index: false,
+                    ..database.config()
+                };
+                let folding = PostgresStore::new(off, None).unwrap();
+                maintain(&folding).await;
+                folding.close().await;
+            }
+            assert_eq!(found(&reader, "declined").await, 100);
+        }
+        assert_eq!(found(&reader, "one more").await, 2);
+        store.close().await;
+        reader.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_minute_whose_count_is_not_folded_yet_stays_due() {
+    with_database(|database| async move {
+        let (store, minute) = (database.store(), old_minute());
+        store.store(&numbered(100, minute)).await.unwrap();
+        maintain(&store).await;
+        let again = "update message_minutes set indexed = null";
+        database.run(again).await;
+        store.store(&[saying("one more", minute + 5)]).await.unwrap();
+        // Nothing is folded while somebody holds what it would be added to.
+        let config = PostgresConfig {
+            maintenance_lock_timeout: Duration::from_millis(200),
+            ..database.config()
+        };
+        let hasty = PostgresStore::new(config, None).unwrap();
+        database
+            .run("begin; lock table message_counts_quarters in share mode")
+            .await;
+        let error = hasty.maintain(Timestamp::now()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        database.run("rollback").await;
+        let indexed = "select count(*) from message_minutes where indexed is not null";
+        assert_eq!(database.number(indexed).await, 0);
+        maintain(&store).await;
+        let filters = "select concat_ws(' ', m.stored, indexed, w.stored) from message_minutes m join message_words w using (minute)";
+        assert_eq!(database.texts(filters).await, ["101 101 101"]);
+        for store in [store, hasty] {
+            store.close().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn filters_go_before_the_counts_that_they_were_right_by() {
     with_database(|database| async move {
         let minute = old_minute() - 5 * DAY;
@@ -410,6 +474,9 @@ fn some_text(rng: &mut Rng, words: usize) -> String {
         .collect()
 }
 
+/// The first says little.
+const SOURCES: [&str; 2] = ["rare", "common"];
+
 fn some_query(rng: &mut Rng, stored: &[Message]) -> String {
     let mut terms: Vec<String> = Vec::new();
     for _ in 0..rng.usize(1..3) {
@@ -428,6 +495,12 @@ fn some_query(rng: &mut Rng, stored: &[Message]) -> String {
         };
         terms.push(format!("{negated}\"{text}\""));
     }
+    // Filters know nothing of these.
+    terms.extend(match rng.u8(..6) {
+        0 => Some("severity>=error".to_owned()),
+        1 => Some(format!("source:{}", SOURCES[rng.usize(..2)])),
+        _ => None,
+    });
     terms.join(" ")
 }
 
@@ -449,7 +522,12 @@ async fn searches_find_what_is_meant_whatever_came_when() {
                 .map(|_| {
                     let at = minute + rng.i64(0..within * MINUTE);
                     let words = rng.usize(1..8);
-                    saying(&some_text(&mut rng, words), at)
+                    let source = SOURCES[usize::from(rng.u8(..200) > 0)];
+                    Message {
+                        severity: Severity::ALL[rng.usize(..Severity::ALL.len())],
+                        source: source.parse().unwrap(),
+                        ..saying(&some_text(&mut rng, words), at)
+                    }
                 })
                 .collect();
             store.store(&batch).await.unwrap();
@@ -517,8 +595,8 @@ async fn a_minute_that_fails_keeps_no_other_from_its_filters() {
         // Somebody holds the fifth newest.
         database
             .run(
-                "begin; select from message_words_due where minute = (
-                    select minute from message_words_due order by minute desc offset 4 limit 1
+                "begin; select from message_minutes where minute = (
+                    select minute from message_minutes order by minute desc offset 4 limit 1
                 ) for update",
             )
             .await;

@@ -26,7 +26,8 @@ with days as (
 )
 select part, bytes::float8, bytes::float8 / (select count(*) from messages) from parts order by place, bytes desc";
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
+    "message_minutes",
     "message_counts_minutes",
     "message_counts_quarters",
     "message_count_deltas",

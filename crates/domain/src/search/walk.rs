@@ -15,6 +15,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{IdRange, Meaning};
+use crate::SeveritySet;
 use crate::ports::{Order, Place};
 
 /// A walk through the ids that a search means.
@@ -41,8 +42,10 @@ pub struct Walk {
     counts: usize,
     /// How many coarser counts are read at once; 0 where there are none, or not in time.
     leap: usize,
-    /// Whether the counts just read had nothing that is meant.
+    /// Whether the counts just read had nothing to look at, and coarser ones may tell how far that goes on.
     leaping: bool,
+    /// Whether only some severities or sources are meant: coarser counts tell nothing else.
+    selects: bool,
     /// How many messages one look may pass, about.
     pace: u64,
 }
@@ -98,9 +101,10 @@ pub enum Step {
 pub struct MinuteCount {
     /// Since 1970.
     pub minute: i64,
-    /// How many messages are stored.
+    /// How many messages a look passes: those that are stored, without those that the store knows not to be meant. None if
+    /// it knows that of all; looks leave such a minute behind without stopping at it.
     pub stored: u64,
-    /// How many of them have a severity and a source that are meant; at least one.
+    /// How many of those that are stored have a severity and a source that are meant; at least one.
     pub meant: u64,
 }
 
@@ -195,6 +199,7 @@ impl Walk {
             counts: Self::FEW_COUNTS,
             leap: Self::MANY_COUNTS,
             leaping: false,
+            selects: meaning.severities != SeveritySet::ALL || !meaning.sources.is_empty(),
             pace: if meaning.is_counted() {
                 Self::FEW
             } else {
@@ -264,7 +269,8 @@ impl Walk {
             (Some(minute), Order::NewestFirst) => start..minute.min(end - 1),
             (Some(minute), Order::OldestFirst) => minute.max(start) + 1..end,
         };
-        self.leaping = counted.minutes.is_empty() && self.leap > 0;
+        let nothing = counted.minutes.iter().all(|minute| minute.stored == 0);
+        self.leaping = nothing && self.selects && self.leap > 0;
         self.ahead.extend(counted.minutes);
         self.counts = resized(self.counts, took).min(Self::MANY_COUNTS);
         self.settle();
@@ -288,6 +294,12 @@ impl Walk {
 
     /// Takes what came of a look, and how long it took.
     pub fn looked(&mut self, look: Look, took: Duration) {
+        // To pass nothing tells nothing of what it takes to pass something.
+        let ahead = self
+            .ahead
+            .iter()
+            .take_while(|minute| !IdRange::of_minute(minute.minute).and(look.ids).is_empty());
+        let passed = self.way != Way::Counted || ahead.into_iter().any(|minute| minute.stored > 0);
         self.wanted = self.wanted.saturating_sub(look.found);
         self.loose |= look.loose;
         self.rest = match look.last {
@@ -298,7 +310,7 @@ impl Walk {
             // What is left of a minute is looked at in as many parts as were planned.
             first.stored = first.stored.saturating_sub(self.pace).max(1);
         }
-        if look.last.is_none() && took < Self::QUICK {
+        if look.last.is_none() && passed && took < Self::QUICK {
             self.pace = (self.pace * 4).min(Self::MANY);
         } else if took > Self::SLOW {
             self.slow_down();

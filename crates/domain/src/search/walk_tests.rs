@@ -43,8 +43,9 @@ fn stored() -> impl Strategy<Value = Vec<Stored>> {
     })
 }
 
-/// Counts as a store does, a few at a time, or the walk would not have to ask again.
-fn count(all: &[Stored], minutes: &Range<i64>, newest: bool) -> CountedMinutes {
+/// Counts as a store does, a few at a time, or the walk would not have to ask again. With `knows` it knows which minutes have
+/// nothing that is meant.
+fn count(all: &[Stored], minutes: &Range<i64>, newest: bool, knows: bool) -> CountedMinutes {
     let mut counts: Vec<MinuteCount> = Vec::new();
     for stored in all {
         let minute = stored.minute();
@@ -69,6 +70,15 @@ fn count(all: &[Stored], minutes: &Range<i64>, newest: bool) -> CountedMinutes {
     let through = counts.get(2).map(|count| count.minute);
     counts.truncate(3);
     counts.retain(|count| count.meant > 0);
+    for count in &mut counts {
+        if knows
+            && !all
+                .iter()
+                .any(|stored| stored.meant && stored.minute() == count.minute)
+        {
+            count.stored = 0;
+        }
+    }
     CountedMinutes {
         minutes: counts,
         through,
@@ -143,7 +153,12 @@ fn look(
 }
 
 /// Does what a store does, on a list; stops after some steps as if the time were over.
-fn page(all: &[Stored], search: &Search, wanted: usize, steps: usize) -> (Vec<u128>, Option<Place>) {
+fn page(
+    all: &[Stored],
+    search: &Search,
+    knows: bool,
+    (wanted, steps): (usize, usize),
+) -> (Vec<u128>, Option<Place>) {
     let newest = search.order == Order::NewestFirst;
     let mut walk = Walk::new(&Meaning::of(search), search.order, wanted);
     let mut found = Vec::new();
@@ -157,7 +172,7 @@ fn page(all: &[Stored], search: &Search, wanted: usize, steps: usize) -> (Vec<u1
             _ if step % 5 == 4 && walk.too_slow() => {}
             Step::Count { minutes, most } => {
                 assert!(!minutes.is_empty() && most > 0);
-                walk.counted(count(all, &minutes, newest), Duration::ZERO);
+                walk.counted(count(all, &minutes, newest, knows), Duration::ZERO);
             }
             Step::Leap { minutes, most } => {
                 assert!(!minutes.is_empty() && most > 0);
@@ -181,7 +196,7 @@ proptest! {
     #[test]
     fn pages_have_everything_once_and_in_order(
         all in stored(),
-        (newest, exact) in any::<(bool, bool)>(),
+        (newest, exact, selects, knows) in any::<(bool, bool, bool, bool)>(),
         (wanted, steps) in (1_usize..40, 1_usize..8),
     ) {
         let all: Vec<_> = all
@@ -190,7 +205,14 @@ proptest! {
             .collect();
         let mut search = Search {
             selection: Selection::of(SeveritySet::ALL),
-            query: if exact { "" } else { "text" }.parse().unwrap(),
+            query: match (exact, selects) {
+                (true, false) => "",
+                (true, true) => "severity>=error",
+                (false, false) => "text",
+                (false, true) => "text severity>=error",
+            }
+            .parse()
+            .unwrap(),
             range: TimeRange::ALL,
             order: if newest { Order::NewestFirst } else { Order::OldestFirst },
             from: None,
@@ -201,7 +223,7 @@ proptest! {
         }
         let mut found = Vec::new();
         for _ in 0..10_000 {
-            let (rows, next) = page(&all, &search, wanted, steps);
+            let (rows, next) = page(&all, &search, knows, (wanted, steps));
             prop_assert!(rows.len() <= wanted);
             found.extend(rows);
             let Some(next) = next else { break };
@@ -295,12 +317,68 @@ fn a_look_passes_a_bounded_number_of_messages() {
 }
 
 #[test]
+fn a_look_leaves_minutes_behind_that_have_nothing_to_look_at_and_learns_nothing_from_that() {
+    let search = everything(Order::NewestFirst);
+    let mut walk = walk(&search);
+    let count = |minute| MinuteCount {
+        minute,
+        stored: if minute % 10 == 0 { 600 } else { 0 },
+        meant: 600,
+    };
+    walk.counted(minutes((0..60).rev().map(count)), Duration::ZERO);
+    let quick = |ids| Look::nothing(ids);
+    for expected in [41..60, 0..41] {
+        let Step::Look { ids, .. } = walk.next() else {
+            panic!("{walk:?}")
+        };
+        assert_eq!(ids.minutes(), expected);
+        walk.looked(quick(ids), Duration::ZERO);
+    }
+    // All of it at once is too much for who has only passed over what he need not look at.
+    let mut none = Walk::new(&Meaning::of(&search), search.order, 100);
+    let ruled_out = |minute| MinuteCount {
+        stored: 0,
+        ..count(minute)
+    };
+    none.counted(
+        CountedMinutes {
+            through: Some(30),
+            ..minutes((30..60).rev().map(ruled_out))
+        },
+        Duration::ZERO,
+    );
+    let Step::Look { ids, .. } = none.next() else {
+        panic!("{none:?}")
+    };
+    assert_eq!(ids.minutes(), 30..60);
+    none.looked(quick(ids), Duration::ZERO);
+    assert!(
+        matches!(none.next(), Step::Count { .. }),
+        "nothing is selected: {none:?}"
+    );
+    none.counted(
+        minutes((0..30).rev().map(|minute| MinuteCount {
+            stored: 600,
+            ..count(minute)
+        })),
+        Duration::ZERO,
+    );
+    let Step::Look { ids, .. } = none.next() else {
+        panic!("{none:?}")
+    };
+    assert_eq!(ids.minutes(), 29..30);
+}
+
+#[test]
 fn a_leap_reads_a_bounded_number_of_counts_and_none_follows_one_that_was_too_slow() {
     for (order, through, past, left) in [
         (Order::NewestFirst, 50, 29, 0..30),
         (Order::OldestFirst, 10, 30, 30..60),
     ] {
-        let search = everything(order);
+        let search = Search {
+            query: "text severity>=error".parse().unwrap(),
+            ..everything(order)
+        };
         let mut walk = walk(&search);
         assert!(
             matches!(walk.next(), Step::Count { .. }),
