@@ -34,7 +34,7 @@ use clap::{Parser, Subcommand};
 use crate::messages::Mix;
 use crate::overload::Overload;
 use crate::plan::Plan;
-use crate::reading::Reading;
+use crate::reading::{Indexes, Reading};
 use crate::subject::Subject;
 
 /// Measures the whole path and the raw limits of this machine, and prints both side by side.
@@ -108,6 +108,23 @@ enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         pairs: u32,
     },
+    /// The index of words beside those of PostgreSQL: what each costs whoever stores, and how quickly it finds.
+    ///
+    /// PostgreSQL is one of its own. The other options mean nothing here.
+    Indexes {
+        /// How many messages there are.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..=100_000_000))]
+        messages: u64,
+        /// Over how many days they are spread.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+        days: u32,
+        /// How often each question is asked.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        asked: u32,
+        /// How often batches are stored with each.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        turns: u32,
+    },
     /// Answers every request with 202 and keeps nothing: what the machine can do of HTTP alone.
     #[command(hide = true)]
     BareHttp,
@@ -173,6 +190,21 @@ async fn run(arguments: Arguments) -> Result<()> {
                 settings: arguments.settings,
             };
             print!("{}", reading.run().await?);
+            return Ok(());
+        }
+        Some(Command::Indexes {
+            messages,
+            days,
+            asked,
+            turns,
+        }) => {
+            let indexes = Indexes {
+                messages,
+                days,
+                asked: asked as usize,
+                turns,
+            };
+            print!("{}", indexes.run().await?);
             return Ok(());
         }
         Some(Command::Smoke) => true,

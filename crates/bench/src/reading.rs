@@ -7,6 +7,7 @@
 
 mod author;
 mod fill;
+mod indexes;
 mod questions;
 mod report;
 mod sizes;
@@ -14,7 +15,7 @@ mod storing;
 mod tails;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
@@ -26,11 +27,13 @@ use warren_e2e::postgres::{TestDatabase, connect};
 use warren_test_servers::PrivatePostgres;
 
 use self::fill::{Filled, fill};
+pub(crate) use self::indexes::Indexes;
 use self::report::Report;
 use crate::cost::settle;
 
 /// How many minutes are over and have no filters yet.
-const DUE: &str = "select count(*) from message_words_due where minute < now() - interval '4 minutes'";
+const DUE: &str = "select count(*) from message_minutes
+    where indexed is distinct from stored and minute < now() - interval '4 minutes'";
 
 /// How many times fewer messages the smaller table has whose rate of storing is compared.
 const SMALLER: u64 = 10;
@@ -76,14 +79,14 @@ impl Reading {
 
     async fn on(&self, url: &str) -> Result<Report> {
         let mut report = Report::new(self, url).await?;
-        let large = self.table(url, self.messages).await?;
+        let large = table(url, self.messages, self.days, "").await?;
         report.filled = large.filled.rate;
-        large.keep_fit(&mut report).await?;
+        (report.maintained, report.rounds) = large.keep_fit().await?;
         report.sizes = sizes::of(&large.connect().await?).await?;
         eprintln!("  asking");
         report.questions = questions::ask(&large, self.asked).await?;
 
-        let small = self.table(url, self.messages / SMALLER).await?;
+        let small = table(url, self.messages / SMALLER, self.days, "").await?;
         small.store.maintain(Timestamp::now()).await?;
         settle().await?;
         let rows = (self.messages / 25).clamp(10_000, 400_000);
@@ -95,54 +98,57 @@ impl Reading {
         report.beside_tails = tails::measure(url, self).await?;
         Ok(report)
     }
+}
 
-    async fn table(&self, url: &str, messages: u64) -> Result<Table> {
-        let database = TestDatabase::create(url).await?;
-        let config = PostgresConfig {
-            url: format!("{}?sslmode=disable", database.url()),
-            ..PostgresConfig::default()
-        };
-        migrate(&config).await.context("cannot migrate")?;
-        let store = Arc::new(PostgresStore::new(config.clone(), None)?);
-        let reader = Arc::new(PostgresReader::new(&config, &ReaderConfig::default())?);
-        let plain = PostgresConfig {
-            word_index: false,
-            ..config
-        };
-        let plain_reader = PostgresReader::new(&plain, &ReaderConfig::default())?;
-        let filled = fill(&store, messages, self.days).await?;
-        // Statistics and visibility, as autovacuum would have seen to over the days.
-        let client = connect(&database.url()).await?;
-        client.batch_execute("vacuum (analyze)").await?;
-        client.batch_execute("checkpoint").await?;
-        settle().await?;
-        Ok(Table {
-            filled,
-            store,
-            reader,
-            plain_reader,
-            database,
-        })
-    }
+/// Fills a database of its own, after some SQL that changes its schema.
+async fn table(url: &str, messages: u64, days: u32, changes: &str) -> Result<Table> {
+    let database = TestDatabase::create(url).await?;
+    let config = PostgresConfig {
+        url: format!("{}?sslmode=disable", database.url()),
+        ..PostgresConfig::default()
+    };
+    migrate(&config).await.context("cannot migrate")?;
+    let client = connect(&database.url()).await?;
+    client.batch_execute(changes).await?;
+    let store = Arc::new(PostgresStore::new(config.clone(), None)?);
+    let reader = Arc::new(PostgresReader::new(&config, &ReaderConfig::default())?);
+    let plain = PostgresConfig {
+        word_index: false,
+        ..config
+    };
+    let plain_reader = PostgresReader::new(&plain, &ReaderConfig::default())?;
+    let filled = fill(&store, messages, days).await?;
+    // Statistics and visibility, as autovacuum would have seen to over the days.
+    client.batch_execute("vacuum (analyze)").await?;
+    client.batch_execute("checkpoint").await?;
+    settle().await?;
+    Ok(Table {
+        filled,
+        store,
+        reader,
+        plain_reader,
+        database,
+    })
 }
 
 impl Table {
-    /// Does the rounds of maintenance that the messages ask for; notes how long they take.
-    async fn keep_fit(&self, report: &mut Report) -> Result<()> {
+    /// Does the rounds of maintenance that the messages ask for; returns how long they take, and how many there were.
+    async fn keep_fit(&self) -> Result<(Duration, u32)> {
         eprintln!("  making filters");
         let client = self.connect().await?;
-        let begun = Instant::now();
+        let (begun, mut rounds) = (Instant::now(), 0);
         loop {
             self.store.maintain(Timestamp::now()).await?;
-            report.rounds += 1;
+            rounds += 1;
             if client.query_one(DUE, &[]).await?.try_get::<_, i64>(0)? == 0 {
                 break;
             }
         }
-        report.maintained = begun.elapsed();
+        let took = begun.elapsed();
         client.batch_execute("vacuum (analyze)").await?;
         client.batch_execute("checkpoint").await?;
-        settle().await
+        settle().await?;
+        Ok((took, rounds))
     }
 
     /// Opens a connection to look at it from outside.

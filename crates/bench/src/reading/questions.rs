@@ -14,7 +14,7 @@ use super::author::{ABSENT, COMMON, RARE, SOURCES, source};
 use crate::statistics::Waits;
 
 /// How many messages a page has.
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 
 /// A question and how long its answers took.
 #[derive(Clone, Debug)]
@@ -206,7 +206,11 @@ impl Asking<'_> {
     }
 }
 
-async fn look_for(
+/// Looks for a text in the last day; returns how long it took, and in how many calls.
+///
+/// # Errors
+/// PostgreSQL failed, or not as much was found as there is.
+pub(super) async fn look_for(
     table: &Table,
     reader: &PostgresReader,
     (text, expected): &(String, usize),

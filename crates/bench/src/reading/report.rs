@@ -36,27 +36,8 @@ impl Report {
     /// # Errors
     /// PostgreSQL does not say what it is.
     pub(crate) async fn new(reading: &Reading, url: &str) -> Result<Self> {
-        let client = warren_e2e::postgres::connect(url).await?;
-        let row = client
-            .query_one(
-                "select current_setting('server_version'), current_setting('shared_buffers')",
-                &[],
-            )
-            .await?;
-        let (version, buffers): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let build = if cfg!(debug_assertions) {
-            "DEBUG BUILD"
-        } else {
-            "release build"
-        };
         Ok(Self {
-            description: format!(
-                "{cores} cores · PostgreSQL {version} with shared_buffers of {buffers} · {build} · {} messages over {} days, {} sources",
-                thousands(reading.messages as f64),
-                reading.days,
-                author::SOURCES
-            ),
+            description: describe(url, reading.messages, reading.days).await?,
             messages: reading.messages,
             filled: 0.0,
             maintained: Duration::ZERO,
@@ -115,6 +96,32 @@ impl Report {
         });
         asked.chain(stored).collect()
     }
+}
+
+/// Says where something is measured, and with how much.
+///
+/// # Errors
+/// PostgreSQL does not say what it is.
+pub(super) async fn describe(url: &str, messages: u64, days: u32) -> Result<String> {
+    let client = warren_e2e::postgres::connect(url).await?;
+    let row = client
+        .query_one(
+            "select current_setting('server_version'), current_setting('shared_buffers')",
+            &[],
+        )
+        .await?;
+    let (version, buffers): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let build = if cfg!(debug_assertions) {
+        "DEBUG BUILD"
+    } else {
+        "release build"
+    };
+    Ok(format!(
+        "{cores} cores · PostgreSQL {version} with shared_buffers of {buffers} · {build} · {} messages over {days} days, {} sources",
+        thousands(messages as f64),
+        author::SOURCES
+    ))
 }
 
 impl fmt::Display for Report {

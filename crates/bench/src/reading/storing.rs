@@ -100,8 +100,7 @@ pub(crate) async fn beside_consoles(table: &Table, rows: u64, pairs: u32) -> Res
 /// # Errors
 /// PostgreSQL failed.
 pub(crate) async fn beside_filters(table: &Table, rows: u64, pairs: u32) -> Result<Pairs> {
-    const ALL_DUE: &str =
-        "insert into message_words_due select distinct minute from message_words on conflict do nothing";
+    const ALL_DUE: &str = "update message_minutes set indexed = null";
     let client = table.connect().await?;
     let mut measured = Pairs::default();
     for pair in 1..=pairs {
@@ -121,7 +120,10 @@ pub(crate) async fn beside_filters(table: &Table, rows: u64, pairs: u32) -> Resu
 }
 
 /// Stores messages of now, which were made before; returns how many a second.
-async fn rate(store: &Arc<PostgresStore>, rows: u64) -> Result<f64> {
+///
+/// # Errors
+/// PostgreSQL failed.
+pub(super) async fn rate(store: &Arc<PostgresStore>, rows: u64) -> Result<f64> {
     let made = spawn_blocking(move || make(rows)).await??;
     settle().await?;
     let (sender, batches) = mpsc::channel(made.len().max(1));
