@@ -84,7 +84,7 @@ pub(crate) struct ProblemForm {
     /// Of a request for messages: which parameter is wrong.
     #[schema(example = "q")]
     parameter: Option<String>,
-    /// Where in the parameter `q` the fault begins, in characters from 1.
+    /// Where in its value the fault begins, in characters from 1.
     column: Option<usize>,
     /// How many characters it spans.
     length: Option<usize>,

@@ -79,32 +79,40 @@ pub(crate) fn excerpt(text: &str) -> String {
 }
 
 fn decode(text: &str) -> Result<String, Problem> {
-    let wrong = || invalid(format!("{:?} is not percent-encoded UTF-8", excerpt(text)));
-    percent_decoded(text).ok_or_else(wrong)
+    let wrong = |_| invalid(format!("{:?} is not percent-encoded UTF-8", excerpt(text)));
+    percent_decoded(text).map_err(wrong)
 }
 
-/// Returns a key or a value of a query as it was meant; `None` where it is not percent-encoded UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+/// Returns a key or a value of a query as it was meant.
+///
+/// # Errors
+/// Where in `text` is what is not percent-encoded UTF-8, in bytes.
+pub(crate) fn percent_decoded(text: &str) -> Result<String, usize> {
     if !text.contains('%') {
-        return Some(text.to_owned());
+        return Ok(text.to_owned());
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
+        let at = text.len() - rest.len();
         rest = after;
         if byte != b'%' {
             bytes.push(byte);
             continue;
         }
-        let (digits, after) = rest.split_at_checked(2)?;
+        let (digits, after) = rest.split_at_checked(2).ok_or(at)?;
         let digit = |byte: u8| char::from(byte).to_digit(16);
         let (Some(high), Some(low)) = (digit(digits[0]), digit(digits[1])) else {
-            return None;
+            return Err(at);
         };
         bytes.push((high << 4 | low) as u8);
         rest = after;
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let step = |at: usize, _| at + if text.as_bytes()[at] == b'%' { 3 } else { 1 };
+        (0..good).fold(0, step)
+    })
 }
 
 #[cfg(test)]
@@ -151,5 +159,22 @@ mod tests {
         ] {
             assert!(Query::parse(Some(query)).is_err(), "{query}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_pointed_at() {
+        for (text, at) in [
+            ("%", 0),
+            ("é%2", 2),
+            ("a%zz%00", 1),
+            ("%25%+1", 3),
+            ("ab%ff", 2),
+            ("%F0%9F%90", 0),
+            ("%C3%A9x%C3y", 7),
+            ("é%e9é", 2),
+        ] {
+            assert_eq!(percent_decoded(text), Err(at), "{text}");
+        }
+        assert_eq!(percent_decoded("%F0%9F%90%87 é").as_deref(), Ok("🐇 é"));
     }
 }

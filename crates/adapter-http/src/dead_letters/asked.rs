@@ -33,7 +33,7 @@ impl Listing {
         let pairs = query.unwrap_or_default().split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(key), Some(value)) = (percent_decoded(key), percent_decoded(value)) else {
+            let (Ok(key), Ok(value)) = (percent_decoded(key), percent_decoded(value)) else {
                 let shown = excerpt(pair);
                 return Err(invalid(format!("{shown:?} is not percent-encoded UTF-8")));
             };

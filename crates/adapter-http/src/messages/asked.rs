@@ -64,9 +64,10 @@ pub(super) fn counts(query: Option<&str>, now: Timestamp) -> Result<Counts, Prob
     let mut given = Given::read(query, &["severity", "source", "from", "until", "bucket"])?;
     let selection = given.selection()?;
     let range = given.range(now, Some(HOUR), Some(now))?;
-    let minutes = match given.take("bucket") {
+    let width = given.take("bucket");
+    let minutes = match &width {
         None => chosen_width(range),
-        Some(text) => bucket(&text).map_err(|error| wrong("bucket", &text, error))?,
+        Some(text) => bucket(text).map_err(|error| wrong("bucket", text, error))?,
     };
     let wanted = Counts {
         selection,
@@ -74,7 +75,9 @@ pub(super) fn counts(query: Option<&str>, now: Timestamp) -> Result<Counts, Prob
         minutes,
     };
     match wanted.check() {
-        Err(ReadError::TooMuch { reason }) => Err(wrong("bucket", "", reason)),
+        Err(ReadError::TooMuch { reason }) => {
+            Err(wrong("bucket", width.as_deref().unwrap_or_default(), reason))
+        }
         Err(other) => Err(other.into()),
         Ok(()) => Ok(wanted),
     }
@@ -96,8 +99,8 @@ impl Given {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         let pairs = query.unwrap_or_default().split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = percent_decoded(key).ok_or_else(|| undecodable("", pair))?;
+            let (key, written) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = percent_decoded(key).map_err(|at| undecodable("", key, at))?;
             let Some(name) = known.iter().copied().find(|known| *known == name) else {
                 let detail = format!("no parameter is called {:?}", excerpt(&name));
                 return Err(Problem::new(
@@ -110,10 +113,10 @@ impl Given {
             // Forms write a space as `+`, and only the text that is searched for has any; elsewhere `+` stands for
             // itself, so that `error+` and the offset of a time need no encoding.
             let value = match name {
-                "q" => percent_decoded(&value.replace('+', " ")),
-                _ => percent_decoded(value),
+                "q" => percent_decoded(&written.replace('+', " ")),
+                _ => percent_decoded(written),
             };
-            let value = value.ok_or_else(|| undecodable(name, pair))?;
+            let value = value.map_err(|at| undecodable(name, written, at))?;
             if given.iter().any(|(other, _)| *other == name) {
                 return Err(wrong(name, "", "is given twice"));
             }
@@ -163,15 +166,17 @@ impl Given {
             let reason = format!("{count} patterns, over the limit of {MOST_PATTERNS}");
             return Err(wrong("source", "", reason));
         }
-        let pattern = |text: &str| {
-            let text = text.trim();
-            text.parse::<SourcePattern>()
-                .map_err(|error| wrong("source", text, error))
-        };
-        Ok(Selection {
-            severities,
-            sources: text.split(',').map(pattern).collect::<Result<_, _>>()?,
-        })
+        let (mut sources, mut column) = (Vec::with_capacity(count), 1);
+        for part in text.split(',') {
+            let pattern = part.trim();
+            let parsed = pattern.parse::<SourcePattern>().map_err(|error| {
+                let before = part.chars().take_while(|character| character.is_whitespace());
+                wrong_at("source", pattern, column + before.count(), error)
+            });
+            sources.push(parsed?);
+            column += part.chars().count() + 1;
+        }
+        Ok(Selection { severities, sources })
     }
 
     pub(crate) fn search_text(&mut self) -> Result<Query, Problem> {
@@ -194,35 +199,54 @@ impl Given {
         length: Option<i64>,
         end: Option<Timestamp>,
     ) -> Result<TimeRange, Problem> {
-        let mut time = |name| {
-            let text = self.take(name);
-            text.map(|text| moment(&text, now).map_err(|error| wrong(name, &text, error)))
+        let (written_from, written_until) = (self.take("from"), self.take("until"));
+        let time = |name, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| moment(text, now).map_err(|error| wrong(name, text, error)))
                 .transpose()
         };
-        let (from, until) = (time("from")?, time("until")?);
-        let faulty = if until.is_some() { "until" } else { "from" };
+        let (from, until) = (time("from", &written_from)?, time("until", &written_until)?);
+        let (faulty, written) = match written_until {
+            Some(until) => ("until", until),
+            None => ("from", written_from.unwrap_or_default()),
+        };
         let until = until.or(end).unwrap_or(Timestamp::MAX);
         let before_the_end = |length| Timestamp::from_unix_micros(until.unix_micros() - length);
         let from = from.or_else(|| length.and_then(before_the_end));
-        TimeRange::new(from.unwrap_or(Timestamp::MIN), until).map_err(|error| wrong(faulty, "", error))
+        TimeRange::new(from.unwrap_or(Timestamp::MIN), until).map_err(|error| wrong(faulty, &written, error))
     }
 }
 
-fn undecodable(name: &'static str, pair: &str) -> Problem {
-    let detail = format!("{:?} is not percent-encoded UTF-8", excerpt(pair));
+/// Points at what is not percent-encoded UTF-8, in the text as it was written.
+fn undecodable(name: &'static str, written: &str, at: usize) -> Problem {
+    let (before, fault) = written.split_at_checked(at).unwrap_or(("", written));
+    let column = before.chars().count() + 1;
+    let fault = excerpt(fault);
+    let of = if name.is_empty() { "a name" } else { name };
+    let detail = format!("{of}, column {column}: {fault:?} is not percent-encoded UTF-8");
     let hint = "encode what is no letter and no digit, such as %20 for a space and %25 for a percent sign";
     let problem = Problem::new(Kind::InvalidParameter, detail, hint);
     match name {
         "" => problem,
-        name => problem.at(Fault::of(name)),
+        name => problem.at(Fault {
+            column: Some(column),
+            length: Some(fault.chars().count().clamp(1, 3)),
+            ..Fault::of(name)
+        }),
     }
 }
 
-/// Says what is wrong with a parameter.
+/// Says what is wrong with a parameter: with all of its value, unless that is empty.
 pub(crate) fn wrong(name: &'static str, value: &str, why: impl Display) -> Problem {
-    let value = match value {
+    wrong_at(name, value, 1, why)
+}
+
+/// Says what is wrong with a part of a parameter, which begins at this column of it.
+fn wrong_at(name: &'static str, part: &str, column: usize, why: impl Display) -> Problem {
+    let length = part.chars().count();
+    let value = match part {
         "" => String::new(),
-        value => format!(" {:?}", excerpt(value)),
+        part => format!(" {:?}", excerpt(part)),
     };
     let hint = match name {
         "severity" => "write severity=error,critical or severity=warning+",
@@ -241,7 +265,12 @@ pub(crate) fn wrong(name: &'static str, value: &str, why: impl Display) -> Probl
         }
         _ => "give it once, or leave it out",
     };
-    Problem::new(Kind::InvalidParameter, format!("{name}{value}: {why}"), hint).at(Fault::of(name))
+    let place = (length > 0 || column > 1).then_some((column, length.max(1)));
+    Problem::new(Kind::InvalidParameter, format!("{name}{value}: {why}"), hint).at(Fault {
+        column: place.map(|(column, _)| column),
+        length: place.map(|(_, length)| length),
+        ..Fault::of(name)
+    })
 }
 
 fn excerpt(text: &str) -> String {
@@ -372,6 +401,39 @@ mod tests {
             "{problem}"
         );
         assert!(problem["length"].as_u64().unwrap() >= 1);
+    }
+
+    #[test]
+    fn what_is_wrong_within_a_parameter_is_pointed_at() {
+        let listing = |query: &str| Listing::parse(Some(query), now()).map(drop);
+        let counting = |query: &str| counts(Some(query), now()).map(drop);
+        for (told, column, length) in [
+            (listing("q=a%zz"), 2, 3),
+            (listing("q=é+%ff"), 3, 3),
+            (listing("source=%F0%9F"), 1, 3),
+            (listing("source=shop,%20b..c"), 7, 4),
+            (listing("source=shop,,b"), 6, 1),
+            (listing("source=a'b"), 1, 3),
+            (listing("severity=error,loud"), 1, 10),
+            (listing("limit=-1"), 1, 2),
+            (listing("from=now&until=-100w"), 1, 5),
+            (listing("from=2262-01-01T00:00:00Z"), 1, 20),
+            (counting("from=-365d&bucket=1m"), 1, 2),
+        ] {
+            let problem = serde_json::to_value(told.unwrap_err().document()).unwrap();
+            assert_eq!(
+                (&problem["column"], &problem["length"]),
+                (&column.into(), &length.into()),
+                "{problem}"
+            );
+        }
+        // Nothing of what was written is at fault by itself.
+        let twice = serde_json::to_value(listing("q=a&q=b").unwrap_err().document()).unwrap();
+        assert_eq!(
+            (&twice["parameter"], twice.get("column")),
+            (&"q".into(), None),
+            "{twice}"
+        );
     }
 
     #[test]

@@ -50,9 +50,11 @@ impl FromStr for Query {
 
     fn from_str(text: &str) -> Result<Self, InvalidQuery> {
         if text.len() > Self::MOST_BYTES {
+            let within = |(at, character): &(usize, char)| at + character.len_utf8() <= Self::MOST_BYTES;
+            let taken = text.char_indices().take_while(within).count();
             return Err(InvalidQuery {
-                column: 1,
-                length: text.chars().count(),
+                column: taken + 1,
+                length: text.chars().count() - taken,
                 detail: format!("{} bytes, over the limit of {}", text.len(), Self::MOST_BYTES),
                 hint: "search for less",
             });
@@ -343,7 +345,16 @@ mod tests {
             assert!(error.detail.contains(word), "{query}: {error}");
         }
         assert!(wrong(&"a ".repeat(21)).detail.contains("20 terms"));
-        assert!(wrong(&"x".repeat(10_000)).detail.contains("10000 bytes"));
+        for (text, bytes, column, length) in [
+            ("x".repeat(10_000), 10_000, 2_049, 7_952),
+            ("(".repeat(2_049), 2_049, 2_049, 1),
+            // A letter of two bytes that the limit would cut in half.
+            (format!("x{}", "é".repeat(1_024)), 2_049, 1_025, 1),
+        ] {
+            let error = wrong(&text);
+            assert_eq!((error.column, error.length), (column, length), "{error}");
+            assert!(error.detail.contains(&format!("{bytes} bytes")), "{error}");
+        }
     }
 
     #[test]

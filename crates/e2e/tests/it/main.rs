@@ -8,6 +8,7 @@ mod complete;
 mod consumers;
 mod dead_letters;
 mod hostile;
+mod hostile_filters;
 #[path = "../../../adapter-http/tests/it/hostile_requests/mod.rs"]
 #[allow(dead_code)]
 mod hostile_requests;

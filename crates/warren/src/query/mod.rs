@@ -9,7 +9,7 @@ use std::io;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
-use warren_domain::{SeveritySet, SourcePattern, Timestamp};
+use warren_domain::{InvalidQuery, Query, SeveritySet, SourcePattern, Timestamp};
 use warren_process::exit::Exit;
 use warren_process::settings::Sources;
 use warren_process::shutdown;
@@ -91,7 +91,29 @@ pub(crate) async fn run(arguments: QueryArgs, sources: &Sources) -> Exit {
     }
 }
 
+/// Refuses a text that is longer than any may be: it might not fit into an address, and so not come to where it is read.
+fn check_length(text: &str) -> Result<(), InvalidParameter> {
+    if text.len() <= Query::MOST_BYTES {
+        return Ok(());
+    }
+    let parsed = text.parse::<Query>().map(drop);
+    parsed.map_err(
+        |InvalidQuery {
+             column,
+             length,
+             detail,
+             hint,
+         }| {
+            let detail = format!("q, column {column}: {detail}");
+            InvalidParameter::new("q", Some((column, length)), detail, hint)
+        },
+    )
+}
+
 async fn show(arguments: &QueryArgs, server: &Server, stop: &CancellationToken) -> Result<Exit> {
+    if let Some(text) = &arguments.text {
+        check_length(text)?;
+    }
     let search = Search::of(arguments);
     let shown = Shown {
         json: arguments.json,
