@@ -14,6 +14,9 @@ use warren_domain::{AttributeTest, MessageId, Severity, SeveritySet};
 pub(super) const COLUMNS: &str =
     "id, severity, source, body, attributes, occurred_at, received_at, stored_at";
 
+/// How many of the outer keys of a path are looked for: SQLite takes no expression that is a thousand conditions deep.
+const MOST_OUTER_KEYS: usize = 8;
+
 /// A statement with its parameters.
 #[derive(Debug, Default)]
 pub(super) struct Statement {
@@ -254,15 +257,41 @@ impl Statement {
         format!("(length(source) - length(replace(source, '.', '')) = {dots} and source glob {glob})")
     }
 
-    /// Returns a condition that holds for whatever is meant: its keys are in the JSON, as this program writes it.
+    /// Returns a condition that holds for whatever is meant: its keys are in the JSON as this program writes it, and behind
+    /// the last of them a value that may be one of those that are meant.
     fn attribute(&mut self, test: &AttributeTest) -> String {
-        let mut has = |key: &str| {
-            let key = format!("{}:", serde_json::Value::from(key));
-            format!("instr(attributes, {}) > 0", self.text(key))
+        let values: Option<Vec<_>> = test.values().iter().map(beginning).collect();
+        // Any value will do where it may be written in several ways.
+        let values = values.unwrap_or_else(|| vec![String::new()]);
+        let mut has = |key: &str, values: &[String]| {
+            let key = serde_json::Value::from(key);
+            let any: Vec<_> = (values.iter())
+                .map(|value| format!("instr(attributes, {}) > 0", self.text(format!("{key}:{value}"))))
+                .collect();
+            format!("({})", any.join(" or "))
         };
-        let flat = has(test.key());
-        let nested: Vec<_> = test.path().map(has).collect();
+        let flat = has(test.key(), &values);
+        let path: Vec<_> = test.path().collect();
+        let (Some((last, outer)), true) = (path.split_last(), path.len() > 1) else {
+            return flat;
+        };
+        let outer = outer.iter().take(MOST_OUTER_KEYS);
+        let mut nested: Vec<_> = outer.map(|key| has(key, &[String::new()])).collect();
+        nested.push(has(last, &values));
         format!("({flat} or {})", nested.join(" and "))
+    }
+}
+
+/// Returns what the JSON of every value begins with that equals this one, if there is such a thing.
+fn beginning(value: &serde_json::Value) -> Option<String> {
+    // Beyond it floats and integers that are written otherwise are the same.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.as_f64() {
+        // 0.0 and -0.0, and whatever an exponent is for.
+        Some(number) if number == 0.0 || number.abs() >= EXACT => None,
+        // 42, and 42.0 as well.
+        Some(number) if number.fract() == 0.0 => Some(format!("{number:.0}")),
+        _ => Some(value.to_string()),
     }
 }
 
@@ -270,5 +299,62 @@ const fn direction(order: Order) -> &'static str {
     match order {
         Order::NewestFirst => "desc",
         Order::OldestFirst => "asc",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_looked_for_as_it_is_written() {
+        for (value, text) in [
+            (json!("a\"b"), Some("\"a\\\"b\"")),
+            (json!(null), Some("null")),
+            (json!(true), Some("true")),
+            (json!(42), Some("42")),
+            (json!(42.0), Some("42")),
+            (json!(-7.5), Some("-7.5")),
+            (json!(1e-9), Some("1e-9")),
+            (json!(0), None),
+            (json!(-0.0), None),
+            (json!(9_007_199_254_740_993_i64), None),
+            (json!(-1e300), None),
+        ] {
+            assert_eq!(beginning(&value).as_deref(), text, "{value}");
+        }
+    }
+
+    fn numbers() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<u64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| format!("{number:e}")),
+            (-3..4_i32).prop_map(|number| number.to_string()),
+            (-3..4_i32).prop_map(|number| format!("{number}.0")),
+            (-3..4_i32).prop_map(|number| format!("{number}e-1")),
+            (-3..4_i32, -2..20_i32).prop_map(|(number, power)| format!("{number}e{power}")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_equals_a_number_begins_as_is_looked_for(asked in numbers(), stored in numbers()) {
+            let (asked, stored): (Json, Json) =
+                (serde_json::from_str(&asked).unwrap(), serde_json::from_str(&stored).unwrap());
+            let same = asked == stored || (!both_integers(&asked, &stored) && asked.as_f64() == stored.as_f64());
+            if let (true, Some(beginning)) = (same, beginning(&asked)) {
+                prop_assert!(stored.to_string().starts_with(&beginning), "{asked} and {stored}");
+            }
+        }
+    }
+
+    fn both_integers(one: &Json, other: &Json) -> bool {
+        [one, other]
+            .iter()
+            .all(|number| number.is_i64() || number.is_u64())
     }
 }
