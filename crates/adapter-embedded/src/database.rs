@@ -25,6 +25,7 @@ use warren_planted::{Bug, planted};
 use crate::error::{Fault, OpenError, fault, from_orm, result_code};
 use crate::log_gate::LogGate;
 use crate::space::Footprint;
+use crate::stuck::Stuck;
 use crate::sync::lock;
 
 /// Marks a file as ours: "Wrrn".
@@ -60,6 +61,8 @@ pub(crate) struct Database {
     lent: Mutex<Vec<SqlitePool>>,
     /// What these pass before each statement.
     gate: LogGate,
+    /// Those of their statements that have not ended in time.
+    stuck: Stuck,
     place: &'static str,
     abandoned: AtomicBool,
 }
@@ -114,6 +117,7 @@ impl Database {
             reading,
             lent: Mutex::default(),
             gate: LogGate::default(),
+            stuck: Stuck::default(),
             wal: wal.into(),
             place,
             path,
@@ -150,6 +154,11 @@ impl Database {
         &self.gate
     }
 
+    /// Returns what reads have not ended in time, and have not ended yet.
+    pub(crate) const fn stuck(&self) -> &Stuck {
+        &self.stuck
+    }
+
     /// Moves the write-ahead log into the file while nobody reads who may read for long, so that it begins anew with the
     /// next commit, and gets back to its size at rest; puts that off when somebody reads for too long.
     pub(crate) async fn begin_log_anew(&self) -> Result<(), sqlx::Error> {
@@ -159,10 +168,13 @@ impl Database {
         }
     }
 
-    /// Makes connections that only read, for somebody who may keep them busy for long; opened when they are needed.
+    /// Makes connections that only read, for somebody who may keep them busy for long.
+    ///
+    /// They are opened at once, in the background: while a disk hangs, whoever needs one would begin to open it again and
+    /// again, and leave a thread behind each time.
     pub(crate) fn pool_of_readers(&self, connections: u32, acquire_timeout: Duration) -> SqlitePool {
         let pool = pool_options(connections)
-            .min_connections(0)
+            .min_connections(connections)
             .acquire_timeout(acquire_timeout)
             .connect_lazy_with(self.reading.clone());
         lock(&self.lent).push(pool.clone());

@@ -205,7 +205,7 @@ impl Embedded {
         Arc::clone(&self.health.store) as Arc<dyn HealthCheck>
     }
 
-    /// Returns what finds stored messages, on connections of its own, opened when they are first needed.
+    /// Returns what finds stored messages, on connections of its own, which it opens at once; within a runtime.
     ///
     /// Each call makes another reader with other connections; clones share theirs.
     pub fn reader(&self, config: &ReaderConfig) -> EmbeddedReader {

@@ -143,6 +143,7 @@ impl HealthCheck for EmbeddedHealth {
 
     async fn check(&self) -> Result<(), Unhealthy> {
         self.condition.verdict().map_err(Unhealthy)?;
+        self.store.reads()?;
         self.store.check().await
     }
 }
@@ -165,6 +166,20 @@ impl HealthCheck for SpoolHealth {
 /// Answers for the store alone: a queue that is full is no reason not to empty it.
 #[derive(Debug)]
 pub(crate) struct StoreHealth(pub(crate) Arc<Database>);
+
+impl StoreHealth {
+    /// Tells whether those who look for messages get an answer. That is no reason not to store any.
+    fn reads(&self) -> Result<(), Unhealthy> {
+        match self.0.stuck().told() {
+            None => Ok(()),
+            Some((reads, since)) => Err(Unhealthy(format!(
+                "{reads} reads of {} are stuck, since {since:.0?}; check the disk, and which other programs have the \
+                 file open",
+                self.0.path().display()
+            ))),
+        }
+    }
+}
 
 #[async_trait]
 impl HealthCheck for StoreHealth {

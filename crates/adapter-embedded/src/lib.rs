@@ -30,6 +30,7 @@ mod section;
 mod space;
 mod spool;
 mod store;
+mod stuck;
 mod sync;
 mod tally;
 mod transaction;

@@ -14,6 +14,8 @@ pub(super) enum Failure {
     Sqlite(sqlx::Error),
     /// A row that this program has not written.
     Foreign(NotAMessage),
+    /// SQLite did not even take note that the time of the statement was over.
+    Stuck,
 }
 
 impl From<sqlx::Error> for Failure {
@@ -39,6 +41,14 @@ impl Failure {
                 return ReadError::Misconfigured {
                     reason: format!("{path} holds a row that this program has not written"),
                     cause: Some(cause),
+                };
+            }
+            Self::Stuck => {
+                return ReadError::Unavailable {
+                    reason: format!(
+                        "reading {path} has timed out; its disk hangs, or another program has locked the file"
+                    ),
+                    cause: None,
                 };
             }
             Self::Sqlite(error) => error,

@@ -38,7 +38,9 @@ use crate::entity::message::{Model, NotAMessage};
 /// Finds stored messages in `store.db`.
 ///
 /// A call waits for a connection, at most `reader.statement_timeout`. A search then takes at most its time and three of its
-/// steps ([`Searcher::find`]), anything else `reader.statement_timeout`.
+/// steps ([`Searcher::find`]), anything else `reader.statement_timeout`; one second more where SQLite itself waits for the
+/// disk, or for a lock, and cannot be told that the time is over. Such a read keeps its connection until it ends, so there
+/// are `reader.connections` of them at most.
 #[derive(Clone, Debug)]
 pub struct EmbeddedReader {
     store: Arc<Database>,
@@ -72,7 +74,7 @@ impl EmbeddedReader {
         for ids in ids.chunks(MOST_FOUND) {
             let mut reading = self.reading(self.config.statement_timeout).await?;
             let rows = reading.rows(&Statement::fetch(ids)).await;
-            for row in rows.map_err(|error| self.error(error))? {
+            for row in rows.map_err(|failure| self.error(failure))? {
                 messages.push(stored_message(&row).map_err(|failure| self.error(failure))?);
             }
         }
@@ -85,18 +87,26 @@ impl EmbeddedReader {
     async fn reading(&self, limit: Duration) -> Result<Reading, ReadError> {
         let connection = (self.pool.acquire().await).map_err(|error| match error {
             sqlx::Error::PoolTimedOut => ReadError::Unavailable {
-                reason: format!(
-                    "all {} connections that read {} have been busy for {:?}",
-                    self.config.connections,
-                    self.store.path().display(),
-                    self.config.statement_timeout
-                ),
+                reason: self.busy(),
                 cause: None,
             },
             other => self.error(other),
         })?;
         let reading = Reading::on(Arc::clone(&self.store), connection, limit).await;
-        reading.map_err(|error| self.error(error))
+        reading.map_err(|failure| self.error(failure))
+    }
+
+    /// Says why there was no connection in time.
+    fn busy(&self) -> String {
+        let (all, path) = (self.config.connections, self.store.path().display());
+        let waited = self.config.statement_timeout;
+        match self.store.stuck().told() {
+            None => format!("all {all} connections that read {path} have been busy for {waited:?}"),
+            Some((stuck, since)) => format!(
+                "no connection that reads {path} was free within {waited:?}: {stuck} of {all} are stuck, since \
+                 {since:.0?}; its disk hangs, or another program has locked the file"
+            ),
+        }
     }
 
     fn error(&self, failure: impl Into<Failure>) -> ReadError {
@@ -111,9 +121,11 @@ impl EmbeddedReader {
     ) -> Result<(), ReadError> {
         let limit = self.config.statement_timeout;
         let mut reading = self.reading(limit).await?;
-        let taken = reading.each(statement, |row| take(row).map(|()| true)).await;
-        taken.map_err(|error: sqlx::Error| {
-            let failure = Failure::from(error);
+        let taken = reading.each(statement, |row| {
+            take(row)?;
+            Ok(true)
+        });
+        taken.await.map_err(|failure| {
             if failure.is_slow() {
                 ReadError::TooMuch {
                     reason: format!(

@@ -1,13 +1,18 @@
 //! What was sent is found again over HTTP, by the search text and page by page: in one process, and beside RabbitMQ.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
 use warren_e2e::bed::on_shared_servers;
+use warren_e2e::environment;
 use warren_e2e::http::{Answer, Client};
 use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
@@ -182,6 +187,85 @@ async fn what_was_sent_through_rabbitmq_is_found_counted_and_shown_by_the_query_
         }
     })
     .await;
+}
+
+/// Locks what every reader of a file of SQLite locks for a moment, in its shared memory: those who read it hang then, as on a
+/// disk that does not answer, and do not get to ask whether to go on.
+const LOCK: &str = "import fcntl, sys
+file = open(sys.argv[1], 'r+b')
+fcntl.lockf(file, fcntl.LOCK_EX, 5, 123)
+print('locked', flush=True)
+sys.stdin.read()";
+
+async fn locked(file: &Path) -> Child {
+    let python = environment::variable("WARREN_TEST_PYTHON").unwrap_or("python3".to_owned());
+    let mut command = Command::new(python);
+    command.args(["-c", LOCK]).arg(file).kill_on_drop(true);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    timeout(PATIENCE, output.read_line(&mut line))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(line, "locked\n");
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_hang_are_answered_all_the_same_and_readiness_tells_of_them_until_they_end() {
+    let folder = DataFolder::create().unwrap();
+    let warren = folder.warren().unwrap();
+    let warren = warren.setting("WARREN_READER__STATEMENT_TIMEOUT", "500ms");
+    let mut warren = warren.setting("WARREN_READER__SEARCH_TIME", "500ms");
+    warren.start_ready().await.unwrap();
+    let address = warren.address();
+    let mut client = Client::new(address);
+    send(address).await;
+    all_stored(async || folder.count().await.unwrap()).await;
+    let found = json(&mut client, "/v1/messages?q=order=42").await;
+    let id = found["messages"][0]["id"].as_str().unwrap().to_owned();
+
+    let mut lock = locked(&folder.file("store.db-shm")).await;
+    let one = format!("/v1/messages/{id}");
+    let asked = ["/v1/messages?q=declined", "/v1/counts", "/v1/sources", &one].repeat(3);
+    let deadline = Instant::now() + PATIENCE;
+    let (mut said, mut unready) = (Vec::new(), String::new());
+    // Those that time out keep the connections, which others wait for in vain.
+    for awaited in ["has timed out", " of 2 are stuck", "reads of "] {
+        while !said
+            .iter()
+            .chain([&unready])
+            .any(|text: &String| text.contains(awaited))
+        {
+            assert!(
+                Instant::now() < deadline,
+                "nothing says {awaited:?}: {said:?} {unready}"
+            );
+            let asking = asked
+                .iter()
+                .map(async |target| get(&mut Client::new(address), target).await);
+            for answer in join_all(asking).await {
+                assert_eq!(answer.status, 503, "{}", answer.text_start());
+                said.push(answer.json().unwrap()["detail"].as_str().unwrap().to_owned());
+            }
+            let ready = get(&mut client, "/readyz").await;
+            assert_eq!(ready.status, 503, "{}", ready.text_start());
+            unready = String::from_utf8_lossy(&ready.body).into_owned();
+        }
+    }
+
+    lock.kill().await.unwrap();
+    while get(&mut client, "/readyz").await.status != 200 {
+        assert!(Instant::now() < deadline + PATIENCE, "it never gets ready again");
+        sleep(Duration::from_millis(50)).await;
+    }
+    they_are_found(&mut client).await;
+    warren.stop(PATIENCE).await.unwrap();
 }
 
 /// How many statements of readers PostgreSQL is at.
