@@ -26,6 +26,14 @@ impl Section {
         }
     }
 
+    /// Returns what people know the way out of the log by: beside the consumer groups, into the store or to the broker.
+    pub(crate) const fn way_out(self) -> &'static str {
+        match self {
+            Self::Embedded => "store",
+            Self::Spool => "spool",
+        }
+    }
+
     /// Returns the name of the log's file without its ending: what metrics call it too.
     pub(crate) const fn log(self) -> &'static str {
         match self {

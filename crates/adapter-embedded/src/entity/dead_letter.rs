@@ -8,6 +8,8 @@ use warren_domain::{Severity, Timestamp};
 
 use super::dead_letter_before;
 use crate::queue::dead_letter::{DeadLine, Origin};
+use crate::queue::known_as;
+use crate::section::Section;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "dead_letters")]
@@ -183,6 +185,8 @@ impl Model {
 impl From<dead_letter_before::Model> for Model {
     fn from(row: dead_letter_before::Model) -> Self {
         let origin = Origin {
+            // There were no spools yet.
+            queue: known_as(&row.group, Section::Embedded).to_owned(),
             group: row.group,
             seq: row.seq,
             severity: row.severity.into(),

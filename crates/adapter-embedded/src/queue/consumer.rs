@@ -19,7 +19,7 @@ use super::group::{Delivered, Group, Membership};
 use super::head::Head;
 use super::packet::read_traces;
 use super::rows::LogRow;
-use super::{Burial, Command, Joining, Queue, STORE_GROUP};
+use super::{Burial, Command, Joining, Queue, STORE_GROUP, known_as};
 use crate::error::{chain, explain, fault};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -224,6 +224,7 @@ impl Claim {
             group: Arc::clone(group),
             origin: Origin {
                 group: group.name().to_owned(),
+                queue: known_as(group.name(), queue.limits.section).to_owned(),
                 seq: row.seq,
                 severity: row.severity,
                 received_at: row.received_at,

@@ -20,7 +20,10 @@ pub(crate) struct DeadLine {
 /// What all dead letters of one row share.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
+    /// The group, as the queue calls it.
     pub(crate) group: String,
+    /// The same, as people call it.
+    pub(crate) queue: String,
     pub(crate) seq: i64,
     pub(crate) severity: i64,
     pub(crate) received_at: i64,
@@ -50,7 +53,7 @@ impl DeadLine {
                     .map(ToString::to_string)
                     .unwrap_or_default()
                     .into(),
-                queue: origin.group.as_str().into(),
+                queue: origin.queue.as_str().into(),
                 severity: said.or(severity),
                 source,
                 message_type: None,

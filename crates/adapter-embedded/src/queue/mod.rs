@@ -52,6 +52,15 @@ pub(crate) use self::upkeep::keep_free;
 /// The name of the way into the store among the groups; no [`warren_domain::ports::GroupName`] has a star.
 pub(crate) const STORE_GROUP: &str = "*store";
 
+/// Returns what people call a group.
+pub(crate) fn known_as(group: &str, section: Section) -> &str {
+    if group == STORE_GROUP {
+        section.way_out()
+    } else {
+        group
+    }
+}
+
 /// How many commands may wait in the channel; what they hold is bounded by the permits they carry.
 const COMMANDS: usize = 1_024;
 

@@ -255,7 +255,7 @@ async fn a_counting_member_keeps_an_undecodable_line_as_any_other_does() {
     for (letter, _) in &kept {
         let facts = &letter.facts;
         assert_eq!((facts.reason.as_str(), facts.attempts), ("undecodable", 2));
-        assert_eq!(facts.queue.as_str(), "*store");
+        assert_eq!(facts.queue.as_str(), "store");
     }
     embedded.close().await;
 }

@@ -54,7 +54,7 @@ async fn letters_of_an_earlier_version_are_kept_each_message_once() {
         assert_eq!(whole.facts.first_at.unix_micros(), 1_000_000);
         assert_eq!((&bytes[..], garbage.facts.attempts), (&b"garbage"[..], 4));
         assert_eq!(garbage.facts.last_at.unix_micros(), 8_000_000);
-        assert_eq!(garbage.facts.queue.as_str(), "*store");
+        assert_eq!(garbage.facts.queue.as_str(), "store");
         embedded.close().await;
     }
 }
