@@ -8,6 +8,7 @@
 mod bare_http;
 mod cores;
 mod cost;
+mod finding;
 mod group_catch_up;
 mod load;
 mod messages;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+use crate::finding::Finding;
 use crate::messages::Mix;
 use crate::overload::Overload;
 use crate::plan::Plan;
@@ -125,6 +127,20 @@ enum Command {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
         turns: u32,
     },
+    /// Questions to one `warren` with many messages, over HTTP; prints each figure beside its goal.
+    ///
+    /// Of the options it heeds --set.
+    Finding {
+        /// How many messages there are.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        messages: u64,
+        /// Over how many days they are spread.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=29))]
+        days: u32,
+        /// How often each question is asked.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        asked: u32,
+    },
     /// Answers every request with 202 and keeps nothing: what the machine can do of HTTP alone.
     #[command(hide = true)]
     BareHttp,
@@ -205,6 +221,20 @@ async fn run(arguments: Arguments) -> Result<()> {
                 turns,
             };
             print!("{}", indexes.run().await?);
+            return Ok(());
+        }
+        Some(Command::Finding {
+            messages,
+            days,
+            asked,
+        }) => {
+            let finding = Finding {
+                messages,
+                days,
+                asked: asked as usize,
+                settings: arguments.settings,
+            };
+            print!("{}", finding.run().await?);
             return Ok(());
         }
         Some(Command::Smoke) => true,

@@ -5,7 +5,7 @@
 //! What is found is checked: a quick answer that misses something is no answer. Rates of storing that are compared are measured in
 //! turns, on a PostgreSQL of this run alone.
 
-mod author;
+pub(crate) mod author;
 mod fill;
 mod indexes;
 mod questions;

@@ -260,7 +260,11 @@ pub(crate) fn with(service: Service, settings: &[(String, String)]) -> Service {
         .fold(service, |service, (name, value)| service.setting(name, value))
 }
 
-async fn wait_stored(store: &Service, messages: u64) -> Result<()> {
+/// Waits until so many messages are stored.
+///
+/// # Errors
+/// They are not within five minutes, or one became a dead letter.
+pub(crate) async fn wait_stored(store: &Service, messages: u64) -> Result<()> {
     let deadline = Instant::now() + STORE_DEADLINE;
     loop {
         let books = Books::read(store.address(), store.address()).await?;
