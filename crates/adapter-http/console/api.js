@@ -1,4 +1,3 @@
-// @ts-check
 // Requests to the server: every one has a timeout, and every failure is a Problem that says what to do.
 // And JSON with every digit: ids of 64 bits are common in attributes, and a JavaScript number would round them.
 
@@ -17,8 +16,8 @@ export class Exact {
 /** What marks such an integer while JSON.parse and JSON.stringify are at work; no message can hold U+0000. */
 const MARK = "\u0000n:";
 
-/** A text or a number, as JSON writes them. */
-const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+/** The end of a text, what is escaped in one, or a number; a whole text, which may be very long, would be too much for one. */
+const TOKEN = /"|\\.|-?\d[\d.eE+-]*/g;
 
 /** What a terminal or an editor might act upon, or hide. */
 const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
@@ -29,7 +28,11 @@ const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u
  */
 export function parse(text) {
   if (!/\d{16}/.test(text)) return JSON.parse(text);
-  const marked = text.replace(TOKEN, (token) => (rounds(token) ? JSON.stringify(MARK + token) : token));
+  let quoted = false;
+  const marked = text.replace(TOKEN, (token) => {
+    if (token === '"') quoted = !quoted;
+    return !quoted && rounds(token) ? JSON.stringify(MARK + token) : token;
+  });
   return JSON.parse(marked, (_, value) =>
     typeof value === "string" && value.startsWith(MARK) ? new Exact(value.slice(MARK.length)) : value,
   );
@@ -62,16 +65,14 @@ const TIMEOUT = 20_000;
 
 /** A fault, as RFC 9457 has it. */
 export class Problem extends Error {
-  /** @param {{ status?: number, title?: string, detail?: string, hint?: string, parameter?: string, column?: number, length?: number }} document */
+  /** @param {Partial<Fault>} document */
   constructor({ status = 0, title = "", detail = "", hint = "", parameter = "", column = 0, length = 1 }) {
     super(detail || title);
     this.status = status;
     this.title = title;
     this.detail = detail;
     this.hint = hint;
-    /** Which parameter of the request is wrong, where one is. */
     this.parameter = parameter;
-    /** Where in it the fault begins, in characters from 1; 0 where that is not told. */
     this.column = column;
     this.length = length;
   }
@@ -85,7 +86,7 @@ export class Problem extends Error {
   static of(error, byNetwork = false) {
     if (error instanceof Problem) return error;
     if (error instanceof DOMException && error.name === "TimeoutError") {
-      return new Problem({ title: "The server does not answer", hint: "It is asked again." });
+      return new Problem({ title: "The server does not answer" });
     }
     if (byNetwork && error instanceof TypeError) {
       return new Problem({
@@ -233,8 +234,6 @@ export function poll(ask, every, tell) {
 /** Stands for an address that the server does not know; nobody takes it for one, and no name like it can be looked up. */
 const PLACEHOLDER = "http://ADDRESS-OF-INGEST-API/v1/messages";
 
-/** @typedef {{ service: string, version: string, intake: { url: string, known: boolean } }} About */
-
 /** @type {Promise<About> | undefined} */
 let asked;
 
@@ -244,17 +243,15 @@ let asked;
  * @returns {Promise<About>}
  */
 export function about() {
-  asked ??= askAbout();
-  asked.catch(() => {
-    asked = undefined;
-  });
+  asked ??= get("/version").then(
+    ({ service, version, intake }) => {
+      const url = intake === null ? PLACEHOLDER : new URL(intake, location.origin).href;
+      return { service, version, intake: { url, known: intake !== null } };
+    },
+    (error) => {
+      asked = undefined;
+      throw error;
+    },
+  );
   return asked;
-}
-
-/** @returns {Promise<About>} */
-async function askAbout() {
-  /** @type {{ service: string, version: string, intake: string | null }} */
-  const { intake, ...others } = await get("/version");
-  const url = intake === null ? PLACEHOLDER : new URL(intake, location.origin).href;
-  return { ...others, intake: { url, known: intake !== null } };
 }

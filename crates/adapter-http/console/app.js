@@ -1,4 +1,3 @@
-// @ts-check
 // Puts the page together, and listens to the keys.
 
 import { about } from "./api.js";
@@ -124,8 +123,8 @@ document.addEventListener("keydown", (event) => {
     if (key !== "Escape") return;
     target.blur();
   }
-  // A button, a link and the histogram have a use for these keys themselves.
-  if ((key === "Enter" || key === " ") && target.closest("button, a, summary, [role=slider]")) return;
+  // A button, a link, the histogram and what scrolls have a use for these keys themselves.
+  if ((key === "Enter" || key === " ") && target.closest("button, a, pre, .table, [role=slider]")) return;
   // A search field would empty itself at Esc.
   event.preventDefault();
   act();

@@ -1,8 +1,5 @@
-// @ts-check
 // The page of dead letters: which there are, what each holds, and what can be done with them.
 
-/** @import { State, Store } from "./store.js" */
-/** @import { DryRun, Letter, WholeLetter } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, copy, h, icon, onClick, problemText, refill, setText } from "./dom.js";
 import { Jobs } from "./jobs.js";
@@ -49,8 +46,8 @@ export class DeadLetters {
   constructor(store) {
     this.#store = store;
     this.#jobs = new Jobs(() => this.#reload());
-    onClick("redrive", () => void this.#jobs.ask("redrive", this.#wish()));
-    onClick("purge", () => void this.#jobs.ask("purge", this.#wish()));
+    onClick("redrive", () => void this.#jobs.ask("redrive", this.#wish(), this.#meant()));
+    onClick("purge", () => void this.#jobs.ask("purge", this.#wish(), this.#meant()));
     onClick("letters-refresh", () => this.#reload());
     onClick("letters-more", () => void this.#load(this.#next));
     this.#all.addEventListener("change", () => {
@@ -122,17 +119,15 @@ export class DeadLetters {
   /**
    * What a job is to mean: the letters that are chosen, or else all that the filter means.
    *
-   * @returns {import("./jobs.js").Wish}
+   * @returns {Wish}
    */
   #wish() {
     if (this.#chosen.size > 0) return { ids: Array.from(this.#chosen) };
-    const filter = this.#filter();
-    return Object.keys(filter).length > 0 ? { filter } : { all: true };
+    return this.#isFiltered ? { filter: this.#filter() } : { all: true };
   }
 
   #reload() {
     this.#letters = [];
-    this.#chosen.clear();
     this.#listed = -1;
     void this.#load(null);
     this.#poll.start();
@@ -153,6 +148,8 @@ export class DeadLetters {
       const known = new Set(this.#letters.map(({ id }) => id));
       const fresh = page.letters.filter((/** @type {Letter} */ { id }) => !known.has(id));
       this.#letters = after ? [...this.#letters, ...fresh] : page.letters;
+      // Those that have gone are chosen no more.
+      this.#chosen = new Set(this.#letters.map(({ id }) => id).filter((id) => this.#chosen.has(id)));
       this.#next = page.next;
       this.#problem.hidden = true;
       this.#draw();
@@ -170,7 +167,9 @@ export class DeadLetters {
     /** @type {DryRun} */
     const counts = await send("POST", "/v1/dead-letters/redrive", dry, signal);
     const chosen = new Set(reason ? reason.split(",") : []);
-    const reasons = Object.entries(counts.by_reason).sort(([, a], [, b]) => b - a);
+    // One that is chosen stays, so that it can be chosen no more.
+    const none = Object.fromEntries(Array.from(chosen, (name) => [name, 0]));
+    const reasons = Object.entries({ ...none, ...counts.by_reason }).sort(([, a], [, b]) => b - a);
     const meant = reasons.filter(([name]) => chosen.size === 0 || chosen.has(name));
     const total = meant.reduce((sum, [, count]) => sum + count, 0);
     setText(byId("letters-total"), `${number(total)} dead ${total === 1 ? "letter" : "letters"}`);
@@ -214,7 +213,8 @@ export class DeadLetters {
 
   /** @param {Event} event */
   #filtered({ target }) {
-    const times = target === this.#when ? { since: this.#when.value, before: "" } : {};
+    const [since = "", before = ""] = this.#when.value.split("/");
+    const times = target === this.#when ? { since, before } : {};
     this.#store.set({
       severity: this.#severity.value,
       source: this.#source.value.trim(),
@@ -240,6 +240,10 @@ export class DeadLetters {
   #draw() {
     this.#rows.replaceChildren(...this.#letters.map((letter) => this.#row(letter)));
     byId("letters-empty").hidden = this.#letters.length > 0;
+    setText(
+      byId("letters-empty"),
+      this.#isFiltered ? "No dead letter is like this." : "No dead letter. What nobody can store comes here.",
+    );
     byId("letters-table").hidden = this.#letters.length === 0;
     byId("letters-more").hidden = this.#next === null || this.#letters.length >= MOST;
     setText(
@@ -289,19 +293,24 @@ export class DeadLetters {
 
   #drawChosen() {
     const chosen = this.#chosen.size;
-    const all = Math.max(0, this.#total);
     this.#all.checked = chosen > 0 && chosen === this.#letters.length;
     this.#all.indeterminate = chosen > 0 && chosen < this.#letters.length;
-    const filtered = Object.keys(this.#filter()).length > 0;
-    const what =
-      chosen > 0
-        ? `${number(chosen)} chosen`
-        : `all${all ? ` ${number(all)}` : ""}${filtered ? " of this filter" : ""}`;
-    setText(byId("redrive"), `Redrive ${what}…`);
-    setText(byId("purge"), `Purge ${what}…`);
+    setText(byId("redrive"), `Redrive ${this.#meant()}…`);
+    setText(byId("purge"), `Purge ${this.#meant()}…`);
     for (const id of ["redrive", "purge"]) {
-      byId(id, HTMLButtonElement).disabled = chosen === 0 && all === 0;
+      byId(id, HTMLButtonElement).disabled = chosen === 0 && this.#total <= 0;
     }
+  }
+
+  get #isFiltered() {
+    return Object.keys(this.#filter()).length > 0;
+  }
+
+  /** Says what a job would mean. */
+  #meant() {
+    if (this.#chosen.size > 0) return `${number(this.#chosen.size)} chosen`;
+    const count = this.#total > 0 ? ` ${number(this.#total)}` : "";
+    return `all${count}${this.#isFiltered ? " of this filter" : ""}`;
   }
 
   /** @param {string} id */

@@ -1,4 +1,3 @@
-// @ts-check
 // Elements. Text becomes text nodes: nothing in these modules hands a text to a reader of HTML.
 
 /** @typedef {Node | string | null | undefined | false} Child */
@@ -154,7 +153,7 @@ async function copied(text) {
   }
 }
 
-/** @param {import("./api.js").Problem} problem */
+/** @param {Problem} problem */
 export function problemText(problem) {
   return h(
     "span",

@@ -1,14 +1,10 @@
-// @ts-check
 // The messages behind the list: pages of what is stored, in both directions, and at the end what comes now.
 
-/** @import { GapRow } from "./rows.js" */
-/** @import { State } from "./store.js" */
-/** @import { Message, Page } from "./types.js" */
 import { Problem, backoff, get, isAbort } from "./api.js";
 import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "./rows.js";
 import { isLive, listed } from "./store.js";
 import { Tail } from "./tail.js";
-import { timeOfId } from "./time.js";
+import { instant, timeOfId } from "./time.js";
 
 /** How many rows there are at most, and how many messages wait to become some. */
 const MOST_ROWS = 5_000;
@@ -22,32 +18,17 @@ const MOST_PAGE = 1_000;
 const MOST_EMPTY = 10;
 
 /**
- * When the store is asked again after the tail has begun, or begun again, milliseconds: what was on its way to it before the tail
- * listened has arrived by then.
+ * When the store is first asked again after the tail has begun, or begun again, milliseconds: what was on its way to it before
+ * the tail listened has arrived by then, as a rule. And how often, longer apart each time, before that is a gap.
  */
 const SETTLED = 1_500;
+const MOST_LOOKS = 7;
 
 /** The first pause before another try, milliseconds. */
 const FIRST_PAUSE = 1_000;
 
-/** @typedef {{ after: string, done: boolean, busy: boolean, empty: number, reached: string }} Direction */
-
-/**
- * One direction of the list: where to go on, whether there is nothing more, how many answers in a row held nothing, and how
- * far was looked.
- *
- * @returns {Direction}
- */
+/** @returns {Direction} */
 const direction = (after = "", done = false) => ({ after, done, busy: false, empty: 0, reached: "" });
-
-/**
- * @typedef {object} Hooks
- * @property {() => void} onrows rows have come or gone
- * @property {() => void} onwaiting messages wait
- * @property {(problem: Problem | null) => void} onproblem what is the matter, or no more
- * @property {(problem: Problem) => void} onmissing the message that should be open is not there
- * @property {(state: string, problem?: Problem) => void} ontail how the tail does
- */
 
 export class Feed {
   rows = new Rows(MOST_ROWS);
@@ -67,12 +48,20 @@ export class Feed {
   #filter = {};
   #failures = 0;
   #frame = 0;
+  /** The newest message of the first page, and the first one that the tail has brought. */
+  #edge = "";
+  #brought = "";
+  /** Which of the looks behind the tail's beginning is the last one. */
+  #looking = 0;
 
-  /** @param {Hooks} hooks */
+  /** @param {FeedHooks} hooks */
   constructor(hooks) {
     this.#hooks = hooks;
     this.#tail = new Tail({
-      onmessage: (message) => this.#heard(messageRow(message), 1),
+      onmessage: (message) => {
+        this.#brought ||= message.id;
+        this.#heard(messageRow(message), 1);
+      },
       ongap: (gap) => this.#heard(gapRow(gap), gap.missed ?? 0),
       onstate: (state, problem) => this.#tailIs(state, problem),
     });
@@ -96,6 +85,7 @@ export class Feed {
     this.rows.clear();
     this.waiting.drain();
     this.ready = false;
+    this.#brought = "";
     this.live = isLive(state);
     this.#failures = 0;
     if (this.live) this.#tail.start({ severity, source, q });
@@ -131,6 +121,7 @@ export class Feed {
       this.#hooks.onproblem(null);
     } catch (error) {
       if (isAbort(error)) return;
+      // Until somebody asks for it.
       at.empty = MOST_EMPTY;
       this.#hooks.onproblem(Problem.of(error));
     } finally {
@@ -168,24 +159,24 @@ export class Feed {
     this.#hooks.onrows();
     const { signal } = this.#abort;
     try {
+      const { from, until, missed } = row.gap;
       // A range does not hold its own end.
-      const until = new Date(Date.parse(row.gap.until) + 1).toISOString();
-      const wanted = { ...this.#filter, from: row.gap.from, until, order: "newest", limit: MOST_PAGE };
+      const end = new Date(Date.parse(until) + 1).toISOString();
+      const range = { from, until: end, order: "newest", limit: MOST_PAGE, after: row.after };
       /** @type {Page} */
-      const page = await get("/v1/messages", wanted, signal);
-      this.rows.remove(row);
-      this.#gone(this.rows.merge(page.messages).gone);
-      const last = page.messages.at(-1);
-      if (page.next && last) {
-        const rest = { ...row.gap, missed: null, until: new Date(timeOfId(last.id)).toISOString() };
-        const place = this.rows.items.findIndex((other) => other.key === last.id);
-        this.rows.items.splice(Math.max(0, place), 0, gapRow(rest));
-      }
+      const page = await get("/v1/messages", { ...this.#filter, ...range }, signal);
+      const { added, gone } = this.rows.merge(page.messages);
+      this.#gone(gone);
+      row.after = page.next ?? "";
+      row.gap.missed = missed === null ? null : Math.max(0, missed - added);
+      // What was found stands behind it: what is left is older, or not stored yet.
+      if (page.next === null && !row.gap.missed) this.rows.remove(row);
+      this.#hooks.onproblem(null);
     } catch (error) {
       if (isAbort(error)) return;
-      row.busy = false;
       this.#hooks.onproblem(Problem.of(error));
     }
+    row.busy = false;
     this.#hooks.onrows();
   }
 
@@ -206,6 +197,7 @@ export class Feed {
         this.#take("older", page);
       }
       this.ready = true;
+      this.#edge = highest(this.rows.items);
       this.older.busy = false;
       this.#failures = 0;
       this.#hooks.onproblem(null);
@@ -232,8 +224,12 @@ export class Feed {
    */
   async #around(id, signal) {
     try {
-      const [{ message }, before, after] = await Promise.all([
-        get(`/v1/messages/${encodeURIComponent(id)}`, {}, signal),
+      const { message } = await get(`/v1/messages/${encodeURIComponent(id)}`, {}, signal);
+      const { from = "", until = "" } = this.#filter;
+      const taken = timeOfId(id);
+      // What is beside it would not be listed, and what is listed would not be beside it.
+      if (taken < instant(from) || (until && taken >= instant(until))) this.#hooks.onoutside(message);
+      const [before, after] = await Promise.all([
         this.#page("older", id, signal),
         this.#page("newer", id, signal),
       ]);
@@ -282,7 +278,7 @@ export class Feed {
   /**
    * Has the older direction begin anew, because rows have gone at the beginning.
    *
-   * @param {import("./rows.js").Row[]} rows
+   * @param {Row[]} rows
    * @param {string} [until] the highest id of others that have gone
    */
   #gone(rows, until = "") {
@@ -292,7 +288,7 @@ export class Feed {
   }
 
   /**
-   * @param {import("./rows.js").Row} row
+   * @param {Row} row
    * @param {number} count
    */
   #heard(row, count) {
@@ -327,28 +323,71 @@ export class Feed {
     this.#hooks.ontail(state, problem);
     if (state !== "live") return;
     const { signal } = this.#abort;
-    setTimeout(() => void this.#settle(signal), SETTLED);
+    this.#looking += 1;
+    this.#look(this.#looking, 1, signal);
   }
 
   /**
-   * Finds what was taken before the tail listened, and stored after the first page was read.
+   * Looks later what was taken before the tail listened, and stored after the first page was read; again and again until the
+   * store has what the tail brought first.
    *
+   * @param {number} turn
+   * @param {number} count
    * @param {AbortSignal} signal
    */
+  #look(turn, count, signal) {
+    const again = async () => {
+      if (signal.aborted || turn !== this.#looking) return;
+      if (await this.#settle(signal)) return;
+      if (count < MOST_LOOKS) this.#look(turn, count + 1, signal);
+      else if (!signal.aborted) this.#leaveGap();
+    };
+    setTimeout(again, SETTLED * 2 ** (count - 1));
+  }
+
+  /**
+   * Reads back from the newest message to where the first page began.
+   *
+   * @param {AbortSignal} signal
+   * @returns whether everything is here that was taken before the tail listened
+   */
   async #settle(signal) {
-    if (signal.aborted || !this.attached) return;
+    // Without the end of the list there is no place for them.
+    if (!this.attached) return false;
+    let [latest, after] = ["", ""];
     try {
-      /** @type {Page} */
-      const page = await get("/v1/messages", { ...this.#filter, order: "newest", limit: MOST_PAGE }, signal);
-      // What is older than the oldest row is for those who scroll there.
-      const first = this.rows.first?.key ?? "";
-      const late = page.messages.filter((message) => message.id > first);
-      if (signal.aborted || !this.attached) return;
-      this.#gone(this.rows.merge(late).gone);
-      this.#hooks.onrows();
-    } catch (error) {
-      if (!isAbort(error)) this.#hooks.onproblem(Problem.of(error));
+      do {
+        const wanted = { ...this.#filter, order: "newest", limit: MOST_PAGE, after };
+        /** @type {Page} */
+        const { messages, next } = await get("/v1/messages", wanted, signal);
+        if (signal.aborted || !this.attached) return false;
+        latest ||= messages[0]?.id ?? "";
+        // What is older than the oldest row is for those who scroll there, where there is anything.
+        const first = (!this.older.done && this.rows.first?.key) || "";
+        this.#gone(this.rows.merge(messages.filter(({ id }) => id > first)).gone);
+        this.#hooks.onrows();
+        const last = messages.at(-1)?.id ?? "";
+        after = last > this.#edge && last > first ? (next ?? "") : "";
+      } while (after);
+    } catch {
+      // It is tried again; what is listed is no less right for it.
+      return false;
     }
+    return this.#brought !== "" && latest >= this.#brought;
+  }
+
+  /** Marks the place before what the tail brought first, because the store did not come as far in time. */
+  #leaveGap() {
+    const { items } = this.rows;
+    const place = items.findIndex(({ key }) => key === this.#brought);
+    if (place < 0) return;
+    const [from, until] = [this.#edge || this.#brought, this.#brought].map(timeOfId);
+    const range = {
+      from: new Date((from ?? 0) - 5_000).toISOString(),
+      until: new Date(until ?? 0).toISOString(),
+    };
+    items.splice(place, 0, gapRow({ ...range, missed: null, reason: "store_behind" }));
+    this.#hooks.onrows();
   }
 }
 

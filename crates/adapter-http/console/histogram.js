@@ -1,13 +1,11 @@
-// @ts-check
 // How many messages there were when, by severity; a click or a drag picks a part of the time.
 
-/** @import { State, Store } from "./store.js" */
-/** @import { Counts, Histogram as Answer, Severity } from "./types.js" */
 import { get, poll } from "./api.js";
-import { bucketMinutes, bucketText, niceTop, snapped, ticks } from "./chart.js";
 import { byId, h, onClick, setText, svg } from "./dom.js";
 import { SEVERITIES, preferences, severities } from "./store.js";
 import { clock, instant, number, short } from "./time.js";
+
+const MINUTE = 60_000;
 
 /** How often the counts are asked for while messages come, milliseconds. */
 const EVERY = 4_000;
@@ -26,7 +24,7 @@ export class Histogram {
   #oncounts;
   #place = byId("histogram");
   #tip = h("div", { class: "tip", hidden: true });
-  /** @type {Answer | null} */
+  /** @type {HistogramAnswer | null} */
   #answer = null;
   /** Where a drag began, and where it is, milliseconds since 1970. */
   /** @type {{ from: number, to: number } | null} */
@@ -34,10 +32,14 @@ export class Histogram {
   /** The bucket that the keyboard is at. */
   #cursor = -1;
   #asked = "";
+  #problem = "";
   #poll = poll(
     (signal) => this.#ask(signal),
     EVERY,
-    (problem) => this.#place.classList.toggle("stale", problem !== null),
+    (problem) => {
+      this.#problem = problem ? `${problem.title}. The bars are old.` : "";
+      this.redraw();
+    },
   );
 
   /**
@@ -67,14 +69,22 @@ export class Histogram {
   update(state) {
     const asked = [state.view, state.source, state.from, state.until].join("\n");
     if (state.view !== "messages") this.#poll.stop();
-    else if (asked !== this.#asked) this.#poll.start();
+    else if (asked !== this.#asked) {
+      // What is shown is the answer to another question.
+      this.#answer = null;
+      this.#oncounts(null);
+      this.#place.replaceChildren();
+      this.#poll.start();
+    }
     this.#asked = asked;
     this.redraw();
   }
 
   redraw() {
     this.#draw();
-    byId("counts-note").hidden = this.#store.state.q === "";
+    const note = this.#store.state.q ? "The bars are without the search text." : "";
+    setText(byId("counts-note"), this.#problem || note);
+    this.#place.classList.toggle("stale", this.#problem !== "");
   }
 
   /** @param {AbortSignal} signal */
@@ -139,7 +149,7 @@ export class Histogram {
   }
 
   /**
-   * @param {Answer} answer
+   * @param {HistogramAnswer} answer
    * @param {(time: number) => number} x
    * @param {(count: number) => number} y
    */
@@ -208,7 +218,7 @@ export class Histogram {
     return boxes;
   }
 
-  /** @param {Answer} answer */
+  /** @param {HistogramAnswer} answer */
   #tell({ buckets }) {
     const sum = (/** @type {Severity} */ severity) =>
       buckets.reduce((before, { counts }) => before + counts[severity], 0);
@@ -217,14 +227,14 @@ export class Histogram {
     );
     this.#oncounts(counts);
     const all = this.#sum(counts);
-    setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / 60_000)} a bar`);
+    setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / MINUTE)} a bar`);
     this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
     if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
   }
 
   /** The width of a bucket, milliseconds. */
   get #width() {
-    return (this.#answer?.bucket_minutes ?? 1) * 60_000;
+    return (this.#answer?.bucket_minutes ?? 1) * MINUTE;
   }
 
   get #lastBucket() {
@@ -357,3 +367,69 @@ export class Histogram {
 
 /** @param {number} time */
 const iso = (time) => new Date(time).toISOString().replace(".000", "");
+
+/** Widths that divide an hour or a day, so that buckets begin where people look for them; minutes. */
+const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080];
+
+/** Distances of the labels of an axis, minutes. */
+const STEPS = [...WIDTHS, 20_160, 43_200];
+
+/**
+ * @param {number} span milliseconds
+ * @param {number} most how many buckets there is room for
+ * @returns {number} minutes
+ */
+export function bucketMinutes(span, most) {
+  const minutes = span / MINUTE;
+  const fits = WIDTHS.find((width) => minutes / width <= most);
+  return fits ?? Math.ceil(minutes / most / 1440) * 1440;
+}
+
+/**
+ * Writes a width as the interface takes it.
+ *
+ * @param {number} minutes
+ */
+export function bucketText(minutes) {
+  if (minutes % 1440 === 0) return `${minutes / 1440}d`;
+  return minutes % 60 === 0 ? `${minutes / 60}h` : `${minutes}m`;
+}
+
+/**
+ * Widens a range to whole buckets; a click is the one bucket that it is in.
+ *
+ * @param {number} a one end, milliseconds since 1970
+ * @param {number} b the other end
+ * @param {number} width of a bucket, milliseconds
+ */
+export function snapped(a, b, width) {
+  const from = Math.floor(Math.min(a, b) / width) * width;
+  const until = Math.max(from + width, Math.ceil(Math.max(a, b) / width) * width);
+  return { from, until };
+}
+
+/**
+ * @param {number} from milliseconds since 1970
+ * @param {number} until
+ * @param {number} most how many labels there is room for
+ * @param {number} offset what is added to UTC for the time that is shown, minutes
+ */
+export function ticks(from, until, most, offset) {
+  const span = (until - from) / MINUTE;
+  const step = (STEPS.find((width) => span / width <= most) ?? Math.ceil(span / most / 1440) * 1440) * MINUTE;
+  /** @type {number[]} */
+  const found = [];
+  const shift = offset * MINUTE;
+  for (let at = Math.ceil((from + shift) / step) * step - shift; at < until; at += step) found.push(at);
+  return found;
+}
+
+/** @param {number} most */
+export function niceTop(most) {
+  if (most <= 4) return Math.max(1, Math.ceil(most));
+  const size = 10 ** Math.floor(Math.log10(most));
+  for (const factor of [1, 1.5, 2, 3, 4, 5, 6, 8]) {
+    if (factor * size >= most) return factor * size;
+  }
+  return 10 * size;
+}

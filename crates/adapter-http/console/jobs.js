@@ -1,7 +1,5 @@
-// @ts-check
 // Redriving and purging: first a count, then a question, then a job that can be watched and cancelled.
 
-/** @import { DryRun, Job } from "./types.js" */
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, h, onClick, problemText, setText, toast } from "./dom.js";
 import { number } from "./time.js";
@@ -49,8 +47,9 @@ export class Jobs {
   show(shown) {
     if (shown === this.#shown) return;
     this.#shown = shown;
-    if (shown) void this.#find();
-    else this.#poll.stop();
+    if (!shown) this.#poll.stop();
+    else if (this.#job?.state === "running") this.#poll.start();
+    else void this.#find();
   }
 
   /**
@@ -58,8 +57,9 @@ export class Jobs {
    *
    * @param {"redrive" | "purge"} action
    * @param {Wish} wish
+   * @param {string} meant the same in words
    */
-  async ask(action, wish) {
+  async ask(action, wish, meant) {
     const { title, what } = WORDS[action];
     const words = h("div", {}, "Counting…");
     const problem = h("div", { class: "problem", role: "alert", hidden: true });
@@ -72,7 +72,7 @@ export class Jobs {
     const form = h(
       "form",
       { method: "dialog" },
-      h("h2", { id: "confirm-title" }, title),
+      h("h2", { id: "confirm-title" }, `${title} ${meant}`),
       words,
       problem,
       h("div", { class: "actions end" }, leave, go),
@@ -107,7 +107,6 @@ export class Jobs {
     if (action === "purge") words.append(typed(`purge ${dry.letters}`, go));
     else {
       go.disabled = false;
-      go.focus();
     }
     form.addEventListener("submit", async (event) => {
       event.preventDefault();

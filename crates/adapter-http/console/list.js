@@ -1,7 +1,5 @@
-// @ts-check
 // The list: of thousands of rows, those that can be seen are in the page.
 
-/** @import { Row } from "./rows.js" */
 import { h } from "./dom.js";
 
 /** Rows beyond the edges that are drawn, too, so that nothing flickers. */
@@ -9,17 +7,6 @@ const MARGIN = 6;
 
 /** How close to an end of the list more is fetched, rows. */
 const NEAR = 30;
-
-/**
- * @typedef {object} Hooks
- * @property {(row: Row) => HTMLElement} draw makes the element of a row, closed
- * @property {(row: Row) => HTMLElement | null} details makes what an open row shows
- * @property {(row: Row) => void} ontoggle a row was clicked
- * @property {() => void} onleave somebody has scrolled away from the newest row
- * @property {() => void} onarrive the newest row was scrolled to
- * @property {() => void} onbeginning the oldest row is near
- * @property {() => void} onend the newest row is near
- */
 
 export class List {
   /** Whether the newest row is kept in sight. */
@@ -46,7 +33,7 @@ export class List {
 
   /**
    * @param {HTMLElement} scroller
-   * @param {Hooks} hooks
+   * @param {ListHooks} hooks
    */
   constructor(scroller, hooks) {
     this.#scroller = scroller;
@@ -55,6 +42,8 @@ export class List {
     scroller.append(this.#sizer);
     scroller.addEventListener("scroll", () => this.#scrolled());
     scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leave(), { passive: true });
+    scroller.addEventListener("touchmove", () => this.#leave(), { passive: true });
+    scroller.addEventListener("keydown", ({ key }) => /^(ArrowUp|PageUp|Home)$/.test(key) && this.#leave());
     this.#window.addEventListener("click", (event) => this.#clicked(event));
     this.#window.addEventListener("focusin", (event) => this.#focused(event));
     this.#resized.observe(scroller);

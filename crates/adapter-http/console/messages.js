@@ -1,9 +1,5 @@
-// @ts-check
 // The page of messages: the list, what it says of itself, and what is shown when it is empty.
 
-/** @import { Row } from "./rows.js" */
-/** @import { Search } from "./search.js" */
-/** @import { State, Store } from "./store.js" */
 import { Problem, about } from "./api.js";
 import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
 import { Feed, newest } from "./feed.js";
@@ -43,6 +39,7 @@ export class Messages {
       onwaiting: () => this.#drawStatus(),
       onproblem: (problem) => this.#problemChanged(problem),
       onmissing: (problem) => toast(problem.detail || problem.title),
+      onoutside: (message) => this.#store.set({ ...around(message), part: "" }, "replace"),
       ontail: (state, problem) => {
         this.#tail = { state, problem };
         this.#drawStatus();
@@ -59,8 +56,8 @@ export class Messages {
     });
     onClick("pause", () => this.pause());
     onClick("pill", () => this.resume());
-    onClick("further", () => void this.#feed.further("older"));
-    onClick("retry", () => this.#reload(this.#store.state));
+    onClick("further", () => this.#further());
+    onClick("retry", () => (this.#feed.ready ? this.#further() : this.#reload(this.#store.state)));
     setInterval(() => this.#measure(), RATE_EVERY);
   }
 
@@ -188,6 +185,13 @@ export class Messages {
     }
   }
 
+  /** Goes on where nothing was found, or a request failed. */
+  #further() {
+    for (const way of /** @type {const} */ (["older", "newer"])) {
+      if (this.#feed.isTired(way)) void this.#feed.further(way);
+    }
+  }
+
   /** @param {Problem | null} problem */
   #problemChanged(problem) {
     const here = this.#search.showProblem(problem) ? null : problem;
@@ -253,7 +257,7 @@ export class Messages {
     else if (ready && older.done && rows.items.length > 0) reach = "Everything of this range is here.";
     else if (back) reach = `Back to ${back}; scroll up for more.`;
     setText(byId("reach"), reach);
-    byId("further").hidden = !tired || this.#problem !== null;
+    byId("further").hidden = !(tired || this.#feed.isTired("newer")) || this.#problem !== null;
     setText(byId("shown"), rows.items.length > 0 ? `${number(rows.items.length)} loaded` : "");
   }
 
@@ -271,7 +275,7 @@ export class Messages {
     }
   }
 
-  /** @param {import("./types.js").Message} any */
+  /** @param {Message} any */
   #nothingFound(any) {
     const { q, severity, source } = this.#store.state;
     const filtered = q !== "" || severity !== "" || source !== "";
@@ -330,7 +334,7 @@ export class Messages {
 /**
  * What somebody sees who has just started the server.
  *
- * @param {import("./api.js").About["intake"]} intake
+ * @param {About["intake"]} intake
  */
 function welcome({ url, known }) {
   const command = `curl -d '{"body":"Hello, Warren!"}' ${url}`;

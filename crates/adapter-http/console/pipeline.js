@@ -1,11 +1,9 @@
-// @ts-check
 // Numbers of what goes on: the way of a message as a strip, accepted, in the queue, stored, or dead; and the consumer
 // groups, a card each.
 
-/** @import { Group, Groups as GroupsAnswer, Pipeline as Answer, Stage } from "./types.js" */
 import { get, poll } from "./api.js";
-import { Sparkline } from "./chart.js";
-import { byId, h, setText } from "./dom.js";
+import { byId, h, setText, svg } from "./dom.js";
+import { niceTop } from "./histogram.js";
 import { SEVERITIES, total } from "./store.js";
 import { duration, number, rate, short } from "./time.js";
 
@@ -28,7 +26,7 @@ export class Pipeline {
   /** @param {(letters: number | null) => void} ondead */
   constructor(ondead) {
     const ask = async (/** @type {AbortSignal} */ signal) => {
-      /** @type {Answer} */
+      /** @type {PipelineAnswer} */
       const { stages, missing } = await get("/v1/pipeline", {}, signal);
       this.#place.replaceChildren(...stages.map((stage) => this.#stage(stage, missing)));
       ondead(stages.find(({ stage }) => stage === "dead")?.letters ?? null);
@@ -47,7 +45,7 @@ export class Pipeline {
 
   /**
    * @param {Stage} stage
-   * @param {Answer["missing"]} missing
+   * @param {PipelineAnswer["missing"]} missing
    */
   #stage(stage, missing) {
     const { figure, unit, note, reading } = figures(stage);
@@ -151,7 +149,7 @@ export class Groups {
   }
 
   /** @param {Group} group */
-  #card({ group, state, received, total: all, per_second, lag }) {
+  #card({ group, state, received, total: all, per_second, lag, unacknowledged: held }) {
     const speed = per_second && total(per_second);
     const line = this.#lines.get(group) ?? new Sparkline();
     this.#lines.set(group, line);
@@ -189,6 +187,11 @@ export class Groups {
         line.element,
         h("span", { class: "rate" }, speed === null ? "" : `${rate(speed)} /s`),
       ),
+      h(
+        "div",
+        { class: "foot held" },
+        !held ? "not known what is unacknowledged" : `${held.packets ? amount(held) : "none"} unacknowledged`,
+      ),
     );
   }
 }
@@ -196,9 +199,70 @@ export class Groups {
 /** @param {Group["lag"]} lag */
 function lagText(lag) {
   if (!lag) return "its lag is not known";
-  const { packets, messages, oldest_seconds: oldest } = lag;
-  if (packets === 0) return "nothing waits";
+  if (lag.packets === 0) return "nothing waits";
+  const { oldest_seconds: oldest } = lag;
+  return `${amount(lag)} waiting${oldest ? `, ${duration(oldest)}` : ""}`;
+}
+
+/** @param {{ packets: number, messages: number | null }} what in messages where it is known how many those are */
+function amount({ packets, messages }) {
   const [count, unit] = messages === null ? [packets, "packet"] : [messages, "message"];
-  const what = `${number(count)} ${unit}${count === 1 ? " waits" : "s wait"}`;
-  return oldest ? `${what}, ${duration(oldest)}` : what;
+  return `${number(count)} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** How many readings a line has; one every two seconds makes two minutes. */
+const MOST = 60;
+
+const WIDTH = 96;
+const HEIGHT = 24;
+
+export class Sparkline {
+  /** @type {(number | null)[]} */
+  #readings = [];
+  #line = svg("path", { class: "line" });
+  #area = svg("path", { class: "area" });
+  element = svg(
+    "svg",
+    {
+      class: "sparkline",
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    },
+    this.#area,
+    this.#line,
+  );
+
+  /** @param {number | null | undefined} reading */
+  push(reading) {
+    this.#readings.push(reading ?? null);
+    if (this.#readings.length > MOST) this.#readings.shift();
+    const { line, area } = sparkPaths(this.#readings, MOST, WIDTH, HEIGHT);
+    this.#line.setAttribute("d", line);
+    this.#area.setAttribute("d", area);
+  }
+}
+
+/**
+ * Draws readings from the right edge backwards; where one is not known the line is broken.
+ *
+ * @param {(number | null)[]} readings
+ * @param {number} most
+ * @param {number} width
+ * @param {number} height
+ */
+export function sparkPaths(readings, most, width, height) {
+  const top = niceTop(Math.max(0, ...readings.map((reading) => reading ?? 0)));
+  const step = width / (most - 1);
+  const start = width - (readings.length - 1) * step;
+  let [line, area] = ["", ""];
+  for (const [n, reading] of readings.entries()) {
+    if (reading === null) continue;
+    const x = (start + n * step).toFixed(1);
+    const y = (height - 1 - (reading / top) * (height - 3)).toFixed(1);
+    const [first, last] = [n - 1, n + 1].map((beside) => typeof readings[beside] !== "number");
+    line += `${first ? "M" : "L"}${x} ${y}`;
+    area += `${first ? `M${x} ${height}` : ""}L${x} ${y}${last ? `L${x} ${height}Z` : ""}`;
+  }
+  return { line, area };
 }

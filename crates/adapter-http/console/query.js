@@ -1,8 +1,6 @@
-// @ts-check
 // The query language, as far as a page has to know it: what to mark in a body, and how a term is written.
 // The server alone says what a query means, and what is wrong with one.
 
-/** @import { Json } from "./types.js" */
 import { Exact } from "./api.js";
 
 /** `key` or `"key"`, an operator, and perhaps a quoted value; a phrase; or a word. */

@@ -1,10 +1,5 @@
-// @ts-check
 // One row of the list, what it shows when it is open, and a message as something to paste elsewhere.
 
-/** @import { Exact } from "./api.js" */
-/** @import { GapRow, MessageRow } from "./rows.js" */
-/** @import { Zone } from "./time.js" */
-/** @import { Gap, Json, Message } from "./types.js" */
 import { Problem, about, get, print } from "./api.js";
 import { button, copy, h, icon, toast } from "./dom.js";
 import { attributeTerm, flattened, parts } from "./query.js";
@@ -16,16 +11,11 @@ const MOST_BODY = 400;
 const MOST_ATTRIBUTES = 5;
 const MOST_VALUE = 60;
 
+/** How many attributes an open row shows. */
+const MOST_FIELDS = 200;
+
 /** How much an open row shows before it is asked for all, characters. */
 const MOST_SHOWN = 20_000;
-
-/**
- * @typedef {object} Actions
- * @property {(term: string) => void} term adds a term to the query
- * @property {(severity: string, without: boolean) => void} severity show only this severity, or all others
- * @property {(source: string, without: boolean) => void} source show only this source, or all others
- * @property {(message: Message) => void} around show what else happened at that time
- */
 
 /** @param {Json} value */
 const written = (value) => (typeof value === "string" ? value : print(value));
@@ -102,6 +92,7 @@ const WHY = /** @type {Record<string, string>} */ ({
   unattended: "nobody was listening",
   broker_lost: "the server had no connection to the broker",
   overrun: "they came faster than the server could listen",
+  store_behind: "they were sent before this page listened, and stored much later",
 });
 
 /** @param {Gap} gap */
@@ -137,10 +128,11 @@ export function gapLine({ gap, busy }, zone, onload) {
  * @param {Message} message
  * @param {Zone} zone
  * @param {string[]} words
- * @param {Actions} actions
+ * @param {RowActions} actions
  */
 export function messageDetails(message, zone, words, actions) {
   const { id, severity, source, body, occurred_at, received_at, stored_at } = message;
+  const attributes = flattened(message.attributes);
   const link = new URL(toAddress({ ...DEFAULTS, ...around(message) }), location.origin).href;
   const small = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
     button({ class: "small", onclick }, label);
@@ -164,16 +156,23 @@ export function messageDetails(message, zone, words, actions) {
       { class: "fields" },
       ...field("severity", severity, (without) => actions.severity(severity, without)),
       ...field("source", source, (without) => actions.source(source, without)),
-      ...flattened(message.attributes).flatMap(({ key, value, findable }) =>
-        field(
-          key,
-          written(value),
-          findable
-            ? (without) =>
-                actions.term((without ? "-" : "") + attributeTerm(key, /** @type {string | Exact} */ (value)))
-            : undefined,
+      ...attributes
+        .slice(0, MOST_FIELDS)
+        .flatMap(({ key, value, findable }) =>
+          field(
+            key,
+            written(value),
+            findable
+              ? (without) =>
+                  actions.term(
+                    (without ? "-" : "") + attributeTerm(key, /** @type {string | Exact} */ (value)),
+                  )
+              : undefined,
+          ),
         ),
-      ),
+      ...(attributes.length > MOST_FIELDS
+        ? field("others", `all ${number(attributes.length)} are in the JSON`)
+        : []),
       ...field("occurred", time(occurred_at)),
       ...field("received", time(received_at)),
       ...field("stored", stored_at ? time(stored_at) : whenStored(id, time)),

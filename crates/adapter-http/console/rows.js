@@ -1,11 +1,11 @@
-// @ts-check
 // The rows of the list, oldest first, and what waits to become some; both are bounded.
 
-/** @import { Gap, Message } from "./types.js" */
-
-/** @typedef {{ kind: "message", key: string, message: Message }} MessageRow */
-/** @typedef {{ kind: "gap", key: string, gap: Gap, busy: boolean }} GapRow */
+/** @typedef {{ kind: "message", key: string, weight: number, message: Message }} MessageRow */
+/** @typedef {{ kind: "gap", key: string, weight: number, gap: Gap, busy: boolean, after: string }} GapRow `after`: where to go on */
 /** @typedef {MessageRow | GapRow} Row */
+
+/** How much the rows of a list may hold, characters of their bodies and attributes. */
+const MOST_WEIGHT = 32 << 20;
 
 let gaps = 0;
 
@@ -13,13 +13,23 @@ let gaps = 0;
  * @param {Message} message
  * @returns {MessageRow}
  */
-export const messageRow = (message) => ({ kind: "message", key: message.id, message });
+export const messageRow = (message) => {
+  const weight = message.body.length + JSON.stringify(message.attributes).length;
+  return { kind: "message", key: message.id, weight, message };
+};
 
 /**
  * @param {Gap} gap
  * @returns {GapRow}
  */
-export const gapRow = (gap) => ({ kind: "gap", key: `gap-${++gaps}`, gap, busy: false });
+export const gapRow = (gap) => ({
+  kind: "gap",
+  key: `gap-${++gaps}`,
+  weight: 0,
+  gap,
+  busy: false,
+  after: "",
+});
 
 /**
  * Returns the highest id among messages; they come in the order of their ids only as a rule.
@@ -87,7 +97,7 @@ export class Rows {
    */
   append(rows) {
     for (const row of this.#new(rows)) this.items.push(row);
-    return this.#forget(this.items.splice(0, Math.max(0, this.items.length - this.#most)));
+    return this.#forget(this.items.splice(0, this.#excess(this.items)));
   }
 
   /**
@@ -98,7 +108,7 @@ export class Rows {
    */
   prepend(rows) {
     this.items = [...this.#new(rows), ...this.items];
-    return this.#forget(this.items.splice(this.#most));
+    return this.#forget(this.items.splice(this.items.length - this.#excess(this.items.toReversed())));
   }
 
   /**
@@ -121,7 +131,7 @@ export class Rows {
       merged.push(row);
     }
     merged.push(...fresh.slice(next));
-    const gone = this.#forget(merged.splice(0, Math.max(0, merged.length - this.#most)));
+    const gone = this.#forget(merged.splice(0, this.#excess(merged)));
     this.items = merged;
     return { added: fresh.length, gone };
   }
@@ -144,6 +154,21 @@ export class Rows {
     });
   }
 
+  /**
+   * Tells how many of the first rows are too much; the last one never is.
+   *
+   * @param {Row[]} rows
+   */
+  #excess(rows) {
+    let weight = rows.reduce((sum, row) => sum + row.weight, 0);
+    const end = rows.findIndex((row, n) => {
+      const fits = rows.length - n <= this.#most && weight <= MOST_WEIGHT;
+      weight -= row.weight;
+      return fits || n === rows.length - 1;
+    });
+    return Math.max(0, end);
+  }
+
   /** @param {Row[]} rows */
   #forget(rows) {
     for (const row of rows) this.#known.delete(row.key);
@@ -156,6 +181,7 @@ export class Waiting {
   /** @type {Row[]} */
   #rows = [];
   #start = 0;
+  #weight = 0;
   #most;
   #missed = 0;
   /** The highest id of what there was no room for. */
@@ -174,8 +200,12 @@ export class Waiting {
   /** @param {Row} row */
   push(row) {
     this.#rows.push(row);
-    if (this.#rows.length - this.#start > this.#most) {
-      this.#until = highest([/** @type {Row} */ (this.#rows[this.#start])], this.#until);
+    this.#weight += row.weight;
+    for (;;) {
+      const [count, first] = [this.#rows.length - this.#start, this.#rows[this.#start]];
+      if (!first || count === 1 || (count <= this.#most && this.#weight <= MOST_WEIGHT)) break;
+      this.#until = highest([first], this.#until);
+      this.#weight -= first.weight;
       this.#start += 1;
       this.#missed += 1;
     }
@@ -191,6 +221,7 @@ export class Waiting {
     const taken = { rows: this.#rows.slice(this.#start), missed: this.#missed, until: this.#until };
     this.#rows = [];
     this.#start = 0;
+    this.#weight = 0;
     this.#missed = 0;
     this.#until = "";
     return taken;

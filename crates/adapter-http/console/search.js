@@ -1,9 +1,5 @@
-// @ts-check
 // What is looked for: the search box, the severities, the source, the range of time; and which sources there are.
 
-/** @import { Problem } from "./api.js" */
-/** @import { State, Store } from "./store.js" */
-/** @import { Counts, Severity } from "./types.js" */
 import { get, poll } from "./api.js";
 import { button, byId, h, problemText, refill, setText } from "./dom.js";
 import { SEVERITIES, listed, preferences, severities, severityText, total } from "./store.js";
@@ -50,8 +46,11 @@ export class Search {
     });
     this.#helpButton.addEventListener("click", () => this.#toggleHelp(this.#help.hasAttribute("hidden")));
     this.#range.addEventListener("change", () => this.#rangeChosen());
-    for (const input of [this.#from, this.#until])
-      input.addEventListener("change", () => this.#timesChosen());
+    // Not at every digit of a year.
+    for (const input of [this.#from, this.#until]) {
+      input.addEventListener("blur", () => this.#timesChosen());
+      input.addEventListener("keydown", ({ key }) => key === "Enter" && this.#timesChosen());
+    }
     this.#drawChips();
     this.#drawHelp();
     this.update(store.state);
@@ -150,6 +149,7 @@ export class Search {
 
   #rangeChosen() {
     if (this.#range.value !== "custom") {
+      this.#custom.hidden = true;
       this.#store.set({ from: this.#range.value, until: "", part: "", open: "" });
       return;
     }
@@ -161,7 +161,9 @@ export class Search {
     const { zone } = preferences;
     const from = fromInput(this.#from.value, zone);
     const until = fromInput(this.#until.value, zone);
-    if (from) this.#store.set({ from, until, part: "", open: "" });
+    const shown = toInput(instant(this.#store.state.from), zone);
+    const untouched = this.#from.value === shown && until === this.#store.state.until;
+    if (from && !untouched) this.#store.set({ from, until, part: "", open: "" });
   }
 
   #drawChips() {

@@ -1,24 +1,10 @@
-// @ts-check
 // What is looked at, which the address of the page mirrors: what is in here is in there, and back and forward work.
 // And what belongs to whoever looks, which is kept in this browser.
-
-/** @import { Zone } from "./time.js" */
-/** @import { Counts, Severity } from "./types.js" */
 
 /** @type {readonly Severity[]} */
 export const SEVERITIES = ["debug", "info", "warning", "error", "critical"];
 
-/**
- * What the address says, as it says it; an empty text is no condition.
- *
- * - `view`: `messages` or `dead-letters`
- * - `q`, `severity`, `source`, `reason`: what is looked for, as the interface takes it
- * - `from`, `until`: the range of the histogram; without an end, messages are shown as they come
- * - `part`: `<from>/<until>`, the part of the range that was picked in the histogram
- * - `since`, `before`: when a dead letter has died
- * - `open`: the message or the dead letter that is open
- * - `paused`: whether new messages wait
- */
+/** What the address says, as it says it, which docs/console.md describes; an empty text is no condition. */
 export const DEFAULTS = Object.freeze({
   view: "messages",
   q: "",
@@ -37,6 +23,9 @@ export const DEFAULTS = Object.freeze({
 /** @typedef {{ -readonly [key in keyof typeof DEFAULTS]: string }} State */
 
 const KEYS = /** @type {(keyof State)[]} */ (Object.keys(DEFAULTS));
+
+/** What decides which messages are listed. */
+const QUESTION = /** @type {const} */ (["q", "severity", "source", "from", "until", "part"]);
 
 /**
  * @param {string} search
@@ -141,6 +130,8 @@ export class Store {
    */
   set(patch, how = "push") {
     const next = { ...this.#state, ...patch };
+    // What is asked anew is not what somebody stopped to read.
+    if (QUESTION.some((key) => next[key] !== this.#state[key])) next.paused = patch.paused ?? "";
     const address = toAddress(next);
     if (address === toAddress(this.#state)) return;
     if (how === "push") history.pushState(null, "", address);

@@ -1,8 +1,6 @@
-// @ts-check
 // The live tail: a stream that is opened again, where it broke off, for as long as it is wanted.
 // Server-sent events over fetch: EventSource shows neither the status nor the words of a refusal.
 
-/** @import { Gap, Message } from "./types.js" */
 import { Problem, address, backoff, isAbort, parse, refusal } from "./api.js";
 
 /** How long nothing at all may come, milliseconds; the server says something every 15 seconds. */
@@ -17,18 +15,11 @@ const FIRST_PAUSE = 800;
  */
 const UNSEEN = 120_000;
 
-/**
- * @typedef {object} Listener
- * @property {(message: Message) => void} onmessage
- * @property {(gap: Gap) => void} ongap
- * @property {(state: "connecting" | "live" | "waiting" | "refused" | "off", problem?: Problem) => void} onstate
- */
-
 export class Tail {
   #listener;
   #abort = new AbortController();
 
-  /** @param {Listener} listener */
+  /** @param {TailListener} listener */
   constructor(listener) {
     this.#listener = listener;
   }
@@ -167,8 +158,6 @@ function pause(milliseconds, stopped) {
   });
 }
 
-/** @typedef {{ event: string, data: string }} ServerEvent */
-
 /** Takes a stream of text apart into events, as the HTML standard says; what it holds is bounded. */
 export class EventParser {
   #rest = "";
@@ -185,7 +174,7 @@ export class EventParser {
   #most;
 
   /** @param {number} most how many characters one event may have; a message is far smaller, escaped as it may be */
-  constructor(most = 4 << 20) {
+  constructor(most = 8 << 20) {
     this.#most = most;
   }
 

@@ -1,4 +1,3 @@
-// @ts-check
 // Times as people read them, and ranges of time as the address of the page has them.
 
 /** @typedef {"local" | "utc"} Zone */
@@ -108,24 +107,14 @@ export function number(value) {
   return value.toLocaleString("en");
 }
 
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
 /**
- * Writes a number in little room: `12.3k`.
+ * Writes a number in little room: `12.3K`.
  *
  * @param {number} value
  */
-export function short(value) {
-  for (const [least, unit] of /** @type {const} */ ([
-    [1e9, "G"],
-    [1e6, "M"],
-    [1e4, "k"],
-  ])) {
-    if (value >= least) {
-      const scaled = value / (unit === "k" ? 1e3 : least);
-      return `${scaled.toFixed(scaled < 100 ? 1 : 0).replace(/\.0$/, "")}${unit}`;
-    }
-  }
-  return number(Math.round(value));
-}
+export const short = (value) => (value < 1e4 ? number(Math.round(value)) : COMPACT.format(value));
 
 /** @param {number} value */
 export function rate(value) {

@@ -1,11 +1,22 @@
-// What the server sends, as docs/api.md describes it. Not served: it is for whoever reads and checks the modules.
+// What the server sends, as docs/api.md describes it, and at the end what modules want of each other. Not served: it is for
+// whoever reads and checks the modules, which know these names without importing them.
 
-export type Severity = "debug" | "info" | "warning" | "error" | "critical";
-export type Counts = Record<Severity, number>;
-export type Json =
-  null | boolean | number | string | import("./api.js").Exact | Json[] | { [key: string]: Json };
+type Exact = import("./api.js").Exact;
+type Problem = import("./api.js").Problem;
+type Wish = import("./jobs.js").Wish;
+type Row = import("./rows.js").Row;
+type MessageRow = import("./rows.js").MessageRow;
+type GapRow = import("./rows.js").GapRow;
+type Search = import("./search.js").Search;
+type State = import("./store.js").State;
+type Store = import("./store.js").Store;
+type Zone = import("./time.js").Zone;
 
-export interface Message {
+type Severity = "debug" | "info" | "warning" | "error" | "critical";
+type Counts = Record<Severity, number>;
+type Json = null | boolean | number | string | Exact | Json[] | { [key: string]: Json };
+
+interface Message {
   id: string;
   severity: Severity;
   source: string;
@@ -17,28 +28,28 @@ export interface Message {
   stored_at?: string;
 }
 
-export interface Page {
+interface Page {
   messages: Message[];
   next: string | null;
   complete: boolean;
   reached: string | null;
 }
 
-export interface Histogram {
+interface HistogramAnswer {
   bucket_minutes: number;
   from: string;
   until: string;
   buckets: { start: string; counts: Counts }[];
 }
 
-export interface Gap {
+interface Gap {
   missed: number | null;
   from: string;
   until: string;
   reason: string;
 }
 
-export interface Group {
+interface Group {
   group: string;
   state: string;
   at: string;
@@ -49,14 +60,15 @@ export interface Group {
   per_second: Counts | null;
   last_seen: Record<Severity, string | null> | null;
   lag: { packets: number; messages: number | null; oldest_seconds: number | null } | null;
+  unacknowledged: { packets: number; messages: number | null } | null;
 }
 
-export interface Groups {
+interface GroupsAnswer {
   groups: Group[];
   missing?: string[];
 }
 
-export interface Stage {
+interface Stage {
   stage: "accepted" | "in_rabbitmq" | "queued" | "stored" | "dead";
   total?: Counts | null;
   per_second?: number | null;
@@ -70,13 +82,13 @@ export interface Stage {
   in_spools?: number | null;
 }
 
-export interface Pipeline {
+interface PipelineAnswer {
   at: string;
   stages: Stage[];
   missing: { stage: string; reason: string; hint: string }[];
 }
 
-export interface Letter {
+interface Letter {
   id: string;
   reason: string;
   detail: string;
@@ -93,20 +105,20 @@ export interface Letter {
   content_encoding: string | null;
 }
 
-export interface WholeLetter extends Letter {
+interface WholeLetter extends Letter {
   text: string | null;
   base64: string | null;
   cut: boolean;
 }
 
-export interface DryRun {
+interface DryRun {
   dry_run: true;
   letters: number;
   by_reason: Record<string, number>;
   as_of: string;
 }
 
-export interface Job {
+interface Job {
   id: string;
   action: "redrive" | "purge";
   state: "running" | "done" | "cancelled";
@@ -120,4 +132,92 @@ export interface Job {
   left: number;
   waiting: string | null;
   reasons: string[];
+}
+
+/** What is wrong, as the server says it (RFC 9457). */
+interface Fault {
+  status: number;
+  title: string;
+  detail: string;
+  hint: string;
+  /** Which parameter of the request is wrong, where one is. */
+  parameter: string;
+  /** Where in it the fault begins, in characters from 1; 0 where that is not told. */
+  column: number;
+  length: number;
+}
+
+interface About {
+  service: string;
+  version: string;
+  /** Where messages are posted to, or what stands for it where it is not known. */
+  intake: { url: string; known: boolean };
+}
+
+/** An event of the live tail. */
+interface ServerEvent {
+  event: string;
+  data: string;
+}
+
+interface TailListener {
+  onmessage: (message: Message) => void;
+  ongap: (gap: Gap) => void;
+  onstate: (state: "connecting" | "live" | "waiting" | "refused" | "off", problem?: Problem) => void;
+}
+
+/** One direction of the list. */
+interface Direction {
+  /** Where to go on. */
+  after: string;
+  /** Whether there is nothing more. */
+  done: boolean;
+  busy: boolean;
+  /** How many answers in a row held nothing. */
+  empty: number;
+  /** How far was looked. */
+  reached: string;
+}
+
+interface FeedHooks {
+  /** Rows have come or gone. */
+  onrows: () => void;
+  /** Messages wait. */
+  onwaiting: () => void;
+  /** What is the matter, or that nothing is any more. */
+  onproblem: (problem: Problem | null) => void;
+  /** The message that should be open is not there. */
+  onmissing: (problem: Problem) => void;
+  /** The message that should be open was taken at another time than what is listed. */
+  onoutside: (message: Message) => void;
+  /** How the tail does. */
+  ontail: (state: string, problem?: Problem) => void;
+}
+
+interface ListHooks {
+  /** Makes the element of a row, closed. */
+  draw: (row: Row) => HTMLElement;
+  /** Makes what an open row shows. */
+  details: (row: Row) => HTMLElement | null;
+  /** A row was clicked. */
+  ontoggle: (row: Row) => void;
+  /** Somebody has scrolled away from the newest row. */
+  onleave: () => void;
+  /** The newest row was scrolled to. */
+  onarrive: () => void;
+  /** The oldest row is near. */
+  onbeginning: () => void;
+  /** The newest row is near. */
+  onend: () => void;
+}
+
+interface RowActions {
+  /** Adds a term to the query. */
+  term: (term: string) => void;
+  /** Shows only this severity, or all others. */
+  severity: (severity: string, without: boolean) => void;
+  /** Shows only this source, or all others. */
+  source: (source: string, without: boolean) => void;
+  /** Shows what else happened at that time. */
+  around: (message: Message) => void;
 }

@@ -40,7 +40,6 @@ const PAGE: File = file!("index.html");
 const FILES: &[File] = &[
     file!("api.js"),
     file!("app.js"),
-    file!("chart.js"),
     file!("console.css"),
     file!("dead-letters.js"),
     file!("dom.js"),

@@ -263,16 +263,24 @@ impl Service {
     /// # Errors
     /// It does not run.
     pub async fn terminate(&self) -> Result<()> {
+        self.signal("TERM").await
+    }
+
+    /// Sends the program a signal, by its name without `SIG`, such as `STOP`.
+    ///
+    /// # Errors
+    /// It does not run, or there is no such signal.
+    pub async fn signal(&self, name: &str) -> Result<()> {
         let pid = self
             .pid()
             .with_context(|| format!("{} does not run", self.name))?;
         // The shell's own kill: it is everywhere, and sending a signal from here would take unsafe code.
         let sent = Command::new("sh")
             .arg("-c")
-            .arg(format!("kill -s TERM {pid}"))
+            .arg(format!("kill -s {name} {pid}"))
             .status()
             .await?;
-        ensure!(sent.success(), "kill -s TERM {pid} failed: {sent}");
+        ensure!(sent.success(), "kill -s {name} {pid} failed: {sent}");
         Ok(())
     }
 

@@ -65,16 +65,7 @@ impl DataFolder {
     /// # Errors
     /// The file is not there, or SQLite refuses the statement.
     pub async fn change(&self, file: &str, sql: &str) -> Result<()> {
-        let options = SqliteConnectOptions::new()
-            .filename(self.file(file))
-            .busy_timeout(CATCH_UP);
-        let mut connection = SqliteConnection::connect_with(&options).await?;
-        query(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut connection)
-            .await
-            .with_context(|| format!("cannot run {sql:?} on {file}"))?;
-        connection.close().await?;
-        Ok(())
+        change(&self.file(file), sql).await
     }
 
     async fn open(&self, name: &str) -> Result<SqliteConnection> {
@@ -171,6 +162,21 @@ impl DataFolder {
         connection.close().await?;
         rows.iter().map(stored_row).collect()
     }
+}
+
+/// Runs a statement on a file that lies anywhere, such as a book, beside the process that has it.
+///
+/// # Errors
+/// It is not there, or SQLite refuses the statement.
+pub async fn change(file: &Path, sql: &str) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(file).busy_timeout(CATCH_UP);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    query(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await
+        .with_context(|| format!("cannot run {sql:?} on {}", file.display()))?;
+    connection.close().await?;
+    Ok(())
 }
 
 async fn open(file: &Path) -> Result<SqliteConnection> {

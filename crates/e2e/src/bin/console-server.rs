@@ -8,7 +8,10 @@
 //! - `refuse`, `accept`: from now on the store refuses messages whose attribute `amount` is below 0, or takes them;
 //! - of `warren`: `hold N`, `release`: a dead letter cannot be removed while there are no more than N, or can be;
 //! - of `warren`: `restart`: the process is killed and started again, over the same folder and at the same address;
-//! - of `services`: `leave GROUP`, `join GROUP`: the member of a group stops, or starts again;
+//! - of `services`: `leave GROUP`, `join GROUP`: the member of a group stops, or starts again; `leave worker`, `join worker`: the
+//!   one that stores does;
+//! - of `services`: `halt GROUP`, `go on GROUP`: the member of a group hangs, or goes on;
+//! - of `services`: `close book GROUP`, `open book GROUP`: the book of a group cannot be written, or can be;
 //! - of `services`: `hide intake`, `tell intake`: `query-api` is started again, without `pipeline.intake_url` or with it.
 
 use std::time::Duration;
@@ -21,7 +24,7 @@ use warren_e2e::bed::{Bed, lend};
 use warren_e2e::counting::start_consuming;
 use warren_e2e::environment;
 use warren_e2e::process::Service;
-use warren_e2e::sqlite::DataFolder;
+use warren_e2e::sqlite::{self, DataFolder};
 
 /// How long a program may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,7 +128,7 @@ struct Services {
     query: Service,
     members: [Service; GROUPS.len()],
     database: Client,
-    _books: TempDir,
+    books: TempDir,
 }
 
 impl Services {
@@ -156,7 +159,7 @@ impl Services {
             query,
             members: members.map_err(|_| anyhow::anyhow!("a group has no member"))?,
             database: bed.database.connect().await?,
-            _books: books,
+            books,
         })
     }
 
@@ -167,8 +170,18 @@ impl Services {
                  check (coalesce((attributes ->> 'amount')::numeric, 0) >= 0) not valid"
             }
             ["accept"] => "alter table messages drop constraint amount_must_not_be_negative",
+            ["leave", "worker"] => return self.worker.stop(PATIENCE).await,
+            ["join", "worker"] => return self.worker.start_ready().await,
             ["leave", group] => return self.member(group)?.stop(PATIENCE).await,
             ["join", group] => return start_consuming(self.member(group)?).await,
+            ["halt", group] => return self.member(group)?.signal("STOP").await,
+            ["go", "on", group] => return self.member(group)?.signal("CONT").await,
+            ["close", "book", group] => {
+                let trigger =
+                    "create trigger closed before insert on counted begin select raise(abort, 'closed'); end";
+                return self.change_book(group, trigger).await;
+            }
+            ["open", "book", group] => return self.change_book(group, "drop trigger closed").await,
             ["hide", "intake"] => return self.tell_intake(None).await,
             ["tell", "intake"] => return self.tell_intake(Some(url(&self.ingest))).await,
             _ => bail!("there is no such command"),
@@ -179,6 +192,10 @@ impl Services {
     fn member(&mut self, group: &str) -> Result<&mut Service> {
         let at = GROUPS.iter().position(|name| *name == group);
         Ok(&mut self.members[at.context("there is no such group")?])
+    }
+
+    async fn change_book(&self, group: &str, sql: &str) -> Result<()> {
+        sqlite::change(&self.books.path().join(format!("{group}.db")), sql).await
     }
 
     async fn tell_intake(&mut self, url: Option<String>) -> Result<()> {

@@ -50,7 +50,7 @@ journey("the strip says how many messages were accepted and stored", async ({ pa
   await until("all of them are stored", async () => (await stored.all()) === (await accepted.all()));
   for (const stage of [accepted, stored]) {
     await until("its line has moved", async () => new Set(await stage.line()).size > 1);
-    assert.match(await stage.figure(), /^[\d.,k]+ \/s$/);
+    assert.match(await stage.figure(), /^[\d.,K]+ \/s$/);
   }
   const queued = strip(page, "Queued");
   await until("nothing waits", async () => (await queued.figure()) === "0 messages");
@@ -126,6 +126,14 @@ journey(
     await pill.click();
     await row(page, "waiting 3").waitFor();
     assert.equal(await row(page, "waiting").count(), 3);
+    assert.doesNotMatch(page.url(), /paused/);
+
+    // Another question is not what somebody stopped to read.
+    await page.keyboard.press("Space");
+    await page.locator("#tail.paused").waitFor();
+    await page.getByRole("searchbox", { name: "Search" }).fill("waiting");
+    await page.keyboard.press("Enter");
+    await page.locator("#tail.live").waitFor();
     assert.doesNotMatch(page.url(), /paused/);
   },
 );
@@ -274,6 +282,25 @@ journey("a link to a message shows it among its neighbours in time", async ({ pa
   await row(page, "neighbour").first().waitFor();
   assert.equal(new URL(page.url()).searchParams.get("open"), id);
 });
+
+journey(
+  "a link to a message that is older than the range shows what was beside it then",
+  async ({ page, open, source }) => {
+    const taken = Date.now() - 3 * 3_600_000;
+    const ids = [0, 1, 2].map((n) => {
+      const time = (taken + n).toString(16).padStart(12, "0");
+      return `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${source.slice(-10)}00`;
+    });
+    await store(source, ...ids.map((id, n) => ({ id, body: `old ${n}.` })), { body: "new" });
+    await open(`?source=${source}&open=${ids[1]}`);
+    await row(page, "old 1.").locator(".details").waitFor();
+    await until("so are its neighbours, and nothing else", async () => {
+      const bodies = await page.locator("article.row .body").allTextContents();
+      return bodies.join() === "old 0.,old 1.,old 2.";
+    });
+    assert.ok(Date.parse(new URL(page.url()).searchParams.get("from") ?? "") < taken, page.url());
+  },
+);
 
 journey(
   "a message is copied as JSON, as text, and as a curl that sends it again",
@@ -451,8 +478,10 @@ journey(
     await open(`?source=${source}`);
     await row(page, source).getByRole("button", { name: "Details" }).click();
     await page.locator(".details").waitFor();
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert.ok(wide <= 0, `${wide} pixels`);
+    for (const place of ["html", "#list"]) {
+      const wide = await page.locator(place).evaluate((element) => element.scrollWidth - element.clientWidth);
+      assert.ok(wide <= 0, `${place}: ${wide} pixels`);
+    }
   },
   { viewport: { width: 400, height: 800 } },
 );

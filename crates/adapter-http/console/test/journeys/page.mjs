@@ -90,8 +90,9 @@ function journey({ url: base, tell }, name, body, { mayFail, tells, ...options }
       void dialog.dismiss();
     });
     page.on("console", (message) => {
-      const text = `${message.text()} ${message.location().url}`;
-      if (message.type() === "error" && !mayFail?.test(text)) complaints.push(text);
+      const text = message.text();
+      if (message.type() === "error" && !mayFail?.test(text))
+        complaints.push(`${text} ${message.location().url}`);
     });
     try {
       await body({
@@ -229,6 +230,7 @@ export function card(page, name) {
     total: async () => counted(await text(".total")),
     counted: (/** @type {string} */ severity) => text(`.counts .${severity} dd`),
     lag: () => text(".lag"),
+    held: () => text(".held"),
     state: () => text(".state"),
     line: async () => heights((await found.locator(".sparkline .line").getAttribute("d")) ?? ""),
   };

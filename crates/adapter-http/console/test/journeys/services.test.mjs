@@ -105,9 +105,9 @@ journey(
     await tell("leave error");
     await until("nobody counts", async () => (await errors.state()) === "unattended");
     await send({ source, body: "four", severity: "error" });
-    await until("one packet waits", async () => (await errors.lag()) === "1 packet waits");
+    await until("one packet waits", async () => (await errors.lag()) === "1 packet waiting");
     await send({ source, body: "five", severity: "error" });
-    await until("two packets wait", async () => (await errors.lag()) === "2 packets wait");
+    await until("two packets wait", async () => (await errors.lag()) === "2 packets waiting");
     assert.equal(Number.isNaN(await errors.total()), true, "what nobody tells is not known");
     await until("the others count on", async () => (await all.total()) === before.all + 5);
 
@@ -115,6 +115,18 @@ journey(
     await until("it has caught up", async () => (await errors.total()) === before.errors + 4);
     await until("nothing waits", async () => (await errors.lag()) === "nothing waits");
     assert.equal(await errors.state(), "");
+
+    await tell("close book error");
+    await send({ source, body: "six", severity: "error" });
+    await until("it is held", async () => (await errors.held()) === "1 packet unacknowledged");
+    assert.equal(await errors.lag(), "nothing waits");
+    assert.equal(await errors.total(), before.errors + 4, "it is not counted yet");
+    await tell("halt error");
+    await until("nobody tells", async () => (await errors.held()) === "not known what is unacknowledged");
+    await tell("go on error");
+    await tell("open book error");
+    await until("it is counted", async () => (await errors.total()) === before.errors + 5);
+    await until("nothing is held", async () => (await errors.held()) === "none unacknowledged");
   },
   { tells: true },
 );
@@ -140,6 +152,27 @@ journey(
     await page.getByText("No dead letter").waitFor();
     await page.getByRole("link", { name: "Messages" }).click();
     await row(page, source).waitFor();
+  },
+  { tells: true },
+);
+
+// The last: the worker counts from 0 again.
+journey(
+  "what was sent before the page was there, and is stored late, comes into the list by itself",
+  async ({ page, open, source, tell }) => {
+    const count = 1_300;
+    await tell("leave worker");
+    await send(...Array.from({ length: 500 }, (_, n) => ({ source, body: `early ${n}.` })));
+    await send(...Array.from({ length: count - 500 }, (_, n) => ({ source, body: `late ${n}.` })));
+    await open(`?source=${source}`);
+    await page.locator("#tail.live").waitFor();
+    await page.getByText("No message is like this").waitFor();
+    await send({ source, body: "came now" });
+    await row(page, "came now").waitFor();
+    await tell("join worker");
+    const loaded = page.locator("#shown");
+    await until("all of it is here", async () => (await loaded.textContent()) === "1,301 loaded");
+    assert.equal(await page.getByRole("article", { name: "A gap" }).count(), 0);
   },
   { tells: true },
 );

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bucketMinutes, bucketText, niceTop, snapped, sparkPaths, ticks } from "../../chart.js";
+import { bucketMinutes, bucketText, niceTop, snapped, ticks } from "../../histogram.js";
+import { sparkPaths } from "../../pipeline.js";
 
 const HOUR = 3_600_000;
 

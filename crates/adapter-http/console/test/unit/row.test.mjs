@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { around, asCurl, asJson, asText, gapText } from "../../row.js";
 import { Exact, parse, print } from "../../api.js";
 
-/** @param {Partial<import("../../types.js").Message>} [more] */
+/** @param {Partial<Message>} [more] */
 const message = (more) => ({
   id: "019aa0c0-0000-7000-8000-000000000001",
   severity: /** @type {const} */ ("error"),
@@ -41,6 +41,14 @@ test("numbers keep every digit on the way in and out", () => {
   // What marks such a number cannot be sent by anybody.
   const literal = { body: "\\u0000n:5", other: '"\\u0000n:5"' };
   assert.deepEqual(JSON.parse(print(literal)), literal);
+});
+
+test("a text of millions of characters is read, and one in which everything is escaped", () => {
+  for (const text of ["x".repeat(8 << 20), '\\"'.repeat(4 << 20)]) {
+    const { body, big } = parse(JSON.stringify({ body: text }).replace("}", ',"big":9007199254740993}'));
+    assert.ok(body === text);
+    assert.equal(String(big), "9007199254740993");
+  }
 });
 
 test("characters that cannot be seen are escaped and come back", () => {

@@ -5,7 +5,7 @@ import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "../.
 
 /**
  * @param {number} n
- * @returns {import("../../types.js").Message}
+ * @returns {Message}
  */
 const message = (n) => ({
   id: `019aa0c0-0000-7000-8000-${String(n).padStart(12, "0")}`,
@@ -63,6 +63,22 @@ test("what waits is bounded, and every message is there or counted", () => {
   assert.equal(until, message(47).id);
   assert.equal(waiting.count, 0);
   assert.deepEqual(waiting.drain(), { rows: [], missed: 0, until: "" });
+});
+
+test("what rows hold is bounded, too, and the last one stays whatever it holds", () => {
+  const heavy = (/** @type {number[]} */ ...all) =>
+    all.map((n) =>
+      messageRow({ ...message(n), body: String(n), attributes: { long: "x".repeat(20 << 20) } }),
+    );
+  const rows = new Rows(100);
+  assert.deepEqual(numbers(rows.append([...heavy(1), ...rowsOf(2), ...heavy(3)])), [1]);
+  assert.deepEqual(numbers(rows.prepend(heavy(0))), [3]);
+  assert.deepEqual(numbers(rows.items), [0, 2]);
+  const waiting = new Waiting(100);
+  for (const row of [...heavy(4), ...rowsOf(5), ...heavy(6)]) waiting.push(row);
+  assert.equal(waiting.count, 3);
+  const { rows: left, missed } = waiting.drain();
+  assert.deepEqual([numbers(left), missed], [[5, 6], 1]);
 });
 
 test("where the list goes on is known however the messages came", () => {

@@ -46,6 +46,7 @@ test("every module that is named is there, and every one that is there is named"
 test("every element that a module looks for is on the page", () => {
   const ids = new Set(Array.from(page.matchAll(/\sid="(.*?)"/g), ([, id]) => id));
   for (const { name, text } of files) {
-    for (const [, id] of text.matchAll(/byId\("(.*?)"[,)]/g)) assert.ok(ids.has(id), `${name}: #${id}`);
+    for (const [, id] of text.matchAll(/(?:byId|onClick)\("(.*?)"[,)]/g))
+      assert.ok(ids.has(id), `${name}: #${id}`);
   }
 });

@@ -36,11 +36,11 @@ test("numbers are short and say enough", () => {
     "10",
     "12",
     "9,999",
-    "12.3k",
+    "12.3K",
     "2.5M",
-    "3G",
+    "3B",
   ]);
-  assert.equal(short(123_456), "123k");
+  assert.equal(short(123_456), "123K");
   assert.deepEqual([0.42, 4.2, 42, 420, 42_000, 420_000].map(duration), [
     "420 ms",
     "4.2 s",
