@@ -15,6 +15,8 @@ use warren_domain::ports::{
 pub struct ScriptedDeadLetters {
     rows: Mutex<BTreeMap<DeadLetterId, Row>>,
     failures: Mutex<VecDeque<DeadLettersError>>,
+    /// Why letters can only be looked at.
+    read_only: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,11 @@ impl ScriptedDeadLetters {
     /// Lets the next calls fail, one with each of these.
     pub fn fail(&self, failures: impl IntoIterator<Item = DeadLettersError>) {
         lock(&self.failures).extend(failures);
+    }
+
+    /// Says from now on that letters can only be looked at, and why.
+    pub fn set_read_only(&self, reason: &str) {
+        *lock(&self.read_only) = Some(reason.to_owned());
     }
 
     fn failure(&self) -> Result<(), DeadLettersError> {
@@ -91,6 +98,11 @@ impl DeadLetters for ScriptedDeadLetters {
         found.sort_by_key(|kept| std::cmp::Reverse(order(kept.place())));
         found.truncate(limit.min(MOST_LISTED));
         Ok(found)
+    }
+
+    async fn check_writable(&self) -> Result<(), DeadLettersError> {
+        let read_only = lock(&self.read_only).clone();
+        read_only.map_or(Ok(()), |reason| Err(DeadLettersError::ReadOnly { reason }))
     }
 
     async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError> {

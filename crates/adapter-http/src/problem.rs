@@ -54,6 +54,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// Where the dead letters are kept does not answer.
     LettersUnavailable,
+    /// The dead letters can only be looked at here.
+    LettersReadOnly,
     /// Where the messages are stored does not answer.
     StoreUnavailable,
     /// What is published cannot be watched.
@@ -74,7 +76,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::JobUnderWay => StatusCode::CONFLICT,
+            Self::JobUnderWay | Self::LettersReadOnly => StatusCode::CONFLICT,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -115,6 +117,7 @@ impl Kind {
             Self::Overloaded => "urn:warren:problem:overloaded",
             Self::Unavailable => "urn:warren:problem:unavailable",
             Self::LettersUnavailable => "urn:warren:problem:dead-letters-unavailable",
+            Self::LettersReadOnly => "urn:warren:problem:dead-letters-read-only",
             Self::StoreUnavailable => "urn:warren:problem:store-unavailable",
             Self::TailUnavailable => "urn:warren:problem:tail-unavailable",
         }
@@ -145,6 +148,7 @@ impl Kind {
             Self::Overloaded => "Overloaded",
             Self::Unavailable => "Messages cannot be taken now",
             Self::LettersUnavailable => "Dead letters cannot be reached now",
+            Self::LettersReadOnly => "Dead letters can only be looked at here",
             Self::StoreUnavailable => "Messages cannot be read now",
             Self::TailUnavailable => "Messages cannot be watched now",
         }

@@ -187,6 +187,37 @@ impl DeadLetters for PostgresDeadLetters {
         let removed = self.within(orm.execute(&delete)).await?;
         Ok(removed.rows_affected())
     }
+
+    async fn check_writable(&self) -> Result<(), DeadLettersError> {
+        // A standby is read-only as well.
+        let asking = Query::select()
+            .expr_as(
+                Expr::cust("current_setting('transaction_read_only')::bool"),
+                "read_only",
+            )
+            .expr_as(Expr::cust("pg_is_in_recovery()"), "standby")
+            .to_owned();
+        let orm = self.orm().await?;
+        let told = async {
+            let row = orm.query_one(&asking).await?;
+            let row = row.ok_or_else(|| DbErr::RecordNotFound("no answer".to_owned()))?;
+            Ok((row.try_get("", "read_only")?, row.try_get("", "standby")?))
+        };
+        let (read_only, standby): (bool, bool) = self.within(told).await?;
+        if !read_only {
+            return Ok(());
+        }
+        let what = if standby {
+            "is a standby"
+        } else {
+            "takes no writes"
+        };
+        let place = self.connector.place();
+        let reason = format!(
+            "PostgreSQL at {place} {what}; a program whose postgres.url leads to the primary can remove them"
+        );
+        Err(DeadLettersError::ReadOnly { reason })
+    }
 }
 
 impl PostgresDeadLetters {

@@ -144,7 +144,7 @@ pub(crate) async fn get_dead_letter(
             content_type = "application/problem+json"),
         (status = 408, description = "The body came too slowly.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 409, description = "Another job is under way.", body = ProblemForm,
+        (status = 409, description = "Another job is under way, or letters can only be looked at here.", body = ProblemForm,
             content_type = "application/problem+json"),
         (status = 413, description = "Over a limit, which is named.", body = ProblemForm,
             content_type = "application/problem+json"),
@@ -173,7 +173,7 @@ pub(crate) async fn post_redrive(State(jobs): State<DeadLetterJobs>, request: Re
             content_type = "application/problem+json"),
         (status = 408, description = "The body came too slowly.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 409, description = "Another job is under way.", body = ProblemForm,
+        (status = 409, description = "Another job is under way, or letters can only be looked at here.", body = ProblemForm,
             content_type = "application/problem+json"),
         (status = 413, description = "Over a limit, which is named.", body = ProblemForm,
             content_type = "application/problem+json"),
@@ -357,11 +357,20 @@ fn no_such_job(id: &str) -> Problem {
 
 impl From<DeadLettersError> for Problem {
     fn from(error: DeadLettersError) -> Self {
-        let hint = match &error {
-            DeadLettersError::Unavailable { .. } => "wait as long as Retry-After says and ask again",
-            DeadLettersError::Misconfigured { .. } => "whoever runs this server has to act",
+        let (kind, hint) = match &error {
+            DeadLettersError::Unavailable { .. } => (
+                Kind::LettersUnavailable,
+                "wait as long as Retry-After says and ask again",
+            ),
+            DeadLettersError::ReadOnly { .. } => (
+                Kind::LettersReadOnly,
+                "ask a `store-worker` or a `query-api` on the primary; nothing was published or removed",
+            ),
+            DeadLettersError::Misconfigured { .. } => {
+                (Kind::LettersUnavailable, "whoever runs this server has to act")
+            }
         };
         tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "dead letters cannot be reached");
-        Self::new(Kind::LettersUnavailable, error.to_string(), hint)
+        Self::new(kind, error.to_string(), hint)
     }
 }

@@ -265,6 +265,32 @@ async fn what_is_wrong_is_named_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn jobs_where_letters_can_only_be_looked_at_are_refused_with_where_to_go() {
+    let server = TestServer::start().await;
+    server.letters.set_read_only("it is a standby");
+    for path in ["/v1/dead-letters/redrive", "/v1/dead-letters/purge"] {
+        let answer = ask(&server, path, json!({"all": true})).await;
+        assert_eq!(answer.status, 409, "{}", answer.text());
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:warren:problem:dead-letters-read-only");
+        assert!(
+            problem["detail"].as_str().unwrap().contains("it is a standby"),
+            "{problem}"
+        );
+        assert!(problem["hint"].as_str().unwrap().contains("primary"), "{problem}");
+        // What changes nothing is answered.
+        assert_eq!(
+            ask(&server, path, json!({"all": true, "dry_run": true}))
+                .await
+                .status,
+            200
+        );
+    }
+    let jobs = server.get("/v1/dead-letters/jobs").await.json();
+    assert_eq!(jobs["jobs"], json!([]));
+}
+
+#[tokio::test]
 async fn letters_that_cannot_be_reached_are_told_so() {
     let server = TestServer::start().await;
     server.letters.fail([DeadLettersError::Unavailable {

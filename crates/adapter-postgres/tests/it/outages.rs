@@ -10,8 +10,8 @@ use warren_adapter_postgres::{
     PostgresConfig, PostgresDeadLetters, PostgresReader, PostgresStore, ReaderConfig, migrate,
 };
 use warren_domain::ports::{
-    DeadLetterFilter, DeadLetters, HealthCheck, MessageReader, MessageStore, ReadError, StoreError,
-    StoreMaintenance,
+    DeadLetterFilter, DeadLetters, DeadLettersError, HealthCheck, MessageReader, MessageStore, ReadError,
+    StoreError, StoreMaintenance,
 };
 use warren_domain::{Severity, Timestamp};
 
@@ -332,6 +332,29 @@ async fn a_server_that_takes_no_writes_is_unavailable_until_it_does() {
         store.store(&messages(500)).await.unwrap();
         store.check().await.unwrap();
         store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dead_letters_that_can_only_be_looked_at_say_so_before_anybody_publishes_them() {
+    with_database(|database| async move {
+        let letters = PostgresDeadLetters::new(database.config()).unwrap();
+        letters.keep(&[letter(b"x", 1)]).await.unwrap();
+        letters.check_writable().await.unwrap();
+        letters.close().await;
+        let read_only = format!(
+            "alter database {} set default_transaction_read_only = on",
+            database.name
+        );
+        database.run(&read_only).await;
+        let letters = PostgresDeadLetters::new(database.config()).unwrap();
+        let everything = DeadLetterFilter::default();
+        assert_eq!(letters.count(&everything).await.unwrap().total(), 1);
+        let refused = letters.check_writable().await.unwrap_err();
+        assert!(matches!(refused, DeadLettersError::ReadOnly { .. }), "{refused}");
+        assert!(refused.to_string().contains("postgres.url"), "{refused}");
+        letters.close().await;
     })
     .await;
 }

@@ -46,6 +46,15 @@ pub trait DeadLetters: fmt::Debug + Send + Sync + 'static {
     ///
     /// One that has died again meanwhile stays: whoever redrove the earlier death has not seen this one.
     async fn remove(&self, letters: &[(DeadLetterId, Revision)]) -> Result<u64, DeadLettersError>;
+
+    /// Finds out whether letters can be kept and removed here, and changes nothing; whoever is about to publish what is in
+    /// them asks first.
+    ///
+    /// # Errors
+    /// [`DeadLettersError::ReadOnly`] while letters can be looked at and not changed, such as on a standby.
+    async fn check_writable(&self) -> Result<(), DeadLettersError> {
+        Ok(())
+    }
 }
 
 /// How many letters one call of [`DeadLetters`] lists, reads or removes at most.
@@ -464,6 +473,12 @@ pub enum DeadLettersError {
         /// The technology's error, where there is one.
         #[source]
         cause: Option<Cause>,
+    },
+    /// Ask somewhere else: letters can be looked at here, and neither kept nor removed.
+    #[error("the dead letters can only be looked at here: {reason}")]
+    ReadOnly {
+        /// Why, for people.
+        reason: String,
     },
     /// Stop and say so: schema, rights or name are wrong, or the letter is against a rule of whoever runs the store.
     #[error("the place of the dead letters is not set up for this program: {reason}")]

@@ -70,7 +70,7 @@ impl DeadLetterJobs {
     /// Begins a job over what `filter` means now; what dies while it runs is not met, whenever it says it died.
     ///
     /// # Errors
-    /// [`DeadLettersError`]: the letters cannot be counted, and so nothing has begun.
+    /// [`DeadLettersError`]: the letters cannot be counted, or not be removed, and so nothing has begun.
     pub async fn begin(
         &self,
         action: JobAction,
@@ -80,6 +80,8 @@ impl DeadLetterJobs {
         if let Some(running) = self.running() {
             return Ok(Begun::Busy(running));
         }
+        // Else a redrive would publish what it cannot remove.
+        self.0.letters.check_writable().await?;
         let counts = self.0.letters.count(&filter).await?;
         let total = counts.total();
         // A letter that comes meanwhile may stand anywhere in the list, and nobody has looked at it.

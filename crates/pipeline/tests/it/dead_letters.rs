@@ -368,6 +368,20 @@ async fn a_job_survives_letters_that_are_away_for_a_while() {
 }
 
 #[tokio::test]
+async fn nothing_is_published_of_letters_that_can_only_be_looked_at() {
+    let letters = kept(&messages(10), 0).await;
+    letters.set_read_only("it is a standby");
+    let publisher = ScriptedPublisher::new([]);
+    let jobs = DeadLetterJobs::new(letters, publisher.clone());
+    for action in [JobAction::Redrive, JobAction::Purge] {
+        let refused = jobs.begin(action, everything()).await.unwrap_err();
+        assert!(matches!(refused, DeadLettersError::ReadOnly { .. }), "{refused}");
+    }
+    assert_eq!(publisher.taken(), []);
+    assert!(jobs.all().is_empty());
+}
+
+#[tokio::test]
 async fn a_purge_removes_what_its_filter_means_and_publishes_nothing() {
     let letters = kept(&messages(10), 1_200).await;
     let publisher = ScriptedPublisher::new([]);
