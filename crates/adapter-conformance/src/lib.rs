@@ -9,12 +9,14 @@
 //! warren_adapter_conformance::dead_letters_suite!(MyLetters::fresh());
 //! warren_adapter_conformance::reader_suite!(MyReader::fresh());
 //! warren_adapter_conformance::live_suite!(MyBroker::fresh());
+//! warren_adapter_conformance::group_queues_suite!(MyBroker::fresh());
 //! ```
 //!
 //! where `fresh()` is a future that yields an `Arc` of something that implements [`broker::BrokerUnderTest`],
 //! [`store::StoreUnderTest`], [`tally::TallyUnderTest`], [`dead_letters::DeadLettersUnderTest`],
-//! [`reader::ReaderUnderTest`] or [`live::LiveUnderTest`], isolated from every other test. Each test of a suite becomes a test of its own; the crate that
-//! calls the macro needs `tokio` among its dependencies.
+//! [`reader::ReaderUnderTest`], [`live::LiveUnderTest`] or [`group_queues::GroupQueuesUnderTest`], isolated from every
+//! other test. Each test of a suite becomes a test of its own; the crate that calls the macro needs `tokio` among its
+//! dependencies.
 //!
 //! The suites fail by panicking, as tests do.
 
@@ -23,6 +25,7 @@
 
 pub mod broker;
 pub mod dead_letters;
+pub mod group_queues;
 pub mod live;
 pub mod reader;
 pub mod samples;

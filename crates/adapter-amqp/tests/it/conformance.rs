@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpLive, AmqpPublisher};
+use warren_adapter_amqp::{AmqpConfig, AmqpConsumer, AmqpLive, AmqpPublisher, AmqpQueues};
 use warren_adapter_conformance::broker::BrokerUnderTest;
+use warren_adapter_conformance::group_queues::GroupQueuesUnderTest;
 use warren_adapter_conformance::live::LiveUnderTest;
-use warren_adapter_conformance::{broker_suite, live_suite};
+use warren_adapter_conformance::{broker_suite, group_queues_suite, live_suite};
 use warren_domain::Message;
 use warren_domain::ports::{
-    ConsumerGroup, GroupLag, GroupName, LiveMessages, MessageConsumer, MessagePublisher,
+    ConsumerGroup, GroupLag, GroupName, GroupQueues, LiveMessages, MessageConsumer, MessagePublisher,
 };
 
 use crate::support::{Corner, Operator, header};
@@ -21,6 +22,7 @@ const PREFETCH: u16 = 16;
 struct RabbitMq {
     corner: Arc<Corner>,
     publisher: Arc<AmqpPublisher>,
+    queues: Arc<AmqpQueues>,
     lags: Mutex<HashMap<GroupName, Arc<dyn GroupLag>>>,
 }
 
@@ -29,6 +31,7 @@ impl RabbitMq {
         let corner = Corner::new();
         let publisher = Arc::new(corner.publisher());
         Arc::new(Self {
+            queues: Arc::new(AmqpQueues::new(corner.config.clone()).unwrap()),
             corner,
             publisher,
             lags: Mutex::default(),
@@ -79,6 +82,7 @@ impl BrokerUnderTest for RabbitMq {
 
     async fn tear_down(&self) {
         self.publisher.close().await;
+        self.queues.close().await;
         self.corner.tear_down().await;
     }
 }
@@ -98,5 +102,12 @@ impl LiveUnderTest for RabbitMq {
     }
 }
 
+impl GroupQueuesUnderTest for RabbitMq {
+    fn queues(&self) -> Arc<dyn GroupQueues> {
+        Arc::clone(&self.queues) as _
+    }
+}
+
 broker_suite!(RabbitMq::fresh());
 live_suite!(RabbitMq::fresh());
+group_queues_suite!(RabbitMq::fresh());

@@ -88,11 +88,15 @@ pub async fn tear_down(broker: &dyn BrokerUnderTest) {
     broker.tear_down().await;
 }
 
-async fn publish(broker: &dyn BrokerUnderTest, messages: &[Message]) {
+pub(crate) async fn publish<B: BrokerUnderTest + ?Sized>(broker: &B, messages: &[Message]) {
     publish_within(broker, messages, None).await;
 }
 
-async fn publish_within(broker: &dyn BrokerUnderTest, messages: &[Message], trace: Option<TraceContext>) {
+async fn publish_within<B: BrokerUnderTest + ?Sized>(
+    broker: &B,
+    messages: &[Message],
+    trace: Option<TraceContext>,
+) {
     let publisher = broker.publisher();
     let published = publisher.publish(messages.to_vec(), trace);
     timeout(PATIENCE, published)
@@ -101,7 +105,7 @@ async fn publish_within(broker: &dyn BrokerUnderTest, messages: &[Message], trac
         .expect("every message is published");
 }
 
-async fn next(consumer: &mut dyn MessageConsumer) -> Delivery {
+pub(crate) async fn next(consumer: &mut dyn MessageConsumer) -> Delivery {
     let delivery = timeout(PATIENCE, consumer.next())
         .await
         .expect("a delivery comes in time");
