@@ -94,7 +94,10 @@ pub(crate) struct GroupForm {
 
 /// A value for each severity.
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "describes what GroupReport writes by itself")]
+#[expect(
+    dead_code,
+    reason = "describes what warren_domain::BySeverity writes by itself"
+)]
 pub(crate) struct BySeverity<T> {
     debug: T,
     info: T,

@@ -39,8 +39,21 @@ pub(crate) struct PipelineForm {
     at: String,
     /// `accepted`, `queued` (in this process) or `in_rabbitmq`, `stored`, `dead`.
     stages: Vec<StageForm>,
+    /// Messages that were accepted, and are neither stored nor dead: in spools, waiting, or being stored.
+    in_flight: InFlightForm,
     /// What is not known, or in part only, and why.
     missing: Vec<MissingForm>,
+}
+
+/// A number of messages, which is exact where both are the same.
+#[derive(Debug, ToSchema)]
+#[schema(as = InFlight)]
+#[expect(dead_code, reason = "describes what FlowReport writes by itself")]
+pub(crate) struct InFlightForm {
+    /// As if each packet that waits on RabbitMQ held one message; `null` while it is not known what waits.
+    at_least: Option<u64>,
+    /// As if each held the most that it may; `null` where a program does not answer, too.
+    at_most: Option<u64>,
 }
 
 /// A stage, with those of the members that it has.
@@ -51,10 +64,14 @@ pub(crate) struct StageForm {
     /// Its name.
     #[schema(example = "accepted")]
     stage: String,
-    /// `accepted`, `stored`: messages since the programs were started.
+    /// `accepted`, `stored`, `dead`: messages since the programs were started.
     total: Option<BySeverity<u64>>,
-    /// `accepted`, `stored`: messages in a second.
+    /// `accepted`, `stored`, `dead`: messages in a second.
     per_second: Option<f64>,
+    /// `accepted`: those that the broker has confirmed, at once or out of a spool.
+    confirmed: Option<BySeverity<u64>>,
+    /// `accepted`: messages confirmed in a second.
+    confirmed_per_second: Option<f64>,
     /// `accepted`: messages that were given to the broker, which has not answered yet.
     publishing: Option<u64>,
     /// `accepted`: messages that wait in spools for the broker; `null` where no program has a spool.
@@ -63,6 +80,8 @@ pub(crate) struct StageForm {
     packets: Option<u64>,
     /// `queued`: the messages in them; `null` on RabbitMQ, which does not open packets.
     messages: Option<u64>,
+    /// `queued`, `in_rabbitmq`: packets that were delivered to workers and are not acknowledged yet.
+    unacknowledged: Option<u64>,
     /// `queued`, `in_rabbitmq`: messages that workers hold, being stored.
     held: Option<u64>,
     /// `stored`: messages that were stored already when they came.

@@ -29,7 +29,7 @@ pub use message::{Body, Message};
 pub use rejection::{Rejection, RejectionCode};
 pub use search::{AttributeTest, InvalidQuery, Query, Term, Test};
 pub use selection::{InvalidSourcePattern, Selection, SourcePattern};
-pub use severity::{InvalidSeveritySet, Severity, SeverityCounts, SeveritySet};
+pub use severity::{BySeverity, InvalidSeveritySet, Severity, SeverityCounts, SeveritySet};
 pub use source::Source;
 pub use timestamp::Timestamp;
 pub use trace::TraceContext;

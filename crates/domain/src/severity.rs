@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How grave a message is, from [`Severity::Debug`] up to [`Severity::Critical`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,9 +263,67 @@ impl FromIterator<Severity> for SeverityCounts {
     }
 }
 
+/// A value for each severity, written as a JSON object with a member for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BySeverity<T> {
+    debug: T,
+    info: T,
+    warning: T,
+    error: T,
+    critical: T,
+}
+
+impl<T> BySeverity<T> {
+    /// Makes it of values in the order of [`Severity::ALL`].
+    pub fn new(values: [T; 5]) -> Self {
+        let [debug, info, warning, error, critical] = values;
+        Self {
+            debug,
+            info,
+            warning,
+            error,
+            critical,
+        }
+    }
+
+    /// Returns the values in the order of [`Severity::ALL`].
+    pub fn into_array(self) -> [T; 5] {
+        [self.debug, self.info, self.warning, self.error, self.critical]
+    }
+}
+
+impl From<SeverityCounts> for BySeverity<u64> {
+    fn from(counts: SeverityCounts) -> Self {
+        Self::new(counts.0)
+    }
+}
+
+impl From<BySeverity<u64>> for SeverityCounts {
+    fn from(counts: BySeverity<u64>) -> Self {
+        Self(counts.into_array())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_by_severity_stand_under_their_names() {
+        let counts: SeverityCounts = [Severity::Error, Severity::Error, Severity::Debug]
+            .into_iter()
+            .collect();
+        let written = serde_json::to_string(&BySeverity::from(counts)).unwrap();
+        assert_eq!(
+            written,
+            r#"{"debug":1,"info":0,"warning":0,"error":2,"critical":0}"#
+        );
+        let read: BySeverity<u64> = serde_json::from_str(&written).unwrap();
+        assert_eq!(SeverityCounts::from(read), counts);
+        let names = Severity::ALL.map(Severity::as_str);
+        let written = serde_json::to_value(BySeverity::new(names)).unwrap();
+        assert!(names.iter().all(|name| written[name] == *name), "{written}");
+    }
 
     #[test]
     fn every_name_and_alias_is_taken_in_any_case() {

@@ -3,7 +3,9 @@
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use warren_domain::ports::{Bucket, Counts, Found, Place, Sources, StoredMessage};
-use warren_domain::{Attributes, Body, Message, MessageId, Severity, SeverityCounts, Source, Timestamp};
+use warren_domain::{
+    Attributes, Body, BySeverity, Message, MessageId, Severity, SeverityCounts, Source, Timestamp,
+};
 
 /// A message as it is stored.
 #[derive(Debug, Serialize, ToSchema)]
@@ -118,29 +120,6 @@ pub(crate) struct WholeMessage {
     pub(super) older: Vec<MessageView>,
 }
 
-/// A number of messages for each severity.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[schema(as = SeverityCounts)]
-pub(crate) struct CountsView {
-    debug: u64,
-    info: u64,
-    warning: u64,
-    error: u64,
-    critical: u64,
-}
-
-impl From<SeverityCounts> for CountsView {
-    fn from(counts: SeverityCounts) -> Self {
-        Self {
-            debug: counts.get(Severity::Debug),
-            info: counts.get(Severity::Info),
-            warning: counts.get(Severity::Warning),
-            error: counts.get(Severity::Error),
-            critical: counts.get(Severity::Critical),
-        }
-    }
-}
-
 /// How many messages there are, by time and severity.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MessageCounts)]
@@ -166,7 +145,8 @@ pub(crate) struct BucketView {
     #[schema(value_type = String, format = "date-time")]
     start: Timestamp,
     /// The messages by severity.
-    counts: CountsView,
+    #[schema(value_type = crate::groups::BySeverity<u64>)]
+    counts: BySeverity<u64>,
 }
 
 impl CountsPage {
@@ -202,7 +182,8 @@ pub(crate) struct SourceView {
     #[schema(value_type = String, example = "billing.api")]
     source: Source,
     /// The messages by severity.
-    counts: CountsView,
+    #[schema(value_type = crate::groups::BySeverity<u64>)]
+    counts: BySeverity<u64>,
 }
 
 impl From<Sources> for SourcesPage {

@@ -181,7 +181,7 @@ async fn counts_and_sources_are_those_of_the_messages() {
     let mut sums = [0; 5];
     for bucket in counts["buckets"].as_array().unwrap() {
         assert_eq!(told(bucket), members(&description, "MessageCountsBucket"));
-        assert_eq!(told(&bucket["counts"]), members(&description, "SeverityCounts"));
+        assert_eq!(told(&bucket["counts"]), members(&description, "BySeverity_u64"));
         for (sum, severity) in sums.iter_mut().zip(Severity::ALL) {
             *sum += bucket["counts"][severity.as_str()].as_u64().unwrap();
         }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 use warren_domain::ports::{GroupName, Tally, Unacknowledged};
-use warren_domain::{Severity, SeverityCounts, Timestamp};
+use warren_domain::{BySeverity, SeverityCounts, Timestamp};
 
 /// What a consumer group has counted, how fast, and how far behind it is, at one moment.
 ///
@@ -140,32 +140,6 @@ struct Line {
     unacknowledged: Option<Unacknowledged>,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct BySeverity<T> {
-    debug: T,
-    info: T,
-    warning: T,
-    error: T,
-    critical: T,
-}
-
-impl<T> BySeverity<T> {
-    pub(super) fn new(values: [T; 5]) -> Self {
-        let [debug, info, warning, error, critical] = values;
-        Self {
-            debug,
-            info,
-            warning,
-            error,
-            critical,
-        }
-    }
-
-    pub(super) fn into_array(self) -> [T; 5] {
-        [self.debug, self.info, self.warning, self.error, self.critical]
-    }
-}
-
 /// One digit is more than a mean over some seconds has to say.
 pub(crate) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
@@ -177,7 +151,7 @@ impl From<&GroupReport> for Line {
             group: report.group.to_string(),
             state: report.state,
             at: report.at.to_string(),
-            received: BySeverity::new(Severity::ALL.map(|severity| report.received.get(severity))),
+            received: report.received.into(),
             total: report.received.total(),
             duplicates: report.duplicates,
             per_second: BySeverity::new(report.per_second.map(tenths)),
@@ -197,10 +171,6 @@ impl Line {
             text.parse::<Timestamp>()
                 .map_err(|error| format!("the time {text:?} {error}"))
         };
-        let mut received = SeverityCounts::default();
-        for (severity, n) in Severity::ALL.into_iter().zip(self.received.into_array()) {
-            received.add(severity, n);
-        }
         let mut last_seen = [None; 5];
         for (seen, text) in last_seen.iter_mut().zip(self.last_seen.into_array()) {
             *seen = text.map(|text| moment(&text)).transpose()?;
@@ -212,7 +182,7 @@ impl Line {
                 .map_err(|error| format!("the group {:?}: {error}", self.group))?,
             state: self.state,
             at: moment(&self.at)?,
-            received,
+            received: self.received.into(),
             duplicates: self.duplicates,
             per_second: self.per_second.into_array(),
             last_seen,
@@ -224,6 +194,8 @@ impl Line {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use warren_domain::Severity;
+
     use super::*;
 
     pub(crate) fn report() -> GroupReport {

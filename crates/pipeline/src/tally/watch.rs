@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
 use warren_domain::ports::{GroupName, GroupQueue, GroupQueues, Unacknowledged};
-use warren_domain::{Severity, SeverityCounts, Timestamp};
+use warren_domain::{BySeverity, Severity, SeverityCounts, Timestamp};
 
 use super::metrics::{
     CONSUMED, DUPLICATES, MESSAGES, OLDEST_SECONDS, UNACKNOWLEDGED_MESSAGES, UNACKNOWLEDGED_PACKETS,
 };
-use super::report::{BySeverity, ReportedLag, tenths};
+use super::report::{ReportedLag, tenths};
 use crate::flow::{CounterSource, Counters, FRESH, Means, Page, counts};
 
 /// Tells of groups what their queues and their members say.
@@ -293,8 +293,7 @@ impl Serialize for WatchedGroup {
             group: self.group.to_string(),
             state: self.state,
             at: self.at.to_string(),
-            received: counts
-                .map(|counts| BySeverity::new(Severity::ALL.map(|severity| counts.get(severity)))),
+            received: counts.map(BySeverity::from),
             total: counts.map(|counts| counts.total()),
             duplicates: self.counted.map(|(_, duplicates)| duplicates),
             per_second: self.per_second.map(|rates| BySeverity::new(rates.map(tenths))),
@@ -322,13 +321,9 @@ impl<'de> Deserialize<'de> for WatchedGroup {
             .at
             .parse()
             .map_err(|error| wrong(format!("the time {:?} {error}", line.at)))?;
-        let counted = line.received.map(|received| {
-            let mut counts = SeverityCounts::default();
-            for (severity, n) in Severity::ALL.into_iter().zip(received.into_array()) {
-                counts.add(severity, n);
-            }
-            (counts, line.duplicates.unwrap_or_default())
-        });
+        let counted = line
+            .received
+            .map(|received| (received.into(), line.duplicates.unwrap_or_default()));
         Ok(Self {
             group,
             state: line.state,
