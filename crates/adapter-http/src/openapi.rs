@@ -11,7 +11,7 @@ use crate::dead_letters::{
 use crate::groups::{self, GroupForm, GroupsForm, LagForm, UnacknowledgedForm};
 use crate::health::{self, Readiness};
 use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
-use crate::pipeline::{self, MissingForm, PIPELINE_ROUTE, PipelineForm, StageForm};
+use crate::pipeline::{self, InFlightForm, MissingForm, PIPELINE_ROUTE, PipelineForm, StageForm};
 use crate::routes::{self, GROUPS_ROUTE, MESSAGES_ROUTE, Version};
 use crate::tail::{self, TAIL_ROUTE};
 use crate::{docs, intake_routes};
@@ -147,6 +147,7 @@ pub(crate) struct ProblemForm {
         UnacknowledgedForm,
         PipelineForm,
         StageForm,
+        InFlightForm,
         MissingForm,
         MessagePage,
         WholeMessage,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use warren_domain::ports::GroupLag;
 
-use crate::metrics::{BACKLOG_KNOWN, BACKLOG_MESSAGES, BACKLOG_PACKETS};
+use crate::metrics::{BACKLOG_KNOWN, BACKLOG_MESSAGES, BACKLOG_PACKETS, BACKLOG_UNACKNOWLEDGED};
 
 /// How often the broker is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub async fn watch_backlog(lag: Arc<dyn GroupLag>, stop: CancellationToken) {
             match lag {
                 Ok(lag) => {
                     gauge!(BACKLOG_PACKETS).set(lag.packets as f64);
+                    gauge!(BACKLOG_UNACKNOWLEDGED).set(lag.unacknowledged.packets as f64);
                     if let Some(messages) = lag.messages {
                         gauge!(BACKLOG_MESSAGES).set(messages as f64);
                     }

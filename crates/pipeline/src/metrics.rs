@@ -26,6 +26,7 @@ pub(crate) const HELD: &str = "warren_store_held_messages";
 pub(crate) const BACKLOG_PACKETS: &str = "warren_store_backlog_packets";
 pub(crate) const BACKLOG_KNOWN: &str = "warren_store_backlog_known";
 pub(crate) const BACKLOG_MESSAGES: &str = "warren_store_backlog_messages";
+pub(crate) const BACKLOG_UNACKNOWLEDGED: &str = "warren_store_unacknowledged_packets";
 pub(crate) const BATCH_MESSAGES: &str = "warren_store_batch_messages";
 pub(crate) const BATCH_SECONDS: &str = "warren_store_batch_seconds";
 pub(crate) const DELAY_SECONDS: &str = "warren_store_delay_seconds";
@@ -116,6 +117,12 @@ pub fn describe_metrics() {
         BACKLOG_KNOWN,
         Unit::Count,
         "1 while it can be told what waits for a store loop; at 0 the numbers are those of before"
+    );
+    describe_gauge!(
+        BACKLOG_UNACKNOWLEDGED,
+        Unit::Count,
+        "Packets that were delivered to this process to be stored and are not acknowledged yet, read every second; add \
+         them up over the workers"
     );
     describe_gauge!(
         BACKLOG_MESSAGES,

@@ -1,7 +1,7 @@
 //! What waits for the store, as the programs that store tell it.
 
 use super::page::Page;
-use crate::metrics::{BACKLOG_KNOWN, BACKLOG_MESSAGES, BACKLOG_PACKETS};
+use crate::metrics::{BACKLOG_KNOWN, BACKLOG_MESSAGES, BACKLOG_PACKETS, BACKLOG_UNACKNOWLEDGED};
 
 /// What waits between intake and store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,12 +10,15 @@ pub struct Backlog {
     pub packets: Option<u64>,
     /// Messages in them, where the broker can tell.
     pub messages: Option<u64>,
+    /// Packets that were delivered to those that store, and are not acknowledged yet.
+    pub unacknowledged: Option<u64>,
     /// Whether somebody would say, and does not know now, such as without a connection to the broker.
     pub is_uncertain: bool,
 }
 
 impl Backlog {
-    /// Reads it from what programs count. All that store see the same queue; one that does not know has the number of before.
+    /// Reads it from what programs count. All that store see the same queue, and each holds its own part of what is
+    /// unacknowledged; one that does not know has the numbers of before.
     pub fn read<'p>(pages: impl IntoIterator<Item = &'p Page>) -> Self {
         let mut backlog = Self::default();
         for page in pages {
@@ -25,6 +28,9 @@ impl Backlog {
             }
             backlog.packets = backlog.packets.max(page.sum(BACKLOG_PACKETS, &[]));
             backlog.messages = backlog.messages.max(page.sum(BACKLOG_MESSAGES, &[]));
+            if let Some(held) = page.sum(BACKLOG_UNACKNOWLEDGED, &[]) {
+                backlog.unacknowledged = Some(backlog.unacknowledged.unwrap_or(0).saturating_add(held));
+            }
         }
         backlog
     }
@@ -41,14 +47,17 @@ mod tests {
 
     #[test]
     fn the_largest_of_those_that_know_is_told() {
-        let away = "warren_store_backlog_known 0\nwarren_store_backlog_packets 90\n";
-        let knows = "warren_store_backlog_known 1\nwarren_store_backlog_packets 3\nwarren_store_backlog_messages 30\n";
-        let early = "warren_store_backlog_known 1\nwarren_store_backlog_packets 2\n";
+        let away = "warren_store_backlog_known 0\nwarren_store_backlog_packets 90\nwarren_store_unacknowledged_packets 9\n";
+        let knows = "warren_store_backlog_known 1\nwarren_store_backlog_packets 3\nwarren_store_backlog_messages 30\n\
+                     warren_store_unacknowledged_packets 4\n";
+        let early = "warren_store_backlog_known 1\nwarren_store_backlog_packets 2\n\
+                     warren_store_unacknowledged_packets 1\n";
         assert_eq!(
             read(&[away, knows, early]),
             Backlog {
                 packets: Some(3),
                 messages: Some(30),
+                unacknowledged: Some(5),
                 is_uncertain: true
             }
         );

@@ -3,16 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
-use warren_domain::{SeverityCounts, Timestamp};
+use warren_domain::{Severity, SeverityCounts, Timestamp};
 
 use super::backlog::Backlog;
 use super::means::{Means, counts};
 use super::page::Page;
-use super::report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
+use super::report::{Accepted, Dead, FlowReport, InFlight, Missing, Queued, StageName, Stages, Stored};
 use super::source::{CounterSource, Counters};
 use crate::dead_letters::metrics::WAITING;
-use crate::metrics::{DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, SPOOL_WAITING, STORED};
+use crate::metrics::{
+    DEAD, DRAINED, DUPLICATES, HELD, PAUSED, PUBLISHING, RECEIVED, SPOOL_DEAD, SPOOL_WAITING, SPOOLED, STORED,
+};
 use crate::tally::tenths;
+
+/// How many messages a packet on RabbitMQ holds at most, as those say that publish there.
+const PACKET_MAX_MESSAGES: &str = "warren_amqp_packet_max_messages";
 
 /// Tells how far messages have come, whenever it is asked.
 ///
@@ -31,7 +36,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     last: Option<(Instant, FlowReport)>,
-    means: [Means<1>; 2],
+    means: [Means<1>; 4],
 }
 
 impl Flow {
@@ -62,7 +67,7 @@ impl Flow {
 }
 
 impl Shared {
-    fn report(&self, [accepting, storing_means]: &mut [Means<1>; 2], counters: &Counters) -> FlowReport {
+    fn report(&self, means: &mut [Means<1>; 4], counters: &Counters) -> FlowReport {
         let pages: Vec<&Page> = counters.counting.iter().map(|counting| &counting.page).collect();
         let taking = with(&pages, RECEIVED);
         let storing = with(&pages, PAUSED);
@@ -71,17 +76,20 @@ impl Shared {
         let (spools, others): (Vec<_>, Vec<_>) = pages
             .iter()
             .partition(|page| page.sum(SPOOL_WAITING, &[]).is_some());
-        let rate = |means: &mut Means<1>, kind: &str, name: &str| {
-            let of = |page: &Page| page.sum(kind, &[]).map(|_| [page.by_severity(name, &[]).total()]);
-            let means = means.note(counters.at, counts(counters, of));
-            means.map(|[mean]| tenths(mean))
+        let mut means = means.iter_mut();
+        let mut rate = |of: &dyn Fn(&Page) -> Option<SeverityCounts>| {
+            let counted = counts(counters, |page| Some([of(page)?.total()]));
+            let [mean] = means.next()?.note(counters.at, counted)?;
+            Some(tenths(mean))
         };
         let (taken, keeps) = (!taking.is_empty(), !storing.is_empty());
         let stages = Stages {
             accepted: Accepted {
                 stage: StageName::Accepted,
-                total: taken.then(|| counted(&taking, RECEIVED)),
-                per_second: rate(accepting, RECEIVED, RECEIVED),
+                total: taken.then(|| counted(&taking, accepted)),
+                per_second: rate(&accepted),
+                confirmed: taken.then(|| counted(&taking, confirmed)),
+                confirmed_per_second: rate(&confirmed),
                 publishing: taken.then(|| sum(&taking, PUBLISHING)),
                 spooled: (!spools.is_empty()).then(|| sum(&spools, SPOOL_WAITING)),
             },
@@ -89,16 +97,19 @@ impl Shared {
                 stage: self.queue,
                 packets: backlog.packets,
                 messages: backlog.messages,
+                unacknowledged: backlog.unacknowledged,
                 held: keeps.then(|| sum(&storing, HELD)),
             },
             stored: Stored {
                 stage: StageName::Stored,
-                total: keeps.then(|| counted(&storing, STORED)),
-                per_second: rate(storing_means, PAUSED, STORED),
+                total: keeps.then(|| counted(&storing, stored)),
+                per_second: rate(&stored),
                 duplicates: keeps.then(|| sum(&storing, DUPLICATES)),
             },
             dead: Dead {
                 stage: StageName::Dead,
+                total: (keeps || !spools.is_empty()).then(|| counted(&pages, dead)),
+                per_second: rate(&dead),
                 letters: largest(&others, WAITING),
                 in_spools: Some(with(&spools, WAITING))
                     .filter(|spools| !spools.is_empty())
@@ -106,8 +117,13 @@ impl Shared {
             },
         };
         let missing = self.missing(&stages, counters);
+        let packet_max = pages
+            .iter()
+            .filter_map(|page| page.sum(PACKET_MAX_MESSAGES, &[]))
+            .max();
         FlowReport {
             at: Timestamp::now(),
+            in_flight: in_flight(&stages, packet_max, counters.silent.is_empty()),
             stages,
             missing,
         }
@@ -169,11 +185,79 @@ fn with<'p>(pages: &[&'p Page], name: &str) -> Vec<&'p Page> {
     pages.iter().filter(has).copied().collect()
 }
 
-fn counted(pages: &[&Page], name: &str) -> SeverityCounts {
+/// Returns what waits or is being stored. Only `all` programs together know the most that it can be.
+fn in_flight(stages: &Stages, packet_max: Option<u64>, all: bool) -> InFlight {
+    let Queued {
+        packets: Some(packets),
+        messages,
+        unacknowledged,
+        held,
+        ..
+    } = stages.queued
+    else {
+        return InFlight::default();
+    };
+    let (held, spooled) = (held.unwrap_or(0), stages.accepted.spooled.unwrap_or(0));
+    let (least, most) = match messages {
+        Some(messages) => {
+            let exact = messages.saturating_add(held);
+            (exact, Some(exact))
+        }
+        // What is held came in packets that are not acknowledged; and a packet holds a message at least.
+        None => {
+            let unacknowledged = unacknowledged.unwrap_or(0);
+            let out = packets.saturating_add(unacknowledged);
+            let most = match (out, packet_max) {
+                (0, _) => Some(held),
+                (_, Some(max)) => Some(out.saturating_mul(max).max(held)),
+                (_, None) => None,
+            };
+            (packets.saturating_add(unacknowledged.max(held)), most)
+        }
+    };
+    InFlight {
+        at_least: Some(least.saturating_add(spooled)),
+        at_most: most.filter(|_| all).map(|most| most.saturating_add(spooled)),
+    }
+}
+
+/// What a program has taken in, if it does.
+fn accepted(page: &Page) -> Option<SeverityCounts> {
+    page.sum(RECEIVED, &[]).map(|_| page.by_severity(RECEIVED, &[]))
+}
+
+/// Those of them that the broker has confirmed: at once, or out of the spool.
+fn confirmed(page: &Page) -> Option<SeverityCounts> {
+    let (accepted, spooled) = (accepted(page)?, page.by_severity(SPOOLED, &[]));
+    let drained = page.by_severity(DRAINED, &[]);
+    let mut confirmed = SeverityCounts::default();
+    for severity in Severity::ALL {
+        // What is put into the spool counts a moment before it counts as accepted.
+        let durable = accepted.get(severity).saturating_add(drained.get(severity));
+        confirmed.add(severity, durable.saturating_sub(spooled.get(severity)));
+    }
+    Some(confirmed)
+}
+
+/// What a program has stored, if it does.
+fn stored(page: &Page) -> Option<SeverityCounts> {
+    page.sum(PAUSED, &[]).map(|_| page.by_severity(STORED, &[]))
+}
+
+/// What a program has given up that stores or has a spool.
+fn dead(page: &Page) -> Option<SeverityCounts> {
+    page.sum(PAUSED, &[]).or_else(|| page.sum(SPOOL_WAITING, &[]))?;
+    let mut dead = page.by_severity(DEAD, &[]);
+    dead += page.by_severity(SPOOL_DEAD, &[]);
+    Some(dead)
+}
+
+fn counted(pages: &[&Page], of: impl Fn(&Page) -> Option<SeverityCounts>) -> SeverityCounts {
     let mut counts = SeverityCounts::default();
     pages
         .iter()
-        .for_each(|page| counts += page.by_severity(name, &[]));
+        .filter_map(|page| of(page))
+        .for_each(|counted| counts += counted);
     counts
 }
 
@@ -237,14 +321,15 @@ mod tests {
     fn intake(started: u32, accepted: u32) -> String {
         format!(
             "warren_intake_accepted_messages_total{{severity=\"error\"}} {accepted}\n\
-             process_start_time_seconds {started}\n"
+             warren_amqp_packet_max_messages 10\nprocess_start_time_seconds {started}\n"
         )
     }
 
     fn store(stored: u32) -> String {
         format!(
             "warren_store_paused 0\nwarren_store_backlog_packets 3\nwarren_dead_letters_waiting 2\n\
-             warren_store_held_messages{{severity=\"info\"}} 7\n\
+             warren_store_held_messages{{severity=\"info\"}} 7\nwarren_store_unacknowledged_packets 4\n\
+             warren_store_dead_lettered_messages_total{{severity=\"info\",delivery=\"first\"}} 2\n\
              warren_store_inserted_messages_total{{severity=\"info\"}} {stored}\n\
              warren_store_duplicate_messages_total{{severity=\"info\",delivery=\"first\"}} 5\n\
              process_start_time_seconds 9\n"
@@ -273,12 +358,12 @@ mod tests {
         assert_eq!(
             report,
             json!({"stages": [
-                {"stage": "accepted", "total": counts("error", 30), "per_second": null, "publishing": 0,
-                 "spooled": null},
-                {"stage": "in_rabbitmq", "packets": 3, "messages": null, "held": 14},
+                {"stage": "accepted", "total": counts("error", 30), "per_second": null,
+                 "confirmed": counts("error", 30), "confirmed_per_second": null, "publishing": 0, "spooled": null},
+                {"stage": "in_rabbitmq", "packets": 3, "messages": null, "unacknowledged": 8, "held": 14},
                 {"stage": "stored", "total": counts("info", 11), "per_second": null, "duplicates": 10},
-                {"stage": "dead", "letters": 2, "in_spools": null},
-            ], "missing": []})
+                {"stage": "dead", "total": counts("info", 4), "per_second": null, "letters": 2, "in_spools": null},
+            ], "in_flight": {"at_least": 17, "at_most": 110}, "missing": []})
         );
     }
 
@@ -287,14 +372,26 @@ mod tests {
         let (told, flow) = flow();
         let spool = |waiting: u32, dead: u32| {
             let page = intake(1, 10);
-            format!("{page}warren_spool_messages {waiting}\nwarren_dead_letters_waiting {dead}\n")
+            format!(
+                "{page}warren_spool_messages {waiting}\nwarren_dead_letters_waiting {dead}\n\
+                 warren_spool_spooled_messages_total{{severity=\"error\"}} 9\n\
+                 warren_spool_drained_messages_total{{severity=\"error\"}} {}\n\
+                 warren_spool_dead_lettered_messages_total{{severity=\"error\"}} 1\n",
+                8 - waiting
+            )
         };
         told.set(
             &[("a", &spool(7, 100)), ("b", &spool(1, 3)), ("c", &store(5))],
             &[],
         );
-        let stages = said(&flow).await["stages"].clone();
+        let report = said(&flow).await;
+        let stages = &report["stages"];
         assert_eq!(stages[0]["spooled"], 8);
+        // 20 were accepted; 18 went into spools, and 8 of these to the broker.
+        assert_eq!(stages[0]["confirmed"]["error"], 10);
+        assert_eq!(stages[3]["total"]["error"], 2);
+        // What waits in spools is in flight, beside 3 packets and 7 messages in 4 others, of 10 each.
+        assert_eq!(report["in_flight"], json!({"at_least": 18, "at_most": 78}));
         assert_eq!(
             (&stages[3]["letters"], &stages[3]["in_spools"]),
             (&json!(2), &json!(103))
@@ -331,12 +428,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_in_flight_is_exact_where_messages_are_known() {
+        let (told, flow) = flow();
+        let store = store(5) + "warren_store_backlog_messages 30\n";
+        told.set(&[("a", &intake(1, 10)), ("c", &store)], &[]);
+        assert_eq!(
+            said(&flow).await["in_flight"],
+            json!({"at_least": 37, "at_most": 37})
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_worker_without_its_broker_does_not_know_what_waits() {
         let (told, flow) = flow();
         let away = store(5) + "warren_store_backlog_known 0\n";
         told.set(&[("a", &intake(1, 10)), ("c", &away)], &[]);
         let report = said(&flow).await;
         assert_eq!(report["stages"][1]["packets"], Value::Null);
+        assert_eq!(report["in_flight"], json!({"at_least": null, "at_most": null}));
         assert_eq!(report["missing"][0]["stage"], "in_rabbitmq");
         advance(Duration::from_secs(1)).await;
         let back = store(5) + "warren_store_backlog_known 1\n";
@@ -403,6 +512,11 @@ mod tests {
         told.set(&[("a", &intake(1, 10)), ("c", &store(5))], &["b"]);
         let report = said(&flow).await;
         assert_eq!(report["stages"][0]["total"]["error"], 10);
+        assert_eq!(
+            report["in_flight"],
+            json!({"at_least": 10, "at_most": null}),
+            "nobody knows what b may keep"
+        );
         let missing: Vec<_> = report["missing"]
             .as_array()
             .unwrap()

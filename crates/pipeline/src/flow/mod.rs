@@ -13,7 +13,7 @@ mod source;
 pub use backlog::Backlog;
 pub use meter::Flow;
 pub use page::Page;
-pub use report::{Accepted, Dead, FlowReport, Missing, Queued, StageName, Stages, Stored};
+pub use report::{Accepted, Dead, FlowReport, InFlight, Missing, Queued, StageName, Stages, Stored};
 pub use source::{CounterSource, Counters, Counting, Recent, Silent};
 
 pub(crate) use means::{Means, counts};

@@ -1,7 +1,7 @@
 //! What the way of messages looks like at a moment.
 
 use serde::{Serialize, Serializer};
-use warren_domain::{Severity, SeverityCounts, Timestamp};
+use warren_domain::{BySeverity, SeverityCounts, Timestamp};
 
 /// The stages of the way, and what is not known of them; written as JSON that `docs/api.md` describes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -10,6 +10,8 @@ pub struct FlowReport {
     pub at: Timestamp,
     /// The stages, in the order in which messages pass them.
     pub stages: Stages,
+    /// Messages that were accepted, and are neither stored nor dead.
+    pub in_flight: InFlight,
     /// What is not known, or known in part only; the gravest of a stage first.
     pub missing: Vec<Missing>,
 }
@@ -31,6 +33,15 @@ impl Serialize for Stages {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (&self.accepted, &self.queued, &self.stored, &self.dead).serialize(serializer)
     }
+}
+
+/// Messages between two stages: a broker that counts packets does not tell how many are in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InFlight {
+    /// At least so many; `None` if nobody says.
+    pub at_least: Option<u64>,
+    /// At most so many; `None` if nobody says, or not everybody does.
+    pub at_most: Option<u64>,
 }
 
 /// The name of a stage.
@@ -59,6 +70,12 @@ pub struct Accepted {
     pub total: Option<SeverityCounts>,
     /// In a second, a mean over the last seconds; `None` while it is not known.
     pub per_second: Option<f64>,
+    /// Those of them that the broker has confirmed: all, but for what spools keep; what a spool kept when its program was
+    /// started counts, too, once it is confirmed.
+    #[serde(serialize_with = "by_severity")]
+    pub confirmed: Option<SeverityCounts>,
+    /// Confirmed in a second.
+    pub confirmed_per_second: Option<f64>,
     /// Messages that were given to the broker, which has not answered yet.
     pub publishing: Option<u64>,
     /// Messages that are kept beside the broker while it is away; `None` if no program that is known keeps any.
@@ -74,6 +91,8 @@ pub struct Queued {
     pub packets: Option<u64>,
     /// Messages in them, where the broker can tell.
     pub messages: Option<u64>,
+    /// Packets that were delivered and are not acknowledged yet.
+    pub unacknowledged: Option<u64>,
     /// Messages that were delivered and are being stored.
     pub held: Option<u64>,
 }
@@ -93,10 +112,16 @@ pub struct Stored {
 }
 
 /// Messages that nobody could store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dead {
     /// Its name.
     pub stage: StageName,
+    /// Messages that the store or, out of a spool, the broker refused since the programs were started, however often;
+    /// `None` if no program is known that would count them.
+    #[serde(serialize_with = "by_severity")]
+    pub total: Option<SeverityCounts>,
+    /// In a second, a mean over the last seconds; `None` while it is not known.
+    pub per_second: Option<f64>,
     /// Dead letters of the store that wait for somebody; `None` while they are not counted.
     pub letters: Option<u64>,
     /// Those of spools, each with the program that has it; `None` if no program that is known has any.
@@ -117,10 +142,6 @@ pub struct Missing {
 fn by_severity<S: Serializer>(counts: &Option<SeverityCounts>, serializer: S) -> Result<S::Ok, S::Error> {
     match counts {
         None => serializer.serialize_none(),
-        Some(counts) => serializer.collect_map(
-            Severity::ALL
-                .iter()
-                .map(|severity| (severity.as_str(), counts.get(*severity))),
-        ),
+        Some(counts) => BySeverity::from(*counts).serialize(serializer),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::ScriptedLag;
-use warren_domain::ports::{Lag, Unhealthy};
+use warren_domain::ports::{Lag, Unacknowledged, Unhealthy};
 use warren_pipeline::watch_backlog;
 
 use crate::recorder::Recorded;
@@ -25,10 +25,15 @@ async fn a_number_that_is_not_known_any_more_stays_and_is_marked() {
     assert_eq!(shown(), [0.0, 0.0]);
     lag.set(Lag {
         packets: 7,
+        unacknowledged: Unacknowledged {
+            packets: 2,
+            messages: None,
+        },
         ..Lag::default()
     });
     until_asked().await;
     assert_eq!(shown(), [1.0, 7.0]);
+    assert_eq!(recorded.gauge("warren_store_unacknowledged_packets"), 2.0);
     lag.fail(Unhealthy("no connection".to_owned()));
     until_asked().await;
     assert_eq!(shown(), [0.0, 7.0]);
