@@ -4,7 +4,7 @@
 /** @typedef {{ kind: "gap", key: string, weight: number, gap: Gap, busy: boolean, after: string }} GapRow `after`: where to go on */
 /** @typedef {MessageRow | GapRow} Row */
 
-/** How much the rows of a list may hold, characters of their bodies and attributes. */
+/** How much rows may hold together, characters of their bodies and attributes; a page of the server is far smaller. */
 const MOST_WEIGHT = 32 << 20;
 
 let gaps = 0;
@@ -68,6 +68,7 @@ export class Rows {
   items = [];
   /** @type {Map<string, Row>} */
   #known = new Map();
+  #weight = 0;
   #most;
 
   /** @param {number} most how many there may be */
@@ -78,6 +79,7 @@ export class Rows {
   clear() {
     this.items = [];
     this.#known.clear();
+    this.#weight = 0;
   }
 
   /** @param {string} key */
@@ -97,7 +99,7 @@ export class Rows {
    */
   append(rows) {
     for (const row of this.#new(rows)) this.items.push(row);
-    return this.#forget(this.items.splice(0, this.#excess(this.items)));
+    return this.#bound(() => this.items.shift());
   }
 
   /**
@@ -108,7 +110,7 @@ export class Rows {
    */
   prepend(rows) {
     this.items = [...this.#new(rows), ...this.items];
-    return this.#forget(this.items.splice(this.items.length - this.#excess(this.items.toReversed())));
+    return this.#bound(() => this.items.pop()).reverse();
   }
 
   /**
@@ -131,15 +133,15 @@ export class Rows {
       merged.push(row);
     }
     merged.push(...fresh.slice(next));
-    const gone = this.#forget(merged.splice(0, this.#excess(merged)));
     this.items = merged;
-    return { added: fresh.length, gone };
+    return { added: fresh.length, gone: this.#bound(() => this.items.shift()) };
   }
 
   /** @param {Row} row */
   remove(row) {
     this.items = this.items.filter((other) => other !== row);
     this.#known.delete(row.key);
+    this.#weight -= row.weight;
   }
 
   /**
@@ -150,78 +152,58 @@ export class Rows {
     return rows.filter((row) => {
       if (this.#known.has(row.key)) return false;
       this.#known.set(row.key, row);
+      this.#weight += row.weight;
       return true;
     });
   }
 
   /**
-   * Tells how many of the first rows are too much; the last one never is.
+   * Takes away what is too much; the last row never is.
    *
-   * @param {Row[]} rows
+   * @param {() => Row | undefined} take takes the row at one end
+   * @returns {Row[]} what went
    */
-  #excess(rows) {
-    let weight = rows.reduce((sum, row) => sum + row.weight, 0);
-    const end = rows.findIndex((row, n) => {
-      const fits = rows.length - n <= this.#most && weight <= MOST_WEIGHT;
-      weight -= row.weight;
-      return fits || n === rows.length - 1;
-    });
-    return Math.max(0, end);
-  }
-
-  /** @param {Row[]} rows */
-  #forget(rows) {
-    for (const row of rows) this.#known.delete(row.key);
-    return rows;
+  #bound(take) {
+    /** @type {Row[]} */
+    const gone = [];
+    while (this.items.length > this.#most || (this.#weight > MOST_WEIGHT && this.items.length > 1)) {
+      const row = /** @type {Row} */ (take());
+      this.#known.delete(row.key);
+      this.#weight -= row.weight;
+      gone.push(row);
+    }
+    return gone;
   }
 }
 
 /** What has come and is not shown yet: the newest of it, and the number of what there was no room for. */
 export class Waiting {
-  /** @type {Row[]} */
-  #rows = [];
-  #start = 0;
-  #weight = 0;
-  #most;
+  #rows;
   #missed = 0;
   /** The highest id of what there was no room for. */
   #until = "";
 
   /** @param {number} most how many rows are kept */
   constructor(most) {
-    this.#most = most;
+    this.#rows = new Rows(most);
   }
 
   /** How many have come, with those there was no room for. */
   get count() {
-    return this.#rows.length - this.#start + this.#missed;
+    return this.#rows.items.length + this.#missed;
   }
 
   /** @param {Row} row */
   push(row) {
-    this.#rows.push(row);
-    this.#weight += row.weight;
-    for (;;) {
-      const [count, first] = [this.#rows.length - this.#start, this.#rows[this.#start]];
-      if (!first || count === 1 || (count <= this.#most && this.#weight <= MOST_WEIGHT)) break;
-      this.#until = highest([first], this.#until);
-      this.#weight -= first.weight;
-      this.#start += 1;
-      this.#missed += 1;
-    }
-    // Moved in one go now and then, so that a push costs the same however many wait.
-    if (this.#start > this.#most) {
-      this.#rows = this.#rows.slice(this.#start);
-      this.#start = 0;
-    }
+    const gone = this.#rows.append([row]);
+    this.#until = highest(gone, this.#until);
+    this.#missed += gone.length;
   }
 
   /** Takes what is there, and tells of what came before it and is not: how many, and the highest id. */
   drain() {
-    const taken = { rows: this.#rows.slice(this.#start), missed: this.#missed, until: this.#until };
-    this.#rows = [];
-    this.#start = 0;
-    this.#weight = 0;
+    const taken = { rows: this.#rows.items, missed: this.#missed, until: this.#until };
+    this.#rows.clear();
     this.#missed = 0;
     this.#until = "";
     return taken;
