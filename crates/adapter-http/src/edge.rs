@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{CONNECTION, HOST, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -90,6 +90,8 @@ where
             .map_or(NO_ROUTE, |path| known(&ROUTES, path.as_str()));
         let id = request_id(request.headers());
         let has_body = !request.body().is_end_stream();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD)
+            && request.uri().path().starts_with("/v1/");
         // Nothing is made of the span unless somebody listens at this level.
         let span = debug_span!(
             "request",
@@ -119,6 +121,10 @@ where
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, id);
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            if reads {
+                // What was read once may be read by nobody else later.
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            }
             if unread {
                 // What is left of the body would be taken for the next request.
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -167,7 +173,7 @@ const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
 ];
 /// The routes that are counted by name, as the router knows them; none at all is the last but one.
-const ROUTES: [&str; 25] = [
+pub(crate) const ROUTES: [&str; 25] = [
     MESSAGES_ROUTE,
     QUERY_ROUTES[1],
     QUERY_ROUTES[2],
@@ -191,9 +197,13 @@ const ROUTES: [&str; 25] = [
     DEAD_LETTER_ROUTES[3],
     DEAD_LETTER_ROUTES[4],
     DEAD_LETTER_ROUTES[5],
-    "none",
-    "other",
+    NONE,
+    OTHER,
 ];
+/// What stands for no route at all.
+pub(crate) const NONE: &str = "none";
+/// What stands for a route that [`ROUTES`] lacks.
+pub(crate) const OTHER: &str = "other";
 const NO_ROUTE: usize = ROUTES.len() - 2;
 /// The statuses that this server gives.
 const STATUSES: [&str; 16] = [

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -35,17 +34,13 @@ struct Groups {
     responses((status = 200, description = "One member for each group that is known.", body = GroupsForm)),
 )]
 pub(crate) async fn get_groups(State(groups): State<Arc<GroupRoutes>>) -> Response {
-    let mut response = match &*groups {
+    match &*groups {
         GroupRoutes::Own(groups) => {
             let groups = groups.iter().map(|reports| reports.borrow().clone()).collect();
             json(StatusCode::OK, "application/json", &Groups { groups })
         }
         GroupRoutes::Watched(watch) => json(StatusCode::OK, "application/json", &watch.report().await),
-    };
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    }
 }
 
 /// What each consumer group has counted.

@@ -11,14 +11,11 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::http::header::HOST;
 
-use crate::console::{self, CONSOLE_ROUTE};
-use crate::dead_letters::DEAD_LETTER_ROUTES;
-use crate::messages::QUERY_ROUTES;
-use crate::pipeline::PIPELINE_ROUTE;
+use crate::console;
+use crate::edge::NONE;
 use crate::problem::{Kind, Problem};
 use crate::query::excerpt;
-use crate::routes::{GROUPS_ROUTE, MESSAGES_ROUTE};
-use crate::tail::TAIL_ROUTE;
+use crate::routes::{COMMON_ROUTES, DOCS_ROUTES, MESSAGES_ROUTE};
 
 /// The names by which reading and working with what is stored may be asked for. Whoever sends messages, or watches over the
 /// process, may call it anything.
@@ -34,6 +31,11 @@ impl Hosts {
         let own = Some(own).filter(|own| !own.is_empty() && own.parse::<IpAddr>().is_err());
         let allowed = listed.iter().map(String::as_str).chain(own);
         Self(checked.then(|| allowed.map(|host| name_of(host).to_ascii_lowercase()).collect()))
+    }
+
+    /// Tells whether a page of another site could read through a name of its own what this server shows.
+    pub(crate) const fn are_open(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Says what is wrong with a request that was meant for somebody else.
@@ -60,13 +62,13 @@ impl Hosts {
     }
 }
 
-/// Tells whether a request to a route is for what is stored or published, or for the page that shows it.
+/// Tells whether a request to a route, as [`ROUTES`](crate::edge::ROUTES) has it, may be for what is stored or published, or
+/// for the page that shows it: all but what is known to be for something else.
 fn shows(route: &str, request: &Request) -> bool {
     match route {
         MESSAGES_ROUTE => matches!(*request.method(), Method::GET | Method::HEAD),
-        TAIL_ROUTE | GROUPS_ROUTE | PIPELINE_ROUTE | CONSOLE_ROUTE => true,
         "/" => console::is_wanted(request.headers()),
-        route => QUERY_ROUTES[1..].contains(&route) || DEAD_LETTER_ROUTES.contains(&route),
+        route => !(COMMON_ROUTES.contains(&route) || DOCS_ROUTES.contains(&route) || route == NONE),
     }
 }
 
@@ -106,6 +108,8 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+    use crate::console::CONSOLE_ROUTE;
+    use crate::edge::OTHER;
 
     fn refused(hosts: &Hosts, method: &str, path: &str, host: &str) -> bool {
         let request = Request::builder().method(method).uri(path).header(HOST, host);
@@ -153,6 +157,8 @@ mod tests {
                 "/v1/pipeline",
                 "/v1/dead-letters/purge",
                 CONSOLE_ROUTE,
+                "/v1/a-route-of-tomorrow",
+                OTHER,
             ] {
                 for host in OWN {
                     assert!(!refused(&hosts, "GET", path, host), "{path} {host}");
@@ -192,7 +198,7 @@ mod tests {
             !refused(&hosts, "PUT", "/v1/messages", "ingest"),
             "it is told what is allowed"
         );
-        for path in ["/livez", "/readyz", "/metrics", "/version", "/docs", "none"] {
+        for path in ["/livez", "/readyz", "/metrics", "/version", "/docs", NONE] {
             assert!(!refused(&hosts, "GET", path, "pod-7"), "{path}");
         }
     }
@@ -200,8 +206,10 @@ mod tests {
     #[test]
     fn on_other_addresses_names_are_checked_only_once_some_are_listed() {
         let open = rule(&[], "0.0.0.0:8080");
+        assert!(open.are_open());
         assert!(!refused(&open, "GET", "/v1/messages", "query"));
         let closed = rule(&["Warren.Example.org"], "0.0.0.0:8080");
+        assert!(!closed.are_open() && !rule(&[], "127.0.0.1:8080").are_open());
         assert!(!refused(&closed, "GET", "/v1/messages", "warren.example.ORG:443"));
         assert!(!refused(&closed, "GET", "/v1/messages", "10.0.0.7:8080"));
         assert!(refused(&closed, "GET", "/v1/messages", "query"));

@@ -1,8 +1,7 @@
 //! `GET /v1/pipeline`: how far messages have come, and how fast.
 
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use utoipa::ToSchema;
 use warren_pipeline::flow::Flow;
@@ -22,11 +21,7 @@ pub(crate) const PIPELINE_ROUTE: &str = "/v1/pipeline";
     responses((status = 200, description = "The stages, in the order in which messages pass them.", body = PipelineForm)),
 )]
 pub(crate) async fn get_pipeline(State(flow): State<Flow>) -> Response {
-    let mut response = json(StatusCode::OK, "application/json", &flow.report().await);
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    json(StatusCode::OK, "application/json", &flow.report().await)
 }
 
 /// The way of messages at a moment.

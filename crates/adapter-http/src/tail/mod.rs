@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
 use bytes::Bytes;
@@ -102,7 +102,6 @@ pub(crate) async fn get_tail(
     let mut response = Response::new(Body::from_stream(parts));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, form.content_type());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx gathers an answer otherwise.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
