@@ -29,6 +29,7 @@ macro_rules! dead_letters_suite {
             dead_letters,
             $make,
             a_kept_letter_reads_back_with_every_field_and_every_byte,
+            a_letter_is_shown_with_no_more_of_its_bytes_than_is_asked_for,
             nothing_at_all_is_kept_counted_and_removed_without_a_fault,
             the_same_death_again_changes_nothing,
             another_death_of_a_letter_is_no_second_letter,
@@ -147,6 +148,22 @@ pub async fn a_kept_letter_reads_back_with_every_field_and_every_byte(subject: &
     let listed = all(&*letters).await;
     assert_eq!(ids(&listed), [asked[1], asked[2], asked[0]]);
     assert_eq!(listed[1].bytes, kept[2].content.len() as u64);
+}
+
+pub async fn a_letter_is_shown_with_no_more_of_its_bytes_than_is_asked_for(
+    subject: &dyn DeadLettersUnderTest,
+) {
+    let letters = subject.letters();
+    let kept = letter(b"\xff\0\\x41", 1);
+    letters.keep(&[kept.clone(), letter(b"other", 2)]).await.unwrap();
+    let id = kept.facts.id;
+    for most in [0, 1, 5, 6, usize::MAX] {
+        let (shown, content) = letters.show(id, most).await.unwrap().unwrap();
+        assert_eq!(content, kept.content[..kept.content.len().min(most)]);
+        assert_eq!(shown, one(&*letters, id).await);
+    }
+    let unknown = letter(b"x", 0).facts.id;
+    assert_eq!(letters.show(unknown, 6).await.unwrap(), None);
 }
 
 pub async fn nothing_at_all_is_kept_counted_and_removed_without_a_fault(subject: &dyn DeadLettersUnderTest) {

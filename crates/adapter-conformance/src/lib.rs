@@ -24,6 +24,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 pub mod broker;
+mod calls;
 pub mod dead_letters;
 pub mod group_queues;
 pub mod live;

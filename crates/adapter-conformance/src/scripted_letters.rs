@@ -10,13 +10,16 @@ use warren_domain::ports::{
     DeadLettersError, Death, KeptLetter, MOST_LISTED, Revision, SourceBranch,
 };
 
-/// Keeps letters in memory; passes the suite of the port when nothing fails.
+use crate::calls::{Calls, UnderWay};
+
+/// Keeps letters in memory; passes the suite of the port when nothing fails or is held.
 #[derive(Debug, Default)]
 pub struct ScriptedDeadLetters {
     rows: Mutex<BTreeMap<DeadLetterId, Row>>,
     failures: Mutex<VecDeque<DeadLettersError>>,
     /// Why letters can only be looked at.
     read_only: Mutex<Option<String>>,
+    calls: Calls,
 }
 
 #[derive(Debug)]
@@ -42,8 +45,22 @@ impl ScriptedDeadLetters {
         *lock(&self.read_only) = Some(reason.to_owned());
     }
 
-    fn failure(&self) -> Result<(), DeadLettersError> {
-        lock(&self.failures).pop_front().map_or(Ok(()), Err)
+    /// Lets calls wait from now on, or lets them go on.
+    pub fn hold(&self, held: bool) {
+        self.calls.hold(held);
+    }
+
+    /// Waits until exactly so many calls are under way.
+    pub async fn is_asked_by(&self, calls: usize) {
+        self.calls.are(calls).await;
+    }
+
+    async fn begin(&self) -> Result<UnderWay<'_>, DeadLettersError> {
+        let under_way = self.calls.begin().await;
+        match lock(&self.failures).pop_front() {
+            None => Ok(under_way),
+            Some(failure) => Err(failure),
+        }
     }
 }
 
@@ -87,7 +104,7 @@ impl DeadLetters for ScriptedDeadLetters {
         after: Option<DeadLetterPlace>,
         limit: usize,
     ) -> Result<Vec<KeptLetter>, DeadLettersError> {
-        self.failure()?;
+        let _under_way = self.begin().await?;
         let order = |place: DeadLetterPlace| (place.last_at, place.id);
         let mut found: Vec<_> = lock(&self.rows)
             .values()
@@ -106,14 +123,27 @@ impl DeadLetters for ScriptedDeadLetters {
     }
 
     async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError> {
-        self.failure()?;
+        let _under_way = self.begin().await?;
         let rows = lock(&self.rows);
         let found = ids.iter().take(MOST_LISTED).filter_map(|id| rows.get(id));
         Ok(found.map(|row| (row.kept.clone(), row.content.clone())).collect())
     }
 
+    async fn show(
+        &self,
+        id: DeadLetterId,
+        most: usize,
+    ) -> Result<Option<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        let _under_way = self.begin().await?;
+        let rows = lock(&self.rows);
+        Ok(rows.get(&id).map(|row| {
+            let shown = &row.content[..row.content.len().min(most)];
+            (row.kept.clone(), shown.to_vec())
+        }))
+    }
+
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {
-        self.failure()?;
+        let _under_way = self.begin().await?;
         let mut counts = DeadLetterCounts::default();
         for row in lock(&self.rows).values().filter(|row| meant(filter, &row.kept)) {
             let reason = row.kept.facts.reason.as_str().to_owned();
@@ -124,7 +154,7 @@ impl DeadLetters for ScriptedDeadLetters {
     }
 
     async fn keep(&self, letters: &[DeadLetter]) -> Result<(), DeadLettersError> {
-        self.failure()?;
+        let _under_way = self.begin().await?;
         let mut rows = lock(&self.rows);
         for letter in letters {
             let revision = Revision::generate();
@@ -157,7 +187,7 @@ impl DeadLetters for ScriptedDeadLetters {
     }
 
     async fn remove(&self, letters: &[(DeadLetterId, Revision)]) -> Result<u64, DeadLettersError> {
-        self.failure()?;
+        let _under_way = self.begin().await?;
         let mut rows = lock(&self.rows);
         let before = rows.len();
         for (id, revision) in letters {

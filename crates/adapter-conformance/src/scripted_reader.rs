@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use warren_domain::ports::{
     Bucket, Counts, Found, MOST_FOUND, MOST_FOUND_BYTES, MOST_SOURCES, MessageReader, MessageStore, Order,
     Place, ReadError, Search, Sources, StoreError, Stored, StoredMessage, TimeRange,
 };
 use warren_domain::{Message, MessageId, SeverityCounts, SeveritySet, Source, Timestamp};
+
+use crate::calls::{Calls, UnderWay};
 
 /// Stores and finds messages in memory; passes the suite of the reader's port when nothing fails or is held.
 ///
@@ -21,24 +22,17 @@ pub struct ScriptedReader {
     haste: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     rows: Mutex<BTreeMap<MessageId, StoredMessage>>,
     failures: Mutex<VecDeque<ReadError>>,
-    held: watch::Sender<bool>,
-    under_way: watch::Sender<usize>,
+    calls: Calls,
 }
 
 impl Default for ScriptedReader {
     fn default() -> Self {
-        let shared = Shared {
-            rows: Mutex::default(),
-            failures: Mutex::default(),
-            held: watch::Sender::new(false),
-            under_way: watch::Sender::new(0),
-        };
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::default(),
             haste: usize::MAX,
         }
     }
@@ -66,24 +60,16 @@ impl ScriptedReader {
 
     /// Lets calls wait from now on, or lets them go on.
     pub fn hold(&self, held: bool) {
-        self.shared.held.send_replace(held);
+        self.shared.calls.hold(held);
     }
 
     /// Waits until exactly so many calls are under way.
     pub async fn is_read_by(&self, calls: usize) {
-        let mut under_way = self.shared.under_way.subscribe();
-        under_way
-            .wait_for(|now| *now == calls)
-            .await
-            .expect("it is not dropped meanwhile");
+        self.shared.calls.are(calls).await;
     }
 
     async fn begin(&self) -> Result<UnderWay<'_>, ReadError> {
-        let under_way = UnderWay::new(&self.shared.under_way);
-        let mut held = self.shared.held.subscribe();
-        held.wait_for(|held| !held)
-            .await
-            .expect("it is not dropped meanwhile");
+        let under_way = self.shared.calls.begin().await;
         match lock(&self.shared.failures).pop_front() {
             None => Ok(under_way),
             Some(failure) => Err(failure),
@@ -97,22 +83,6 @@ impl ScriptedReader {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A call that is under way, until it is dropped.
-struct UnderWay<'c>(&'c watch::Sender<usize>);
-
-impl<'c> UnderWay<'c> {
-    fn new(calls: &'c watch::Sender<usize>) -> Self {
-        calls.send_modify(|calls| *calls += 1);
-        Self(calls)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls -= 1);
-    }
 }
 
 fn minute(message: &Message) -> i64 {

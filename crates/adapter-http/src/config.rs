@@ -47,6 +47,13 @@ pub struct HttpConfig {
     /// deadline, so that the publisher's reason is the one that is told.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// How long a client may take for an answer of more than 64 KiB that was read from the store; then it is cut off.
+    /// Default 30 s.
+    #[serde(with = "humantime_serde")]
+    pub answer_timeout: Duration,
+    /// How many bytes of answers of more than 64 KiB are held at once until their clients have taken them; one that finds
+    /// no room waits for 3 s, then 503. Larger ones are alone. Default 64 MiB.
+    pub max_answer_bytes: ByteSize,
     /// How many bytes of request bodies are held at once, from before the first is read until the last of their
     /// messages is confirmed. Default 40 MiB.
     ///
@@ -89,6 +96,8 @@ impl Default for HttpConfig {
             body_chunk_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(30),
+            max_answer_bytes: ByteSize::mib(64),
             max_in_flight_bytes: ByteSize::mib(40),
             max_in_flight_requests: 2_048,
             permit_wait: Duration::from_millis(20),
@@ -130,12 +139,13 @@ impl HttpConfig {
                 format!("is {}; use 1 to 1000000", self.max_in_flight_requests),
             ));
         }
-        let in_flight = self.max_in_flight_bytes;
-        if !(MIN_IN_FLIGHT..=MAX_IN_FLIGHT).contains(&in_flight.as_u64()) {
-            problems.push((
-                "max_in_flight_bytes",
-                format!("is {in_flight}; use 1 MiB to 4 GiB"),
-            ));
+        for (key, size) in [
+            ("max_in_flight_bytes", self.max_in_flight_bytes),
+            ("max_answer_bytes", self.max_answer_bytes),
+        ] {
+            if !(MIN_IN_FLIGHT..=MAX_IN_FLIGHT).contains(&size.as_u64()) {
+                problems.push((key, format!("is {size}; use 1 MiB to 4 GiB")));
+            }
         }
         for (key, wait) in [
             ("first_request_timeout", self.first_request_timeout),
@@ -144,6 +154,7 @@ impl HttpConfig {
             ("body_chunk_timeout", self.body_chunk_timeout),
             ("body_timeout", self.body_timeout),
             ("request_timeout", self.request_timeout),
+            ("answer_timeout", self.answer_timeout),
         ] {
             if wait < Duration::from_millis(10) || wait > Duration::from_secs(3_600) {
                 problems.push((key, format!("is {wait:?}; use 10ms to 1h")));
@@ -223,6 +234,8 @@ mod tests {
             max_wire: ByteSize(0),
             max_connections: 0,
             max_in_flight_requests: 0,
+            max_answer_bytes: ByteSize::gib(5),
+            answer_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             drain_timeout: Duration::from_secs(100_000),
             ..HttpConfig::default()
@@ -237,7 +250,9 @@ mod tests {
                 "max_wire",
                 "max_connections",
                 "max_in_flight_requests",
+                "max_answer_bytes",
                 "idle_timeout",
+                "answer_timeout",
                 "drain_timeout"
             ]
         );

@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use crate::metrics::CONNECTIONS_CUT;
+use crate::reading::TakeWithin;
 use activity::Activity;
 pub(crate) use activity::Timeouts;
 use wire::Wire;
@@ -139,7 +140,8 @@ pub(crate) async fn serve(
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            served.end(response.extensions().get::<Endless>().is_some());
+            let within = response.extensions_mut().remove::<TakeWithin>();
+            served.end(response.extensions().get::<Endless>().is_some(), within);
             Ok::<_, Infallible>(response)
         }
     });

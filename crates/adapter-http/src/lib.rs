@@ -32,12 +32,14 @@ mod pipeline;
 mod pressure;
 mod problem;
 mod query;
+mod reading;
 mod records;
 mod routes;
 mod scan;
 mod server;
 mod sift;
 mod tail;
+mod trouble;
 
 pub use config::HttpConfig;
 pub use groups::GroupRoutes;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use tracing::warn;
 use utoipa::ToSchema;
 use warren_pipeline::dead_letters::DeadLetterJobs;
 use warren_pipeline::flow::Flow;
@@ -26,6 +27,7 @@ use crate::messages::{QUERY_ROUTES, QueryRoutes};
 use crate::openapi::{self, Offered};
 use crate::pipeline::{PIPELINE_ROUTE, get_pipeline};
 use crate::problem::{Kind, Problem, json};
+use crate::reading::Room;
 use crate::tail::{TAIL_ROUTE, TailRoutes, get_tail};
 
 /// What a server answers: always health, metrics and version, the intake where there is one.
@@ -64,8 +66,20 @@ pub(crate) const GROUPS_ROUTE: &str = "/v1/groups";
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
 impl Routes {
-    /// Makes the router, to be served by [`Server`](crate::Server), for requests to these hosts.
-    pub(crate) fn router(self, hosts: Hosts) -> Router {
+    /// Makes the router, to be served by [`Server`](crate::Server), for requests to these hosts; large
+    /// answers have this room.
+    pub(crate) fn router(self, hosts: Hosts, room: Arc<Room>) -> Router {
+        let reads = self.query.is_some()
+            || self.tail.is_some()
+            || self.groups.is_some()
+            || self.pipeline.is_some()
+            || self.dead_letters.is_some();
+        if reads && hosts.are_open() {
+            warn!(
+                "whoever reaches this server may read here, pages of other sites in a browser that does, too, as every \
+                 host name is allowed; list those it is meant to be asked by in http.hosts, if only localhost"
+            );
+        }
         let offered = Offered {
             intake: self.intake.as_ref().map(IntakeRoutes::limits),
             messages: self.query.is_some(),
@@ -110,16 +124,16 @@ impl Routes {
             paths.push(TAIL_ROUTE);
         }
         if let Some(jobs) = self.dead_letters {
-            router = router.merge(dead_letters::router(jobs));
+            router = router.merge(dead_letters::router(jobs, Arc::clone(&room)));
             paths.extend(DEAD_LETTER_ROUTES);
         }
+        router = router.merge(docs::router(openapi::document(self.version, &offered)));
+        paths.extend(DOCS_ROUTES);
         if offered.intake.is_some() || offered.messages {
-            router = router.merge(docs::router(openapi::document(self.version, &offered)));
             paths.push(MESSAGES_ROUTE);
-            paths.extend(DOCS_ROUTES);
         }
         if let Some(query) = self.query {
-            router = router.merge(query.router()).merge(console::router());
+            router = router.merge(query.router(room)).merge(console::router());
             paths.extend(&QUERY_ROUTES[1..]);
             paths.push(CONSOLE_ROUTE);
         }
@@ -203,7 +217,7 @@ fn welcome(about: &About, request: &Request) -> String {
         }
         text.push_str(&format!("Documentation:     http://{host}/docs/\n"));
     }
-    text.push_str("Also here:         /livez /readyz /metrics /version\n");
+    text.push_str("Also here:         /livez /readyz /metrics /version /docs/\n");
     text
 }
 

@@ -29,6 +29,7 @@ use crate::config::{HttpConfig, host_and_port};
 use crate::connection::{self, Stop, Timeouts};
 use crate::hosts::Hosts;
 use crate::metrics::CONNECTIONS;
+use crate::reading::Room;
 use crate::routes::Routes;
 
 /// How many connections the kernel keeps ready to be accepted; it may cap this (`net.core.somaxconn`).
@@ -165,7 +166,7 @@ impl Server {
         } = self;
         let (health, tail) = (routes.health.clone(), routes.tail.clone());
         let own = host_and_port(&config.listen).map_or("", |(host, _)| host);
-        let router = routes.router(Hosts::of(&config.hosts, own, local_addr));
+        let router = routes.router(Hosts::of(&config.hosts, own, local_addr), Room::of(&config));
         let stop = Arc::new(Stop::default());
         let acceptor = Acceptor::new(listener, router, &config, Arc::clone(&stop));
         let began;

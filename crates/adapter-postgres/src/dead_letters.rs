@@ -18,7 +18,7 @@ use warren_domain::ports::{
 };
 
 use crate::config::{ConfigError, PostgresConfig, SessionLimits};
-use crate::entity::dead_letter::{ActiveModel, Column, Entity, LISTED, Listed, moment};
+use crate::entity::dead_letter::{ActiveModel, Column, Entity, LISTED, Listed, Shown, moment};
 use crate::error::{from_orm, unavailable};
 use crate::metrics::failed;
 use crate::orm;
@@ -129,6 +129,26 @@ impl DeadLetters for PostgresDeadLetters {
         let reading = Entity::find().filter(Column::Id.is_in(ids));
         let rows = self.within(reading.all(self.orm().await?)).await?;
         Ok(rows.into_iter().map(|row| row.into_letter()).collect())
+    }
+
+    async fn show(
+        &self,
+        id: DeadLetterId,
+        most: usize,
+    ) -> Result<Option<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let reading = Entity::find()
+            .select_only()
+            .columns(LISTED)
+            .expr_as(Expr::cust("octet_length(content)::bigint"), "bytes")
+            .expr_as(
+                Expr::cust_with_values("substring(content for $1)", [most]),
+                "content",
+            )
+            .filter(Column::Id.eq(id.as_uuid()))
+            .into_model::<Shown>();
+        let row = self.within(reading.one(self.orm().await?)).await?;
+        Ok(row.map(|Shown { listed, content }| (listed.into(), content)))
     }
 
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {

@@ -84,6 +84,14 @@ pub(crate) struct Listed {
     bytes: i64,
 }
 
+/// A letter as it is shown: with the first of its bytes.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(crate) struct Shown {
+    #[sea_orm(nested)]
+    pub(crate) listed: Listed,
+    pub(crate) content: Vec<u8>,
+}
+
 impl From<Listed> for KeptLetter {
     fn from(row: Listed) -> Self {
         let text = |text: Option<String>| text.map(LetterText::from);

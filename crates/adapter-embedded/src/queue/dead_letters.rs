@@ -22,7 +22,7 @@ use warren_domain::ports::{
 use super::dead_letter::keep;
 use super::script::Script;
 use super::{Command, Queue};
-use crate::entity::dead_letter::{Column, Entity, LISTED, Listed};
+use crate::entity::dead_letter::{Column, Entity, LISTED, Listed, Shown};
 use crate::error::{from_orm, store_error};
 
 /// How long reading may take; only a disk that hangs takes longer.
@@ -129,6 +129,23 @@ impl DeadLetters for QueueLetters {
         let reading = Entity::find().filter(Column::Id.is_in(ids));
         let rows = self.read(reading.all(self.0.database.readers())).await?;
         Ok(rows.into_iter().map(|row| row.into_letter()).collect())
+    }
+
+    async fn show(
+        &self,
+        id: DeadLetterId,
+        most: usize,
+    ) -> Result<Option<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let reading = Entity::find()
+            .select_only()
+            .columns(LISTED)
+            .expr_as(Expr::cust("length(content)"), "bytes")
+            .expr_as(Expr::cust_with_values("substr(content, 1, ?)", [most]), "content")
+            .filter(Column::Id.eq(id.as_uuid()))
+            .into_model::<Shown>();
+        let row = self.read(reading.one(self.0.database.readers())).await?;
+        Ok(row.map(|Shown { listed, content }| (listed.into(), content)))
     }
 
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {

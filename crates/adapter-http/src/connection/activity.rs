@@ -1,9 +1,12 @@
 //! What a connection is doing, and until when it may.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::reading::TakeWithin;
 
 /// How long a connection may stay in each of its states.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,10 @@ pub(super) struct Activity {
     /// Since when, in microseconds after `opened`.
     since: AtomicU64,
     peer_is_gone: AtomicBool,
+    /// The answer has to be taken in time.
+    timed: AtomicBool,
+    /// By when.
+    take_by: Mutex<Option<(TakeWithin, Instant)>>,
     /// The answer has no end of its own.
     endless: AtomicBool,
     /// The server stops.
@@ -52,6 +59,8 @@ impl Activity {
             state: AtomicU8::new(NEW),
             since: AtomicU64::new(0),
             peer_is_gone: AtomicBool::new(false),
+            timed: AtomicBool::new(false),
+            take_by: Mutex::new(None),
             endless: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             wanted_only: AtomicBool::new(false),
@@ -95,9 +104,15 @@ impl Activity {
         self.state.store(SERVING, Ordering::Relaxed);
     }
 
-    /// Tells whether somebody has to look whether the client is still there.
+    /// Tells whether somebody has to look whether the client is still there: while its answer is made, and as long as one
+    /// goes on that has no end.
     pub(super) fn wants_watching(&self) -> bool {
-        self.state() == SERVING && self.wanted_only.load(Ordering::Relaxed)
+        let answering = match self.state() {
+            SERVING => true,
+            IDLE => self.endless.load(Ordering::Relaxed),
+            _ => false,
+        };
+        answering && self.wanted_only.load(Ordering::Relaxed)
     }
 
     /// The client has sent something more, so it is there.
@@ -105,7 +120,7 @@ impl Activity {
         self.wanted_only.store(false, Ordering::Relaxed);
     }
 
-    /// The client sends nothing more while its answer is made.
+    /// The client sends nothing more while its answer is made, or goes on.
     pub(super) fn hang_up(&self) {
         self.peer_gone();
         self.hung_up.store(true, Ordering::Relaxed);
@@ -116,10 +131,31 @@ impl Activity {
         self.hung_up.load(Ordering::Relaxed)
     }
 
-    /// An answer is ready to be sent.
-    pub(super) fn end(&self, endless: bool) {
+    /// An answer is ready to be sent; it may have no end, or have to be taken in time.
+    pub(super) fn end(&self, endless: bool, within: Option<TakeWithin>) {
         self.endless.store(endless, Ordering::Relaxed);
+        self.timed.store(within.is_some(), Ordering::Relaxed);
+        if let Some(within) = within {
+            let by = Instant::now() + within.time;
+            *self.take_by.lock().unwrap_or_else(PoisonError::into_inner) = Some((within, by));
+        }
         self.enter(IDLE);
+    }
+
+    /// Returns by when the answer has to be taken, if it is one of those and has not been.
+    fn take_by(&self) -> Option<Instant> {
+        if !self.timed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut take_by = self.take_by.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*take_by {
+            Some((within, by)) if within.is_held() => Some(*by),
+            _ => {
+                *take_by = None;
+                self.timed.store(false, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// The server stops.
@@ -148,7 +184,11 @@ impl Activity {
             _ => return None,
         };
         let since = Duration::from_micros(self.since.load(Ordering::Relaxed));
-        Some((self.opened + since + limit, reason))
+        let deadline = self.opened + since + limit;
+        match self.take_by() {
+            Some(by) if by < deadline => Some((by, "answer")),
+            _ => Some((deadline, reason)),
+        }
     }
 }
 
@@ -183,25 +223,25 @@ mod tests {
         activity.begin(false);
         activity.received();
         assert_eq!(due(&activity), None);
-        activity.end(false);
+        activity.end(false, None);
         assert!(due(&activity).is_some_and(|(at, reason)| at >= TIMEOUTS.idle && reason == "idle"));
     }
 
     #[test]
     fn a_client_that_takes_nothing_of_an_answer_without_an_end_does_not_hold_up_a_stop() {
         let activity = Activity::new();
-        activity.end(true);
+        activity.end(true, None);
         assert!(due(&activity).is_some_and(|(at, reason)| at >= TIMEOUTS.idle && reason == "idle"));
         activity.leave();
         assert!(due(&activity).is_some_and(|(at, reason)| at < TIMEOUTS.header && reason == "drain"));
-        activity.end(false);
+        activity.end(false, None);
         assert!(due(&activity).is_some_and(|(_, reason)| reason == "idle"));
     }
 
     #[test]
     fn a_client_that_still_takes_its_answer_is_not_idle() {
         let activity = Activity::new();
-        activity.end(false);
+        activity.end(false, None);
         let first = due(&activity);
         while activity.opened.elapsed() < Duration::from_millis(2) {
             activity.sent();

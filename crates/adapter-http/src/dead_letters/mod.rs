@@ -7,10 +7,12 @@ mod asked;
 mod view;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -25,8 +27,11 @@ use warren_pipeline::dead_letters::{Begun, DeadLetterJobs, JobAction, JobReport}
 use crate::edge::BodyRead;
 use crate::openapi::ProblemForm;
 use crate::problem::{Kind, Problem, json};
+use crate::reading::{Room, Turns};
+use crate::trouble::Trouble;
 
 use asked::{Listing, Wish};
+use view::MOST_SHOWN;
 pub(crate) use view::{JobForm, JobsForm, LetterPage, LetterView, WholeLetter, WishForm};
 
 /// Where the routes are, as the router knows them.
@@ -45,8 +50,16 @@ const MOST_BODY: usize = 256 << 10;
 /// How long it may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes the routes.
-pub(crate) fn router(jobs: DeadLetterJobs) -> Router {
+/// What the routes answer from.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    jobs: DeadLetterJobs,
+    turns: Turns,
+    trouble: Trouble,
+}
+
+/// Makes the routes; large answers have this room.
+pub(crate) fn router(jobs: DeadLetterJobs, room: Arc<Room>) -> Router {
     let [letters, letter, redrive, purge, all_jobs, job] = DEAD_LETTER_ROUTES;
     Router::new()
         .route(letters, get(get_dead_letters))
@@ -55,7 +68,11 @@ pub(crate) fn router(jobs: DeadLetterJobs) -> Router {
         .route(purge, post(post_purge))
         .route(all_jobs, get(get_jobs))
         .route(job, get(get_job).delete(delete_job))
-        .with_state(jobs)
+        .with_state(Arc::new(Letters {
+            jobs,
+            turns: Turns::for_dead_letters(room),
+            trouble: Trouble::default(),
+        }))
 }
 
 /// Lists letters, page by page.
@@ -78,17 +95,19 @@ pub(crate) fn router(jobs: DeadLetterJobs) -> Router {
         (status = 200, description = "A page of letters, without their bytes.", body = LetterPage),
         (status = 400, description = "A parameter that is wrong, by name.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 503, description = "Where the letters are kept does not answer.", body = ProblemForm,
-            content_type = "application/problem+json"),
+        (status = 503, description = "Where the letters are kept does not answer, or too many read at once.",
+            body = ProblemForm, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_dead_letters(
-    State(jobs): State<DeadLetterJobs>,
+    State(kept): State<Arc<Letters>>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let Listing { filter, after, limit } = Listing::parse(uri.query())?;
+    let turn = kept.turns.take().await?;
     // One more than is asked for tells whether there is a next page.
-    let mut letters = jobs.letters().list(&filter, after, limit + 1).await?;
+    let listed = kept.jobs.letters().list(&filter, after, limit + 1).await;
+    let mut letters = kept.trouble.heed(listed)?;
     let more = letters.len() > limit;
     letters.truncate(limit);
     let next = letters
@@ -96,7 +115,7 @@ pub(crate) async fn get_dead_letters(
         .filter(|_| more)
         .map(|letter| letter.place().to_string());
     let letters = letters.into_iter().map(LetterView::from).collect();
-    Ok(answer(StatusCode::OK, &LetterPage { letters, next }))
+    kept.turns.answer(LetterPage { letters, next }, turn).await
 }
 
 /// Shows one letter with its bytes.
@@ -109,24 +128,27 @@ pub(crate) async fn get_dead_letters(
         (status = 400, description = "Not an id.", body = ProblemForm, content_type = "application/problem+json"),
         (status = 404, description = "No such letter: it was redriven or purged.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 503, description = "Where the letters are kept does not answer.", body = ProblemForm,
-            content_type = "application/problem+json"),
+        (status = 503, description = "Where the letters are kept does not answer, or too many read at once.",
+            body = ProblemForm, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_dead_letter(
-    State(jobs): State<DeadLetterJobs>,
-    Path(id): Path<String>,
+    State(kept): State<Arc<Letters>>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let id = of_path(id)?;
     let parsed: DeadLetterId = id.parse().map_err(|error| asked::wrong("id", &id, error))?;
-    let found = jobs.letters().read(&[parsed]).await?.pop();
-    let (letter, content) = found.ok_or_else(|| {
+    let turn = kept.turns.take().await?;
+    let shown = kept.jobs.letters().show(parsed, MOST_SHOWN).await;
+    let (letter, content) = kept.trouble.heed(shown)?.ok_or_else(|| {
         Problem::new(
             Kind::NotFound,
             format!("there is no dead letter {parsed}"),
             "it may have been redriven or purged; list them with GET /v1/dead-letters",
         )
     })?;
-    Ok(answer(StatusCode::OK, &WholeLetter::of(letter, &content)))
+    let make = move || WholeLetter::of(letter, content);
+    kept.turns.answer_with(make, turn).await
 }
 
 /// Sends letters on their way again.
@@ -150,12 +172,12 @@ pub(crate) async fn get_dead_letter(
             content_type = "application/problem+json"),
         (status = 415, description = "Not `application/json`.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 503, description = "Where the letters are kept does not answer.", body = ProblemForm,
-            content_type = "application/problem+json"),
+        (status = 503, description = "Where the letters are kept does not answer, or too many read at once.",
+            body = ProblemForm, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn post_redrive(State(jobs): State<DeadLetterJobs>, request: Request) -> Response {
-    begin(&jobs, JobAction::Redrive, request).await
+pub(crate) async fn post_redrive(State(kept): State<Arc<Letters>>, request: Request) -> Response {
+    begin(&kept, JobAction::Redrive, request).await
 }
 
 /// Removes letters for good.
@@ -179,12 +201,12 @@ pub(crate) async fn post_redrive(State(jobs): State<DeadLetterJobs>, request: Re
             content_type = "application/problem+json"),
         (status = 415, description = "Not `application/json`.", body = ProblemForm,
             content_type = "application/problem+json"),
-        (status = 503, description = "Where the letters are kept does not answer.", body = ProblemForm,
-            content_type = "application/problem+json"),
+        (status = 503, description = "Where the letters are kept does not answer, or too many read at once.",
+            body = ProblemForm, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn post_purge(State(jobs): State<DeadLetterJobs>, request: Request) -> Response {
-    begin(&jobs, JobAction::Purge, request).await
+pub(crate) async fn post_purge(State(kept): State<Arc<Letters>>, request: Request) -> Response {
+    begin(&kept, JobAction::Purge, request).await
 }
 
 /// Lists the jobs that this process remembers.
@@ -193,12 +215,17 @@ pub(crate) async fn post_purge(State(jobs): State<DeadLetterJobs>, request: Requ
     summary = "The last jobs over dead letters, the newest first",
     responses((status = 200, description = "At most 20 jobs, since the process began.", body = JobsForm)),
 )]
-pub(crate) async fn get_jobs(State(jobs): State<DeadLetterJobs>) -> Response {
+pub(crate) async fn get_jobs(State(kept): State<Arc<Letters>>) -> Response {
     #[derive(Serialize)]
     struct Jobs {
         jobs: Vec<JobReport>,
     }
-    answer(StatusCode::OK, &Jobs { jobs: jobs.all() })
+    answer(
+        StatusCode::OK,
+        &Jobs {
+            jobs: kept.jobs.all(),
+        },
+    )
 }
 
 /// Tells how far a job is.
@@ -208,15 +235,17 @@ pub(crate) async fn get_jobs(State(jobs): State<DeadLetterJobs>) -> Response {
     params(("id" = String, Path, description = "The job's id.")),
     responses(
         (status = 200, description = "The job.", body = JobForm),
+        (status = 400, description = "Not UTF-8.", body = ProblemForm, content_type = "application/problem+json"),
         (status = 404, description = "This process knows no such job.", body = ProblemForm,
             content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_job(
-    State(jobs): State<DeadLetterJobs>,
-    Path(id): Path<String>,
+    State(kept): State<Arc<Letters>>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let report = jobs.job(&id).ok_or_else(|| no_such_job(&id))?;
+    let id = of_path(id)?;
+    let report = kept.jobs.job(&id).ok_or_else(|| no_such_job(&id))?;
     Ok(answer(StatusCode::OK, &report))
 }
 
@@ -228,15 +257,17 @@ pub(crate) async fn get_job(
     params(("id" = String, Path, description = "The job's id.")),
     responses(
         (status = 202, description = "The job as it was when it was told.", body = JobForm),
+        (status = 400, description = "Not UTF-8.", body = ProblemForm, content_type = "application/problem+json"),
         (status = 404, description = "This process knows no such job.", body = ProblemForm,
             content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn delete_job(
-    State(jobs): State<DeadLetterJobs>,
-    Path(id): Path<String>,
+    State(kept): State<Arc<Letters>>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let report = jobs.cancel(&id).ok_or_else(|| no_such_job(&id))?;
+    let id = of_path(id)?;
+    let report = kept.jobs.cancel(&id).ok_or_else(|| no_such_job(&id))?;
     Ok(answer(StatusCode::ACCEPTED, &report))
 }
 
@@ -256,7 +287,7 @@ pub(crate) struct DryRun {
 }
 
 /// Reads what is wished, counts or begins; says in any case that the body was read, if it was.
-async fn begin(jobs: &DeadLetterJobs, action: JobAction, request: Request) -> Response {
+async fn begin(kept: &Letters, action: JobAction, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let bytes = match read(&parts.headers, body).await {
         Ok(bytes) => bytes,
@@ -266,7 +297,7 @@ async fn begin(jobs: &DeadLetterJobs, action: JobAction, request: Request) -> Re
         let wish = Wish::parse(&bytes)?;
         let filter = wish.filter()?;
         if wish.dry_run {
-            return count(jobs, &filter).await;
+            return count(kept, &filter).await;
         }
         if action == JobAction::Purge && filter.means_all() && !wish.all {
             return Err(Problem::new(
@@ -275,7 +306,11 @@ async fn begin(jobs: &DeadLetterJobs, action: JobAction, request: Request) -> Re
                 "name what to remove in `filter` or `ids`, or say \"all\": true",
             ));
         }
-        match jobs.begin(action, filter).await? {
+        // It counts before it begins.
+        let turn = kept.turns.take().await?;
+        let begun = kept.jobs.begin(action, filter).await;
+        drop(turn);
+        match kept.trouble.heed(begun)? {
             Begun::Job(report) => Ok(accepted(&report)),
             Begun::Busy(running) => Err(Problem::new(
                 Kind::JobUnderWay,
@@ -322,8 +357,9 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     }
 }
 
-async fn count(jobs: &DeadLetterJobs, filter: &DeadLetterFilter) -> Result<Response, Problem> {
-    let counts = jobs.letters().count(filter).await?;
+async fn count(kept: &Letters, filter: &DeadLetterFilter) -> Result<Response, Problem> {
+    let _turn = kept.turns.take().await?;
+    let counts = kept.trouble.heed(kept.jobs.letters().count(filter).await)?;
     let dry_run = DryRun {
         dry_run: true,
         letters: counts.total(),
@@ -343,6 +379,11 @@ fn accepted(report: &JobReport) -> Response {
 
 fn answer(status: StatusCode, document: &impl Serialize) -> Response {
     json(status, "application/json", document)
+}
+
+fn of_path(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    id.map(|Path(id)| id)
+        .map_err(|rejected| asked::wrong("id", "", rejected.body_text()))
 }
 
 fn no_such_job(id: &str) -> Problem {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use warren_domain::ports::{KeptLetter, LetterText};
 
 /// The most bytes of a letter that are shown; longer ones are cut off there.
-const MOST_SHOWN: usize = 8 << 20;
+pub(super) const MOST_SHOWN: usize = 8 << 20;
 
 /// What is known about a dead letter, beside its bytes.
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,14 +102,22 @@ pub(crate) struct WholeLetter {
 }
 
 impl WholeLetter {
-    pub(crate) fn of(letter: KeptLetter, content: &[u8]) -> Self {
-        let shown = &content[..content.len().min(MOST_SHOWN)];
-        let (text, base64) = match std::str::from_utf8(shown) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(STANDARD.encode(shown))),
+    /// Makes it of a letter and its first bytes, at most [`MOST_SHOWN`].
+    pub(crate) fn of(letter: KeptLetter, mut shown: Vec<u8>) -> Self {
+        let cut = (shown.len() as u64) < letter.bytes;
+        if cut
+            && let Err(error) = std::str::from_utf8(&shown)
+            && error.error_len().is_none()
+        {
+            // Cut within a character.
+            shown.truncate(error.valid_up_to());
+        }
+        let (text, base64) = match String::from_utf8(shown) {
+            Ok(text) => (Some(text), None),
+            Err(error) => (None, Some(STANDARD.encode(error.as_bytes()))),
         };
         Self {
-            cut: shown.len() < content.len(),
+            cut,
             letter: letter.into(),
             text,
             base64,
@@ -124,11 +132,11 @@ impl WholeLetter {
 #[expect(dead_code, reason = "describes what Wish reads by itself")]
 pub(crate) struct WishForm {
     /// Only count.
-    #[schema(default = false)]
-    dry_run: Option<bool>,
+    #[schema(default = false, required = false)]
+    dry_run: bool,
     /// All of them are meant; a purge without `filter` and `ids` has to say so.
-    #[schema(default = false)]
-    all: Option<bool>,
+    #[schema(default = false, required = false)]
+    all: bool,
     /// Those that every condition holds for.
     filter: Option<FilterForm>,
     /// Those with one of these ids, at most 1000, as far as `filter` means them too.
@@ -145,9 +153,8 @@ pub(crate) struct WishForm {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what Wish reads by itself")]
 pub(crate) struct FilterForm {
-    /// Of these reasons, separated by commas; an array is taken too.
-    #[schema(example = "undecodable")]
-    reason: Option<String>,
+    /// Of these reasons.
+    reason: Option<ReasonsForm>,
     /// Of these severities.
     #[schema(example = "error+")]
     severity: Option<String>,
@@ -160,6 +167,19 @@ pub(crate) struct FilterForm {
     /// That died before this time.
     #[schema(format = "date-time")]
     until: Option<String>,
+}
+
+/// One or several reasons.
+#[derive(Debug, ToSchema)]
+#[schema(as = DeadLetterReasons)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what Wish reads by itself")]
+pub(crate) enum ReasonsForm {
+    /// Separated by commas.
+    #[schema(example = "undecodable,delivery_limit")]
+    One(String),
+    /// Each by itself.
+    More(Vec<String>),
 }
 
 /// How far a job is.
@@ -206,4 +226,45 @@ pub(crate) struct JobForm {
 #[expect(dead_code, reason = "describes what get_jobs writes by itself")]
 pub(crate) struct JobsForm {
     jobs: Vec<JobForm>,
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_adapter_conformance::dead_letters::letter;
+
+    use super::*;
+
+    fn shown(content: &str) -> WholeLetter {
+        let of = letter(content.as_bytes(), 1);
+        let kept = KeptLetter {
+            facts: of.facts,
+            revision: warren_domain::ports::Revision::NONE,
+            bytes: of.content.len() as u64,
+        };
+        let mut content = of.content;
+        content.truncate(MOST_SHOWN);
+        WholeLetter::of(kept, content)
+    }
+
+    #[test]
+    fn a_text_is_cut_between_two_characters() {
+        let long = format!("x{}", "é".repeat(MOST_SHOWN / 2));
+        let letter = shown(&long);
+        assert_eq!(letter.text.as_deref(), Some(&long[..MOST_SHOWN - 1]));
+        assert!(letter.cut && letter.base64.is_none());
+    }
+
+    #[test]
+    fn what_ends_within_a_character_by_itself_is_no_text() {
+        let kept = KeptLetter {
+            facts: letter(b"", 1).facts,
+            revision: warren_domain::ports::Revision::NONE,
+            bytes: 2,
+        };
+        let letter = WholeLetter::of(kept, b"x\xc3".to_vec());
+        assert_eq!(
+            (letter.text, letter.base64.as_deref(), letter.cut),
+            (None, Some("eMM="), false)
+        );
+    }
 }

@@ -4,7 +4,6 @@
 
 mod asked;
 mod times;
-mod turn;
 mod view;
 
 use std::sync::Arc;
@@ -12,9 +11,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
+use axum::response::Response;
 use axum::routing::get;
 use warren_domain::ports::{MessageReader, Order, Place, ReadError, Search, TimeRange};
 use warren_domain::{MessageId, Query, Selection, SeveritySet, Timestamp};
@@ -22,11 +20,12 @@ use warren_domain::{MessageId, Query, Selection, SeveritySet, Timestamp};
 use crate::intake_address::IntakeAddress;
 use crate::openapi::ProblemForm;
 use crate::problem::{Kind, Problem};
+use crate::reading::{Room, Turns};
 use crate::routes::MESSAGES_ROUTE;
+use crate::trouble::Trouble;
 
 use asked::Listing;
 pub(crate) use asked::{Given, wrong};
-use turn::Turns;
 pub(crate) use view::{CountsPage, MessagePage, SourcesPage, WholeMessage};
 
 /// Where the routes are, as the router knows them.
@@ -36,7 +35,7 @@ pub(crate) const QUERY_ROUTES: [&str; 4] = [MESSAGES_ROUTE, "/v1/messages/{id}",
 #[derive(Clone, Debug)]
 pub struct QueryRoutes {
     reader: Arc<dyn MessageReader>,
-    turns: Arc<Turns>,
+    at_once: usize,
     intake: Option<IntakeAddress>,
 }
 
@@ -46,7 +45,7 @@ impl QueryRoutes {
     pub fn new(reader: Arc<dyn MessageReader>, at_once: usize) -> Self {
         Self {
             reader,
-            turns: Arc::new(Turns::new(at_once)),
+            at_once,
             intake: None,
         }
     }
@@ -63,28 +62,43 @@ impl QueryRoutes {
         self.intake.as_ref()
     }
 
-    /// Makes the router.
-    pub(crate) fn router(self) -> Router {
+    /// Makes the router; large answers have this room.
+    pub(crate) fn router(self, room: Arc<Room>) -> Router {
         let [messages, message, counts, sources] = QUERY_ROUTES;
+        let reading = Reading {
+            reader: self.reader,
+            turns: Turns::for_messages(self.at_once, room),
+            trouble: Trouble::default(),
+        };
         Router::new()
             .route(messages, get(get_messages))
             .route(message, get(get_message))
             .route(counts, get(get_counts))
             .route(sources, get(get_sources))
-            .with_state(self)
+            .with_state(Arc::new(reading))
     }
+}
 
+/// What the routes answer from.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    reader: Arc<dyn MessageReader>,
+    turns: Turns,
+    trouble: Trouble,
+}
+
+impl Reading {
     async fn list(&self, query: Option<&str>) -> Result<Response, Problem> {
         let Listing { search, limit } = Listing::parse(query, Timestamp::now())?;
         let turn = self.turns.take().await?;
-        let found = self.reader.find(&search, limit).await?;
+        let found = self.trouble.heed(self.reader.find(&search, limit).await)?;
         self.turns.answer(MessagePage::from(found), turn).await
     }
 
     async fn show(&self, id: &str, query: Option<&str>) -> Result<Response, Problem> {
         let (id, neighbours) = asked::one(id, query)?;
         let turn = self.turns.take().await?;
-        let stored = self.reader.fetch(id).await?.ok_or_else(|| {
+        let stored = self.trouble.heed(self.reader.fetch(id).await)?.ok_or_else(|| {
             Problem::new(
                 Kind::NotFound,
                 format!("no message {id} is stored"),
@@ -105,7 +119,7 @@ impl QueryRoutes {
         id: MessageId,
         order: Order,
         limit: usize,
-    ) -> Result<Vec<view::MessageView>, ReadError> {
+    ) -> Result<Vec<view::MessageView>, Problem> {
         if limit == 0 {
             return Ok(Vec::new());
         }
@@ -116,20 +130,21 @@ impl QueryRoutes {
             order,
             from: Some(Place::behind(id)),
         };
-        Ok(view::views(self.reader.find(&beside, limit).await?.messages))
+        let found = self.trouble.heed(self.reader.find(&beside, limit).await)?;
+        Ok(view::views(found.messages))
     }
 
     async fn count(&self, query: Option<&str>) -> Result<Response, Problem> {
         let wanted = asked::counts(query, Timestamp::now())?;
         let turn = self.turns.take().await?;
-        let buckets = self.reader.counts(&wanted).await?;
+        let buckets = self.trouble.heed(self.reader.counts(&wanted).await)?;
         self.turns.answer(CountsPage::of(&wanted, buckets), turn).await
     }
 
     async fn sources(&self, query: Option<&str>) -> Result<Response, Problem> {
         let (range, severities) = asked::sources(query, Timestamp::now())?;
         let turn = self.turns.take().await?;
-        let sources = self.reader.sources(range, severities).await?;
+        let sources = self.trouble.heed(self.reader.sources(range, severities).await)?;
         self.turns.answer(SourcesPage::from(sources), turn).await
     }
 }
@@ -164,8 +179,8 @@ impl QueryRoutes {
             content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn get_messages(State(routes): State<QueryRoutes>, uri: Uri) -> Response {
-    finished(routes.list(uri.query()).await)
+pub(crate) async fn get_messages(State(routes): State<Arc<Reading>>, uri: Uri) -> Result<Response, Problem> {
+    routes.list(uri.query()).await
 }
 
 /// Shows one message, and what lies beside it.
@@ -187,15 +202,12 @@ pub(crate) async fn get_messages(State(routes): State<QueryRoutes>, uri: Uri) ->
     ),
 )]
 pub(crate) async fn get_message(
-    State(routes): State<QueryRoutes>,
+    State(routes): State<Arc<Reading>>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
-) -> Response {
-    let shown = match id {
-        Ok(Path(id)) => routes.show(&id, uri.query()).await,
-        Err(rejected) => Err(asked::wrong("id", "", rejected.body_text())),
-    };
-    finished(shown)
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|rejected| asked::wrong("id", "", rejected.body_text()))?;
+    routes.show(&id, uri.query()).await
 }
 
 /// Counts messages by time and severity.
@@ -220,8 +232,8 @@ pub(crate) async fn get_message(
             content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn get_counts(State(routes): State<QueryRoutes>, uri: Uri) -> Response {
-    finished(routes.count(uri.query()).await)
+pub(crate) async fn get_counts(State(routes): State<Arc<Reading>>, uri: Uri) -> Result<Response, Problem> {
+    routes.count(uri.query()).await
 }
 
 /// Lists sources.
@@ -241,17 +253,8 @@ pub(crate) async fn get_counts(State(routes): State<QueryRoutes>, uri: Uri) -> R
             content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn get_sources(State(routes): State<QueryRoutes>, uri: Uri) -> Response {
-    finished(routes.sources(uri.query()).await)
-}
-
-/// What was read once may be read by nobody else later: caches keep none of it.
-fn finished(answer: Result<Response, Problem>) -> Response {
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+pub(crate) async fn get_sources(State(routes): State<Arc<Reading>>, uri: Uri) -> Result<Response, Problem> {
+    routes.sources(uri.query()).await
 }
 
 impl From<ReadError> for Problem {

@@ -291,6 +291,52 @@ async fn jobs_where_letters_can_only_be_looked_at_are_refused_with_where_to_go()
 }
 
 #[tokio::test]
+async fn a_path_that_is_not_utf_8_is_told_so_as_everything_else_is() {
+    let server = TestServer::start().await;
+    for (method, path, status) in [
+        ("GET", "/v1/dead-letters/%ff", 400),
+        ("GET", "/v1/dead-letters/jobs/%ff", 400),
+        ("DELETE", "/v1/dead-letters/jobs/%ff", 400),
+        ("GET", "/docs/%ff", 404),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: warren\r\n\r\n");
+        let answer = server.send(request.as_bytes()).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (status, Some("application/problem+json")),
+            "{method} {path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_cache_keeps_what_was_read_or_why_it_was_not() {
+    let server = TestServer::start().await;
+    let kept = letter(b"x", 1);
+    server.letters.keep(std::slice::from_ref(&kept)).await.unwrap();
+    for path in [
+        "/v1/dead-letters",
+        &format!("/v1/dead-letters/{}", kept.facts.id),
+        &format!("/v1/dead-letters/{}", letter(b"other", 1).facts.id),
+        "/v1/dead-letters/jobs",
+        "/v1/dead-letters/jobs/none",
+        "/v1/dead-letters?limit=0",
+        "/v1/tail?severity=loud",
+        "/v1/groups",
+        "/v1/pipeline",
+        "/v1/none",
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("no-store"),
+            "{path}: {}",
+            answer.status
+        );
+    }
+}
+
+#[tokio::test]
 async fn letters_that_cannot_be_reached_are_told_so() {
     let server = TestServer::start().await;
     server.letters.fail([DeadLettersError::Unavailable {

@@ -95,7 +95,7 @@ async fn the_numbers_are_there_with_their_help_and_without_names_that_clients_ma
 }
 
 #[tokio::test]
-async fn a_server_without_intake_has_health_and_metrics_only() {
+async fn a_server_without_intake_has_health_metrics_and_their_description_only() {
     let config = config();
     let routes = Routes {
         service: "store-worker",
@@ -120,10 +120,18 @@ async fn a_server_without_intake_has_health_and_metrics_only() {
         ("/metrics", 200),
         ("/version", 200),
         ("/v1/messages", 404),
-        ("/docs", 404),
+        ("/docs", 303),
+        ("/docs/", 200),
     ] {
         assert_eq!(get(address, path).await.status, status, "{path}");
     }
+    let description = get(address, "/openapi.json").await.json();
+    let described = description["paths"].as_object().unwrap();
+    assert!(described.contains_key("/metrics"));
+    assert!(
+        described.keys().all(|path| !path.starts_with("/v1/")),
+        "{described:?}"
+    );
     assert_eq!(
         get(address, "/version").await.json(),
         serde_json::json!({"service": "store-worker", "version": "1.2.3", "intake": null})

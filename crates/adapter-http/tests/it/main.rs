@@ -12,6 +12,7 @@ mod hostile_requests;
 mod intake;
 mod messages;
 mod overload;
+mod reading;
 mod server;
 mod slow;
 mod tail;

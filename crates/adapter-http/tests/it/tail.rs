@@ -391,3 +391,33 @@ async fn a_tail_that_cannot_be_had_is_explained() {
     assert!(answer.header("retry-after").is_some());
     drop(subject.shutdown);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_whose_client_has_gone_makes_room_at_once() {
+    let http = HttpConfig {
+        idle_timeout: Duration::from_millis(900),
+        ..config()
+    };
+    let tail = TailConfig {
+        max_readers: 1,
+        ..TailConfig::default()
+    };
+    let subject = serve(http, tail).await;
+    let mut gone = Tail::open(subject.address, "/v1/tail", "").await;
+    gone.stream.shutdown().await.unwrap();
+    let mut parts = 0;
+    while gone.until("\n\n").await.is_some() {
+        parts += 1;
+        assert!(parts < 50, "it is kept alive for nobody");
+    }
+    let again = async {
+        loop {
+            let tail = Tail::open(subject.address, "/v1/tail", "").await;
+            if tail.head.starts_with("HTTP/1.1 200") || tail.head.starts_with("HTTP/1.0 200") {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("there is room");
+}

@@ -73,6 +73,14 @@ pub(crate) struct Listed {
     bytes: i64,
 }
 
+/// A letter as it is shown: with the first of its bytes.
+#[derive(Clone, Debug, FromQueryResult)]
+pub(crate) struct Shown {
+    #[sea_orm(nested)]
+    pub(crate) listed: Listed,
+    pub(crate) content: Vec<u8>,
+}
+
 impl From<Listed> for KeptLetter {
     /// A value that Warren would not have written is shown as unknown, or at the edge of what there is: a letter is
     /// there to be looked at.

@@ -31,6 +31,13 @@ pub trait DeadLetters: fmt::Debug + Send + Sync + 'static {
     /// Returns those of the letters `ids` that are kept, with their bytes, in any order; at most [`MOST_LISTED`].
     async fn read(&self, ids: &[DeadLetterId]) -> Result<Vec<(KeptLetter, Vec<u8>)>, DeadLettersError>;
 
+    /// Returns the letter `id`, if it is kept, with the first `most` of its bytes at most; no more of them than that is held.
+    async fn show(
+        &self,
+        id: DeadLetterId,
+        most: usize,
+    ) -> Result<Option<(KeptLetter, Vec<u8>)>, DeadLettersError>;
+
     /// Counts the letters that `filter` means, and tells the newest state among them, all at one moment.
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError>;
 

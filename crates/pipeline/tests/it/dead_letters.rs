@@ -426,6 +426,14 @@ impl DeadLetters for Growing {
         self.letters.read(ids).await
     }
 
+    async fn show(
+        &self,
+        id: DeadLetterId,
+        most: usize,
+    ) -> Result<Option<(KeptLetter, Vec<u8>)>, DeadLettersError> {
+        self.letters.show(id, most).await
+    }
+
     async fn count(&self, filter: &DeadLetterFilter) -> Result<DeadLetterCounts, DeadLettersError> {
         self.letters.count(filter).await
     }

@@ -1,0 +1,82 @@
+//! What an operator has to mend before something can be read.
+
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use warren_domain::ports::{DeadLettersError, ReadError};
+
+use crate::problem::Problem;
+
+/// How long what was said is not said again: consoles ask every few seconds.
+const QUIET: Duration = Duration::from_secs(600);
+
+/// How many reasons are remembered.
+const REASONS: usize = 16;
+
+/// An error of which an operator may have to be told.
+pub(crate) trait Misconfigured: Error + Into<Problem> {
+    /// Tells whether waiting does not help.
+    fn is_misconfigured(&self) -> bool;
+}
+
+impl Misconfigured for ReadError {
+    fn is_misconfigured(&self) -> bool {
+        matches!(self, Self::Misconfigured { .. })
+    }
+}
+
+impl Misconfigured for DeadLettersError {
+    fn is_misconfigured(&self) -> bool {
+        matches!(self, Self::Misconfigured { .. })
+    }
+}
+
+/// Says in the log what clients alone would learn otherwise, each reason once in [`QUIET`].
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Mutex<Vec<(String, Instant)>>);
+
+impl Trouble {
+    /// Makes of what has failed what the client is told.
+    pub(crate) fn heed<T, E: Misconfigured>(&self, outcome: Result<T, E>) -> Result<T, Problem> {
+        outcome.map_err(|error| {
+            if error.is_misconfigured() && self.is_news(error.to_string(), Instant::now()) {
+                tracing::error!(cause = error.source(), "{error}");
+            }
+            error.into()
+        })
+    }
+
+    fn is_news(&self, reason: String, now: Instant) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(_, at)| now.duration_since(*at) < QUIET);
+        if said.iter().any(|(known, _)| *known == reason) {
+            return false;
+        }
+        if said.len() == REASONS {
+            said.remove(0);
+        }
+        said.push((reason, now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_said_once_in_a_while_and_a_bounded_number_is_remembered() {
+        let (trouble, began) = (Trouble::default(), Instant::now());
+        let news = |reason: &str, after| trouble.is_news(reason.to_owned(), began + after);
+        assert!(news("no right to counts", Duration::ZERO));
+        assert!(news("no right to messages", Duration::ZERO));
+        assert!(!news("no right to counts", Duration::from_secs(5)));
+        assert!(!news("no right to messages", Duration::from_secs(5)));
+        assert!(news("no right to counts", QUIET));
+        for n in 0..REASONS {
+            assert!(news(&n.to_string(), QUIET));
+        }
+        assert!(news("no right to counts", QUIET));
+    }
+}
