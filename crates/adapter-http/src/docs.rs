@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -55,23 +56,30 @@ async fn page(State(config): State<Arc<Config<'static>>>) -> Response {
     serve_file("", config)
 }
 
-async fn file(Path(file): Path<String>, State(config): State<Arc<Config<'static>>>) -> Response {
-    serve_file(&file, config)
+async fn file(
+    file: Result<Path<String>, PathRejection>,
+    State(config): State<Arc<Config<'static>>>,
+) -> Response {
+    match file {
+        Ok(Path(file)) => serve_file(&file, config),
+        Err(_) => missing("").into_response(),
+    }
+}
+
+fn missing(path: &str) -> Problem {
+    let path: String = path.chars().take(80).collect();
+    Problem::new(
+        Kind::NotFound,
+        format!("nothing is at /docs/{path}"),
+        "the page is at /docs/",
+    )
 }
 
 fn serve_file(path: &str, config: Arc<Config<'static>>) -> Response {
-    let missing = || {
-        let path: String = path.chars().take(80).collect();
-        Problem::new(
-            Kind::NotFound,
-            format!("nothing is at /docs/{path}"),
-            "the page is at /docs/",
-        )
-    };
     match serve(path, config) {
         Ok(Some(file)) => {
             let Ok(content_type) = HeaderValue::from_str(&file.content_type) else {
-                return missing().into_response();
+                return missing(path).into_response();
             };
             let headers: [(HeaderName, HeaderValue); 4] = [
                 (header::CONTENT_TYPE, content_type),
@@ -84,7 +92,7 @@ fn serve_file(path: &str, config: Arc<Config<'static>>) -> Response {
             ];
             (headers, Bytes::from(file.bytes.into_owned())).into_response()
         }
-        Ok(None) => missing().into_response(),
+        Ok(None) => missing(path).into_response(),
         Err(_) => Problem::new(Kind::Internal, "the page is broken", "read /openapi.json").into_response(),
     }
 }

@@ -1,5 +1,7 @@
 //! The description of the HTTP interface, OpenAPI 3.1.
 
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::{ContentBuilder, Ref, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 use warren_pipeline::IntakeConfig;
 
@@ -12,6 +14,7 @@ use crate::groups::{self, GroupForm, GroupsForm, LagForm, UnacknowledgedForm};
 use crate::health::{self, Readiness};
 use crate::messages::{self, CountsPage, MessagePage, QUERY_ROUTES, SourcesPage, WholeMessage};
 use crate::pipeline::{self, InFlightForm, MissingForm, PIPELINE_ROUTE, PipelineForm, StageForm};
+use crate::problem::PROBLEM_JSON;
 use crate::routes::{self, GROUPS_ROUTE, MESSAGES_ROUTE, Version};
 use crate::tail::{self, TAIL_ROUTE};
 use crate::{docs, intake_routes};
@@ -204,12 +207,20 @@ pub(crate) fn document(version: &str, offered: &Offered) -> String {
     if !offered.messages {
         away.extend(&QUERY_ROUTES[1..]);
     }
+    if !offered.messages && offered.intake.is_none() {
+        away.push(MESSAGES_ROUTE);
+    }
     for route in away {
         paths.remove(route);
     }
     if let Some(messages) = paths.get_mut(MESSAGES_ROUTE) {
         messages.post = messages.post.take().filter(|_| offered.intake.is_some());
         messages.get = messages.get.take().filter(|_| offered.messages);
+    }
+    for (path, item) in paths.iter_mut().filter(|(path, _)| path.starts_with("/v1/")) {
+        let takes_in = (path == MESSAGES_ROUTE).then(|| item.post.take()).flatten();
+        operations(item).for_each(describe_common_faults);
+        item.post = item.post.take().or(takes_in);
     }
     version.clone_into(&mut description.info.version);
     let limits = offered.intake.as_deref().unwrap_or_default();
@@ -221,6 +232,36 @@ pub(crate) fn document(version: &str, offered: &Offered) -> String {
     ));
     // A description has string keys and finite numbers only, so writing it cannot fail.
     description.to_json().unwrap_or_default()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get, post, delete, ..
+    } = item;
+    [get, post, delete].into_iter().flatten()
+}
+
+/// Adds what every route may answer that is not for taking messages in.
+fn describe_common_faults(operation: &mut Operation) {
+    let fault = |description: &str| -> Response {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
+        ResponseBuilder::new()
+            .description(description)
+            .content(PROBLEM_JSON, problem.build())
+            .build()
+    };
+    let responses = &mut operation.responses.responses;
+    for (status, description) in [
+        (
+            "421",
+            "The `Host` is none that the server goes by, where that is checked.",
+        ),
+        ("500", "A fault of the program."),
+    ] {
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| fault(description).into());
+    }
 }
 
 /// Writes the limits of an intake, as a paragraph of the description.
@@ -236,4 +277,69 @@ pub(crate) fn limits(http: &HttpConfig, intake: &IntakeConfig) -> String {
         intake.max_attributes,
         intake.max_attribute_levels,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::console::CONSOLE_ROUTE;
+    use crate::edge::{NONE, OTHER, ROUTES};
+    use crate::routes::DOCS_ROUTES;
+
+    fn whole() -> Value {
+        let all = Offered {
+            intake: Some(String::new()),
+            messages: true,
+            tail: true,
+            groups: true,
+            pipeline: true,
+            dead_letters: true,
+        };
+        serde_json::from_str(&document("1.2.3", &all)).unwrap()
+    }
+
+    #[test]
+    fn every_route_is_described_but_the_files_of_pages() {
+        let description = whole();
+        let described: BTreeSet<_> = description["paths"].as_object().unwrap().keys().collect();
+        let files = [DOCS_ROUTES[2], DOCS_ROUTES[3], CONSOLE_ROUTE];
+        let routes: BTreeSet<_> = ROUTES
+            .into_iter()
+            .filter(|route| !files.contains(route) && ![NONE, OTHER].contains(route))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(described, routes.iter().collect());
+    }
+
+    #[test]
+    fn whoever_reads_is_told_of_a_foreign_host_and_of_faults_of_the_program() {
+        let description = whole();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let told = |status: &str| operation["responses"].get(status).is_some();
+                let takes_in = path == MESSAGES_ROUTE && method == "post";
+                let of_interface = path.starts_with("/v1/");
+                assert_eq!(told("421"), of_interface && !takes_in, "{method} {path}");
+                assert_eq!(told("500"), of_interface, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wished_of_dead_letters_is_described_as_it_is_read() {
+        let description = whole();
+        let schemas = &description["components"]["schemas"];
+        let wish = &schemas["DeadLetterWish"];
+        for flag in ["dry_run", "all"] {
+            assert_eq!(wish["properties"][flag]["type"], json!("boolean"), "null is none");
+        }
+        assert_eq!(wish.get("required"), None);
+        let reasons = schemas["DeadLetterReasons"]["oneOf"].as_array().unwrap();
+        let types: Vec<_> = reasons.iter().map(|reasons| &reasons["type"]).collect();
+        assert_eq!(types, [&json!("string"), &json!("array")]);
+    }
 }
