@@ -113,10 +113,11 @@ impl EmbeddedReader {
         failure.into().into_read_error(self.store.path())
     }
 
-    /// Runs a statement whose time depends on how much was asked for.
+    /// Runs a statement whose time depends on how long a range is asked for.
     async fn count(
         &self,
         statement: &Statement,
+        range: TimeRange,
         mut take: impl FnMut(SqliteRow) -> Result<(), sqlx::Error> + Send,
     ) -> Result<(), ReadError> {
         let limit = self.config.statement_timeout;
@@ -127,12 +128,9 @@ impl EmbeddedReader {
         });
         taken.await.map_err(|failure| {
             if failure.is_slow() {
-                ReadError::TooMuch {
-                    reason: format!(
-                        "{} is not counted within reader.statement_timeout of {limit:?}; ask for less time",
-                        self.store.path().display()
-                    ),
-                }
+                let path = self.store.path().display();
+                let reason = format!("{path} is not counted within reader.statement_timeout of {limit:?}");
+                ReadError::slow_counts(range, reason)
             } else {
                 self.error(failure)
             }
@@ -175,7 +173,7 @@ impl MessageReader for EmbeddedReader {
             }
             Ok(())
         };
-        self.count(&Statement::counts(wanted), take).await?;
+        self.count(&Statement::counts(wanted), wanted.range, take).await?;
         Ok(buckets.into_vec())
     }
 
@@ -195,7 +193,8 @@ impl MessageReader for EmbeddedReader {
             }
             Ok(())
         };
-        self.count(&Statement::sources(range, severities), take).await?;
+        self.count(&Statement::sources(range, severities), range, take)
+            .await?;
         Ok(Sources::listed(sources))
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_embedded::{Embedded, EmbeddedConfig, ReaderConfig};
 use warren_domain::ports::{Counts, MessageReader, Order, ReadError, Search, TimeRange};
-use warren_domain::{Selection, Severity, SeveritySet};
+use warren_domain::{Selection, Severity, SeveritySet, Timestamp};
 
 use crate::support::{directory, open};
 
@@ -139,6 +139,18 @@ async fn counts_that_are_not_read_in_time_are_done_without_and_are_too_much_by_t
             "{told}"
         );
     }
+    // Of an hour it is no fault of whoever asks.
+    let now = Timestamp::now();
+    let hour = TimeRange::new(
+        Timestamp::from_unix_micros(now.unix_micros() - 3_600_000_000).unwrap(),
+        now,
+    );
+    let wanted = Counts {
+        range: hour.unwrap(),
+        ..wanted
+    };
+    let slow = reader.counts(&wanted).await.unwrap_err();
+    assert!(matches!(slow, ReadError::Unavailable { .. }), "{slow}");
     embedded.close().await;
 }
 

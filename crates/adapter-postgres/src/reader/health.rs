@@ -29,7 +29,8 @@ impl HealthCheck for PostgresReader {
         let unhealthy = |error: ReadError| Unhealthy(error.to_string());
         self.fetch(MessageId::generate()).await.map_err(unhealthy)?;
         let counts = Statement::some_counts(self.word_index.on);
-        self.count(&counts).await.map_err(unhealthy)?;
+        let asked = self.ask(&counts).await.map_err(unhealthy)?;
+        asked.map_err(|failure| unhealthy(self.error(failure)))?;
         Ok(())
     }
 }

@@ -41,6 +41,7 @@ use self::words::{WordIndex, Words};
 use crate::config::{ConfigError, PostgresConfig, ReaderConfig, SessionLimits};
 use crate::entity::message::{Model, timestamp};
 use crate::error::{Failure, misconfigured};
+use crate::metrics::failed;
 use crate::pool::Pool;
 use crate::session::{Connector, ReadSession};
 
@@ -118,28 +119,37 @@ impl PostgresReader {
     }
 
     async fn reading(&self) -> Result<Reading<'_>, ReadError> {
-        let lease = self.pool.acquire().await.map_err(read_error)?;
+        let lease = self.pool.acquire().await.map_err(failed_read)?;
         Ok(Reading::on(lease, &self.connector))
     }
 
-    /// Runs a statement whose time depends on how much was asked for.
-    async fn count(&self, statement: &Statement<'_>) -> Result<Vec<Row>, ReadError> {
+    /// Runs one statement that reads counts.
+    async fn ask(&self, statement: &Statement<'_>) -> Result<Result<Vec<Row>, Failure>, ReadError> {
         let reading = self.reading().await?;
         let outcome = reading.rows(statement).await;
         reading.done(outcome.as_ref().err());
-        outcome.map_err(|failure| match failure.state() {
-            Some(TIMED_OUT) => ReadError::TooMuch {
-                reason: format!(
-                    "PostgreSQL cannot count it within reader.statement_timeout of {:?}; ask for less time",
-                    self.statement_timeout
-                ),
-            },
-            _ => self.error(failure),
-        })
+        Ok(outcome)
+    }
+
+    /// Runs a statement whose time depends on how long a range is asked for.
+    async fn count(&self, statement: &Statement<'_>, range: TimeRange) -> Result<Vec<Row>, ReadError> {
+        self.ask(statement)
+            .await?
+            .map_err(|failure| match failure.state() {
+                Some(TIMED_OUT) => {
+                    let limit = self.statement_timeout;
+                    let reason =
+                        format!("PostgreSQL cannot count it within reader.statement_timeout of {limit:?}");
+                    // In the numbers it is what it is to whoever asks for little.
+                    drop(self.error(failure));
+                    ReadError::slow_counts(range, reason)
+                }
+                _ => self.error(failure),
+            })
     }
 
     fn error(&self, failure: Failure) -> ReadError {
-        read_error(failure.into_store_error(self.connector.place()))
+        failed_read(failure.into_store_error(self.connector.place()))
     }
 }
 
@@ -172,7 +182,7 @@ impl MessageReader for PostgresReader {
     async fn counts(&self, wanted: &Counts) -> Result<Vec<Bucket>, ReadError> {
         wanted.check()?;
         let mut buckets = Buckets::of(wanted);
-        for row in self.count(&Statement::counts(wanted)).await? {
+        for row in self.count(&Statement::counts(wanted), wanted.range).await? {
             buckets.add(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?);
         }
         Ok(buckets.into_vec())
@@ -183,7 +193,7 @@ impl MessageReader for PostgresReader {
             return Ok(Sources::default());
         }
         let mut sources = Vec::new();
-        for row in self.count(&Statement::sources(range, severities)).await? {
+        for row in self.count(&Statement::sources(range, severities), range).await? {
             let mut counts = SeverityCounts::default();
             for (place, severity) in Severity::ALL.into_iter().enumerate() {
                 let count: i64 = column(&row, place + 1)?;
@@ -226,6 +236,11 @@ fn stored_message(row: &Row, place: &str) -> Result<StoredMessage, Failure> {
         stored_at: timestamp(model.stored_at).ok_or_else(|| foreign(None))?,
         message: (model.into_message()).map_err(|error| foreign(Some(Arc::new(error))))?,
     })
+}
+
+/// Counts a failed call, and says what it means to whoever reads.
+fn failed_read(error: StoreError) -> ReadError {
+    read_error(failed(error))
 }
 
 fn read_error(error: StoreError) -> ReadError {

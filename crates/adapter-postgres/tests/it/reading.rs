@@ -199,6 +199,22 @@ async fn counts_that_take_too_long_are_too_much_and_the_limit_is_named() {
                 "{error}"
             );
         }
+        // Of an hour it is no fault of whoever asks.
+        let now = Timestamp::now();
+        let hour = TimeRange::new(
+            Timestamp::from_unix_micros(now.unix_micros() - 3_600_000_000).unwrap(),
+            now,
+        );
+        let wanted = Counts {
+            range: hour.unwrap(),
+            ..wanted
+        };
+        let slow = reader.counts(&wanted).await.unwrap_err();
+        assert!(matches!(slow, ReadError::Unavailable { .. }), "{slow}");
+        assert!(
+            slow.to_string().contains("reader.statement_timeout of 100ms"),
+            "{slow}"
+        );
         reader.close().await;
     })
     .await;

@@ -60,6 +60,7 @@ pub const MOST_PATTERNS: usize = 100;
 pub const MOST_BUCKETS: u64 = 1_500;
 
 const MINUTE_MICROS: i64 = 60_000_000;
+const DAY_MINUTES: i64 = 24 * 60;
 
 /// A range of time that holds its beginning and not its end; never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,10 +322,41 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Says that the counts of a range were not read in their time. Over more than a day that is too much; over less it is
+    /// the store that is slow, and no fault of whoever asks.
+    pub fn slow_counts(range: TimeRange, reason: String) -> Self {
+        let minutes = range.minutes();
+        if minutes.end - minutes.start > DAY_MINUTES + 1 {
+            let reason = format!("{reason}; ask for less time");
+            Self::TooMuch { reason }
+        } else {
+            Self::Unavailable { reason, cause: None }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::SeveritySet;
+
+    #[test]
+    fn counts_of_a_day_are_never_too_much() {
+        let micros = |minutes: i64| minutes * MINUTE_MICROS;
+        let slow = |minutes| {
+            let from = Timestamp::from_unix_micros(micros(10) + 1).unwrap();
+            let until = Timestamp::from_unix_micros(micros(10 + minutes) + 1).unwrap();
+            ReadError::slow_counts(TimeRange::new(from, until).unwrap(), "slow".to_owned())
+        };
+        for minutes in [1, DAY_MINUTES] {
+            assert!(
+                matches!(slow(minutes), ReadError::Unavailable { .. }),
+                "{minutes}"
+            );
+        }
+        assert!(matches!(slow(DAY_MINUTES + 1), ReadError::TooMuch { .. }));
+    }
 
     #[test]
     fn a_range_holds_its_beginning_and_not_its_end_and_is_never_empty() {
