@@ -17,8 +17,9 @@ use warren_process::{healthcheck, shutdown};
 
 use crate::command::{self, every, is_broken_pipe};
 
-/// How long the running process may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the running process may take to answer: longer than a `query-api` waits for RabbitMQ, by `amqp.connect_timeout`
+/// as it is and two seconds more.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Clears a terminal and begins at its top left, as `watch` does.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
