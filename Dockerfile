@@ -46,7 +46,10 @@ RUN apt-get update \
  && groupadd --gid 65532 warren \
  && useradd --uid 65532 --gid 65532 --no-create-home --shell /usr/sbin/nologin warren
 COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/warren/
+# A container cannot see where its port is published. One name that is listed has all others refused to those who read, as
+# on the loopback (docs/operations.md, "Who may reach it").
 ENV WARREN_HTTP__LISTEN=0.0.0.0:8080 \
+    WARREN_HTTP__HOSTS=localhost \
     WARREN_TELEMETRY__FORMAT=json
 USER 65532:65532
 EXPOSE 8080
