@@ -104,6 +104,17 @@ fn documented_grant(role: &str) -> String {
     documented.replace(" to reader;", &format!(" to {role}"))
 }
 
+#[test]
+fn the_role_that_compose_makes_has_the_documented_rights() {
+    let rights = |text: &'static str| -> Vec<_> {
+        let lines = text.lines().filter(|line| line.starts_with("grant "));
+        lines.filter(|line| line.ends_with(" to reader;")).collect()
+    };
+    let documented = rights(include_str!("../../../../docs/configuration.md"));
+    assert_eq!(documented.len(), 3);
+    assert_eq!(rights(include_str!("../../../../deploy/reader.sql")), documented);
+}
+
 #[tokio::test]
 async fn whoever_reads_needs_no_right_to_write_and_could_not_use_one() {
     with_database(|database| async move {
