@@ -120,7 +120,7 @@ impl From<NotReading> for Problem {
             ),
             NotReading::Unavailable { .. } => (
                 Kind::TailUnavailable,
-                "wait as long as Retry-After says; /readyz tells more",
+                "wait as long as Retry-After says and connect again",
             ),
             NotReading::Closed => (Kind::TailUnavailable, "connect again; another server may answer"),
         };
