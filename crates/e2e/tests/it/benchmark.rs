@@ -42,3 +42,27 @@ async fn the_benchmark_prints_every_row_and_every_goal() {
         "{report}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_a_message_among_many_is_measured_question_by_question() {
+    let _alone = alone().await;
+    let arguments = ["finding", "--messages", "20000", "--asked", "2"];
+    let bench = Service::new("bench").unwrap();
+    let mut bench = arguments
+        .iter()
+        .fold(bench, |bench, argument| bench.argument(argument));
+    bench.spawn().unwrap();
+    let status = bench.wait(Duration::from_secs(240)).await.unwrap();
+    let said = bench.log().unwrap();
+    assert!(status.success(), "{status}: {said}");
+    for text in [
+        "20,000 messages over 4 days",
+        "the newest 100 of a severity",
+        "a rare word among all",
+        "one request among all, by its attribute",
+        "one message by its id",
+        "Goals",
+    ] {
+        assert!(said.contains(text), "no {text:?} in: {said}");
+    }
+}
