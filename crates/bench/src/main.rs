@@ -36,7 +36,7 @@ use crate::finding::Finding;
 use crate::messages::Mix;
 use crate::overload::Overload;
 use crate::plan::Plan;
-use crate::reading::{Indexes, Reading};
+use crate::reading::{Indexes, Part, Reading};
 use crate::subject::Subject;
 
 /// Measures the whole path and the raw limits of this machine, and prints both side by side.
@@ -95,8 +95,14 @@ enum Command {
     },
     /// Questions to a PostgreSQL with many messages, and storing beside them; prints each figure beside its goal.
     ///
-    /// PostgreSQL is one of its own. Of the options it heeds --set, for the programs beside live tails.
+    /// PostgreSQL is one of its own. Of the options it heeds --set, for the programs that are looked at by consoles and tails.
     Reading {
+        /// Measures these alone; may be given several times. Live tails need no messages beforehand.
+        #[arg(long = "only", value_enum)]
+        parts: Vec<Part>,
+        /// How long each load of the programs lasts, in seconds.
+        #[arg(long = "load-seconds", default_value_t = 8.0, value_parser = seconds)]
+        load: f64,
         /// How many messages there are.
         #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
         messages: u64,
@@ -193,6 +199,8 @@ async fn run(arguments: Arguments) -> Result<()> {
             return Ok(());
         }
         Some(Command::Reading {
+            parts,
+            load,
             messages,
             days,
             asked,
@@ -203,6 +211,12 @@ async fn run(arguments: Arguments) -> Result<()> {
                 days,
                 asked: asked as usize,
                 pairs,
+                load: Duration::from_secs_f64(load),
+                parts: if parts.is_empty() {
+                    Part::ALL.to_vec()
+                } else {
+                    parts
+                },
                 settings: arguments.settings,
             };
             print!("{}", reading.run().await?);

@@ -12,7 +12,7 @@ mod questions;
 mod report;
 mod sizes;
 mod storing;
-mod tails;
+mod watched;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use tokio_postgres::Client;
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig, migrate};
 use warren_domain::Timestamp;
 use warren_domain::ports::StoreMaintenance as _;
+use warren_e2e::environment;
 use warren_e2e::postgres::{TestDatabase, connect};
 use warren_test_servers::PrivatePostgres;
 
@@ -30,6 +31,7 @@ use self::fill::{Filled, fill};
 pub(crate) use self::indexes::Indexes;
 use self::report::Report;
 use crate::cost::settle;
+use crate::servers::Servers;
 
 /// How many minutes are over and have no filters yet.
 const DUE: &str = "select count(*) from message_minutes
@@ -49,8 +51,30 @@ pub(crate) struct Reading {
     pub(crate) asked: usize,
     /// How often rates that are compared are measured.
     pub(crate) pairs: u32,
+    /// How long each load of the programs lasts.
+    pub(crate) load: Duration,
+    /// What of it is measured.
+    pub(crate) parts: Vec<Part>,
     /// Settings of the programs that differ from their defaults.
     pub(crate) settings: Vec<(String, String)>,
+}
+
+/// A part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The questions, and the sizes of what they are asked of.
+    Questions,
+    /// The rates of storing into tables of two sizes, and while filters are made.
+    Storing,
+    /// The rate of storing beside consoles.
+    Consoles,
+    /// The rate of storing beside live tails.
+    Tails,
+}
+
+impl Part {
+    /// Every part.
+    pub(crate) const ALL: [Self; 4] = [Self::Questions, Self::Storing, Self::Consoles, Self::Tails];
 }
 
 /// A database with messages, and the ways into it.
@@ -79,24 +103,41 @@ impl Reading {
 
     async fn on(&self, url: &str) -> Result<Report> {
         let mut report = Report::new(self, url).await?;
-        let large = table(url, self.messages, self.days, "").await?;
+        if self.parts.iter().any(|part| *part != Part::Tails) {
+            let large = table(url, self.messages, self.days, "").await?;
+            let asked = Box::pin(self.of_table(url, &large, &mut report)).await;
+            large.remove().await?;
+            asked?;
+        }
+        if self.parts.contains(&Part::Tails) {
+            let servers = Servers::at(environment::amqp_url(), url.to_owned()).await?;
+            report.beside_tails = watched::by_tails(&servers, self).await?;
+        }
+        Ok(report)
+    }
+
+    async fn of_table(&self, url: &str, large: &Table, report: &mut Report) -> Result<()> {
         report.filled = large.filled.rate;
         (report.maintained, report.rounds) = large.keep_fit().await?;
-        report.sizes = sizes::of(&large.connect().await?).await?;
-        eprintln!("  asking");
-        report.questions = questions::ask(&large, self.asked).await?;
-
-        let small = table(url, self.messages / SMALLER, self.days, "").await?;
-        small.store.maintain(Timestamp::now()).await?;
-        settle().await?;
-        let rows = (self.messages / 25).clamp(10_000, 400_000);
-        report.by_size = storing::by_size(&large.store, &small.store, rows, self.pairs).await?;
-        report.beside_consoles = storing::beside_consoles(&large, rows, self.pairs).await?;
-        report.beside_filters = storing::beside_filters(&large, rows, self.pairs).await?;
-        small.remove().await?;
-        large.remove().await?;
-        report.beside_tails = tails::measure(url, self).await?;
-        Ok(report)
+        if self.parts.contains(&Part::Questions) {
+            report.sizes = sizes::of(&large.connect().await?).await?;
+            eprintln!("  asking");
+            report.questions = questions::ask(large, self.asked).await?;
+        }
+        if self.parts.contains(&Part::Storing) {
+            let small = table(url, self.messages / SMALLER, self.days, "").await?;
+            small.store.maintain(Timestamp::now()).await?;
+            settle().await?;
+            let rows = (self.messages / 25).clamp(10_000, 400_000);
+            report.by_size = storing::by_size(&large.store, &small.store, rows, self.pairs).await?;
+            small.remove().await?;
+            report.beside_filters = storing::beside_filters(large, rows, self.pairs).await?;
+        }
+        if self.parts.contains(&Part::Consoles) {
+            let servers = Servers::at(environment::amqp_url(), url.to_owned()).await?;
+            report.beside_consoles = watched::by_consoles(&servers, large, self).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The programs under load, from the request to the committed row.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -74,6 +75,11 @@ impl Programs {
             Self::Distributed { worker, .. } => worker,
             Self::Embedded { warren, .. } => warren,
         }
+    }
+
+    /// Returns where the intake and the program that stores listen.
+    pub(crate) const fn addresses(&self) -> [SocketAddr; 2] {
+        [self.intake().address(), self.store().address()]
     }
 
     fn pids(&self) -> Vec<(&'static str, u32)> {

@@ -12,6 +12,7 @@ const PACKAGES: &[&str] = &[
     "warren-bench",
     "warren-ingest-api",
     "warren-store-worker",
+    "warren-query-api",
     "warren-severity-consumer",
     "warren",
 ];

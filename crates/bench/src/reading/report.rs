@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::questions::Answered;
 use super::sizes::Size;
-use super::storing::{CONSOLES, Pairs};
-use super::tails::{STEADY, TAILS};
+use super::storing::Pairs;
+use super::watched::{CONSOLES, STEADY, TAILS};
 use super::{Reading, SMALLER, author};
 use crate::report::{Goal, thousands, write_goals};
 
@@ -127,41 +127,45 @@ pub(super) async fn describe(url: &str, messages: u64, days: u32) -> Result<Stri
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.description)?;
-        writeln!(
-            f,
-            "filled at {} messages a second; what the maintenance had to do with it, filters above all, took {:.1} s, {} rounds, {:.1} s a million",
-            thousands(self.filled),
-            self.maintained.as_secs_f64(),
-            self.rounds,
-            self.maintained.as_secs_f64() * 1e6 / self.messages as f64
-        )?;
-        writeln!(f, "\n{:<42} {:>9} {:>14}", "Sizes", "MiB", "bytes/message")?;
-        for Size {
-            part,
-            bytes,
-            per_message,
-        } in &self.sizes
-        {
+        if self.rounds > 0 {
             writeln!(
                 f,
-                "{part:<42} {:>9.0} {per_message:>14.1}",
-                bytes / f64::from(1 << 20)
+                "filled at {} messages a second; what the maintenance had to do with it, filters above all, took {:.1} s, {} rounds, {:.1} s a million",
+                thousands(self.filled),
+                self.maintained.as_secs_f64(),
+                self.rounds,
+                self.maintained.as_secs_f64() * 1e6 / self.messages as f64
             )?;
         }
-        writeln!(
-            f,
-            "\n{:<42} {:>9} {:>9} {:>7} {:>6}",
-            "Questions, answered whole", "p50 ms", "p99 ms", "asked", "calls"
-        )?;
-        for answered in &self.questions {
-            let mut waits = answered.waits.clone();
-            let mut wait = |share| waits.percentile(share).unwrap_or(0.0);
-            let (p50, p99) = (wait(0.5), wait(0.99));
+        if !self.questions.is_empty() {
+            writeln!(f, "\n{:<42} {:>9} {:>14}", "Sizes", "MiB", "bytes/message")?;
+            for Size {
+                part,
+                bytes,
+                per_message,
+            } in &self.sizes
+            {
+                writeln!(
+                    f,
+                    "{part:<42} {:>9.0} {per_message:>14.1}",
+                    bytes / f64::from(1 << 20)
+                )?;
+            }
             writeln!(
                 f,
-                "{:<42} {p50:>9.1} {p99:>9.1} {:>7} {:>6}",
-                answered.question, answered.asked, answered.calls
+                "\n{:<42} {:>9} {:>9} {:>7} {:>6}",
+                "Questions, answered whole", "p50 ms", "p99 ms", "asked", "calls"
             )?;
+            for answered in &self.questions {
+                let mut waits = answered.waits.clone();
+                let mut wait = |share| waits.percentile(share).unwrap_or(0.0);
+                let (p50, p99) = (wait(0.5), wait(0.99));
+                writeln!(
+                    f,
+                    "{:<42} {p50:>9.1} {p99:>9.1} {:>7} {:>6}",
+                    answered.question, answered.asked, answered.calls
+                )?;
+            }
         }
         writeln!(
             f,

@@ -1,31 +1,20 @@
 //! Rates of storing that are compared with each other, measured in turns.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
-use warren_adapter_postgres::{PostgresReader, PostgresStore};
-use warren_domain::ports::{Counts, MessageReader as _, Order, Search, StoreMaintenance as _, TimeRange};
-use warren_domain::{Message, Selection, SeveritySet, Timestamp};
+use warren_adapter_postgres::PostgresStore;
+use warren_domain::ports::StoreMaintenance as _;
+use warren_domain::{Message, Timestamp};
 
 use super::Table;
 use super::author::Author;
 use super::fill::{BATCH, store_all};
-use super::questions::part;
 use crate::cost::settle;
 use crate::statistics::median;
-
-/// How many consoles are open beside it.
-pub(crate) const CONSOLES: u32 = 10;
-/// Each asks for the bars so often, as the console does…
-const BARS: Duration = Duration::from_secs(4);
-/// …and for the sources so often.
-const SOURCES: Duration = Duration::from_secs(15);
 
 /// Two rates, messages a second, each pair measured one right after the other.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +44,30 @@ impl Pairs {
     }
 }
 
+/// Measures two rates by turns, the second when it is asked for `true`. Which of a pair comes first alternates: what the
+/// first leaves behind is a burden to each of them as often as to the other.
+///
+/// # Errors
+/// As `rate` does.
+pub(crate) async fn by_turns(
+    what: &str,
+    pairs: u32,
+    mut rate: impl AsyncFnMut(bool) -> Result<f64>,
+) -> Result<Pairs> {
+    let mut measured = Pairs::default();
+    for pair in 1..=pairs {
+        eprintln!("  storing {what}, {pair} of {pairs}");
+        if pair % 2 == 1 {
+            let first = rate(false).await?;
+            measured.add(first, rate(true).await?);
+        } else {
+            let second = rate(true).await?;
+            measured.add(rate(false).await?, second);
+        }
+    }
+    Ok(measured)
+}
+
 /// Stores into a small table and into a large one.
 ///
 /// # Errors
@@ -65,34 +78,17 @@ pub(crate) async fn by_size(
     rows: u64,
     pairs: u32,
 ) -> Result<Pairs> {
-    let mut measured = Pairs::default();
-    for pair in 1..=pairs {
-        eprintln!("  storing into the smaller and the larger table, {pair} of {pairs}");
-        let first = rate(small, rows).await?;
-        let second = rate(large, rows).await?;
-        measured.add(first, second);
-        for store in [small, large] {
+    by_turns(
+        "into the smaller and the larger table",
+        pairs,
+        async |into_large| {
+            let store = if into_large { large } else { small };
+            let rate = rate(store, rows).await;
             store.maintain(Timestamp::now()).await?;
-        }
-    }
-    Ok(measured)
-}
-
-/// Stores alone, and beside consoles.
-///
-/// # Errors
-/// PostgreSQL failed.
-pub(crate) async fn beside_consoles(table: &Table, rows: u64, pairs: u32) -> Result<Pairs> {
-    let mut measured = Pairs::default();
-    for pair in 1..=pairs {
-        eprintln!("  storing alone and beside {CONSOLES} consoles, {pair} of {pairs}");
-        let alone = rate(&table.store, rows).await?;
-        let consoles = consoles(Arc::clone(&table.reader), table.filled.last_day);
-        let beside = rate_beside(&table.store, rows, consoles).await?;
-        measured.add(alone, beside);
-        table.store.maintain(Timestamp::now()).await?;
-    }
-    Ok(measured)
+            rate
+        },
+    )
+    .await
 }
 
 /// Stores alone, and while the maintenance makes the filters of the last day anew, without the pauses that it has else.
@@ -102,10 +98,10 @@ pub(crate) async fn beside_consoles(table: &Table, rows: u64, pairs: u32) -> Res
 pub(crate) async fn beside_filters(table: &Table, rows: u64, pairs: u32) -> Result<Pairs> {
     const ALL_DUE: &str = "update message_minutes set indexed = null";
     let client = table.connect().await?;
-    let mut measured = Pairs::default();
-    for pair in 1..=pairs {
-        eprintln!("  storing alone and while filters are made, {pair} of {pairs}");
-        let alone = rate(&table.store, rows).await?;
+    by_turns("while filters are made", pairs, async |beside| {
+        if !beside {
+            return rate(&table.store, rows).await;
+        }
         client.execute(ALL_DUE, &[]).await?;
         let store = Arc::clone(&table.store);
         let maintaining = async move {
@@ -113,10 +109,9 @@ pub(crate) async fn beside_filters(table: &Table, rows: u64, pairs: u32) -> Resu
                 store.maintain(Timestamp::now()).await?;
             }
         };
-        let beside = rate_beside(&table.store, rows, maintaining).await?;
-        measured.add(alone, beside);
-    }
-    Ok(measured)
+        rate_beside(&table.store, rows, maintaining).await
+    })
+    .await
 }
 
 /// Stores messages of now, which were made before; returns how many a second.
@@ -164,48 +159,6 @@ fn make(rows: u64) -> Result<Vec<Vec<Message>>> {
         }
     }
     Ok(batches)
-}
-
-/// Asks what open consoles ask, for ever.
-async fn consoles(reader: Arc<PostgresReader>, last_day: TimeRange) -> Result<()> {
-    let (mut bars, mut sources) = (every(BARS / CONSOLES), every(SOURCES / CONSOLES));
-    let mut rng = Rng::with_seed(305);
-    loop {
-        tokio::select! {
-            _ = bars.tick() => bars_of(&reader, last_day, &mut rng).await?,
-            _ = sources.tick() => {
-                let range = part(last_day, 60, &mut rng)?;
-                reader.sources(range, SeveritySet::ALL).await?;
-            }
-        }
-    }
-}
-
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Draws the bars of an hour or of a day, and turns a page of the list.
-async fn bars_of(reader: &PostgresReader, last_day: TimeRange, rng: &mut Rng) -> Result<()> {
-    let minutes = if rng.bool() { 1 } else { 15 };
-    let range = part(last_day, 60 * minutes, rng)?;
-    let wanted = Counts {
-        selection: Selection::of(SeveritySet::ALL),
-        range,
-        minutes: NonZeroU32::try_from(u32::try_from(minutes)?)?,
-    };
-    reader.counts(&wanted).await?;
-    let newest = Search {
-        selection: Selection::of("warning+".parse()?),
-        query: warren_domain::Query::default(),
-        range: TimeRange::ALL,
-        order: Order::NewestFirst,
-        from: None,
-    };
-    reader.find(&newest, 100).await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -66,3 +66,33 @@ async fn finding_a_message_among_many_is_measured_question_by_question() {
         assert!(said.contains(text), "no {text:?} in: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_benchmark_of_reading_asks_all_questions_and_compares_all_rates() {
+    let _alone = alone().await;
+    let mut bench = Service::new("bench")
+        .unwrap()
+        .setting("WARREN_TEST_AMQP_URL", environment::amqp_url());
+    for argument in "reading --messages 10000 --days 2 --asked 1 --pairs 2 --load-seconds 0.3".split(' ') {
+        bench = bench.argument(argument);
+    }
+    bench.spawn().unwrap();
+    let status = bench.wait(Duration::from_secs(300)).await.unwrap();
+    let said = bench.log().unwrap();
+    assert!(status.success(), "{status}: {said}");
+    for text in [
+        "10,000 messages over 2 days",
+        "index on id",
+        "the newest 100 of a severity",
+        "an absent word, without filters",
+        "into the smaller and the larger table",
+        "alone and beside consoles",
+        "alone and while filters are made",
+        "alone and beside live tails, steadily",
+        "alone and beside live tails, at full speed",
+        "storing beside 10 consoles : alone",
+        "100 live tails : none, as fast as it goes",
+    ] {
+        assert!(said.contains(text), "no {text:?} in: {said}");
+    }
+}
