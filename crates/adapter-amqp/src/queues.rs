@@ -8,7 +8,7 @@ use amqprs::channel::{Channel, QueueDeclareArguments};
 use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
-use warren_domain::ports::{GroupName, GroupQueue, GroupQueues, Unhealthy};
+use warren_domain::ports::{ConsumerGroup, GroupLag, GroupName, GroupQueue, GroupQueues, Lag, Unhealthy};
 
 use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
@@ -99,6 +99,27 @@ impl GroupQueues for AmqpQueues {
             .iter()
             .map(|name| self.topology.group_queue(name))
             .collect();
+        self.look_at(names).await
+    }
+}
+
+#[async_trait]
+impl GroupLag for AmqpQueues {
+    /// Asks what waits for those who store.
+    async fn lag(&self) -> Result<Lag, Unhealthy> {
+        let name = self.topology.queue(&ConsumerGroup::Store);
+        let looked_at = self.look_at(vec![name.clone()]).await?;
+        let queue = looked_at.into_iter().flatten().next();
+        let queue = queue.ok_or_else(|| Unhealthy(format!("there is no queue {name} yet")))?;
+        Ok(Lag {
+            packets: queue.packets,
+            ..Lag::default()
+        })
+    }
+}
+
+impl AmqpQueues {
+    async fn look_at(&self, names: Vec<String>) -> Result<Vec<Option<GroupQueue>>, Unhealthy> {
         let mut asking = self.asking.lock().await;
         if let Some((until, reason)) = &asking.failed
             && Instant::now() < *until

@@ -14,7 +14,7 @@ use warren_adapter_http::{GroupRoutes, Health, QueryRoutes, Routes, Server, Tail
 use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader};
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
 use warren_pipeline::flow::{Flow, Recent, StageName};
-use warren_pipeline::tail::Hub;
+use warren_pipeline::tail::{Hub, TailStore};
 use warren_pipeline::tally::GroupWatch;
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Command, Frame};
@@ -60,7 +60,11 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     let redriving = Arc::new(OnDemandPublisher::new(settings.amqp.clone()));
     let jobs = DeadLetterJobs::new(letters.clone(), redriving);
     let queues = Arc::new(AmqpQueues::new(settings.amqp.clone())?);
-    let hub = Hub::start(Arc::new(AmqpLive::new(settings.amqp)?), settings.tail);
+    let store = TailStore {
+        reader: reader.clone(),
+        backlog: queues.clone(),
+    };
+    let hub = Hub::start_beside_store(Arc::new(AmqpLive::new(settings.amqp)?), store, settings.tail);
     let programs = Programs::new(frame.metrics.clone(), settings.pipeline.peers());
     let counters = Arc::new(Recent::of(programs));
     let groups = GroupWatch::new(settings.pipeline.group_names(), queues.clone(), counters.clone());

@@ -28,7 +28,7 @@ use warren_adapter_http::{GroupRoutes, Health, IntakeRoutes, QueryRoutes, Routes
 use warren_domain::ports::ConsumerGroup;
 use warren_pipeline::dead_letters::{DeadLetterJobs, watch_dead_letters};
 use warren_pipeline::flow::{Flow, Recent, StageName};
-use warren_pipeline::tail::Hub;
+use warren_pipeline::tail::{Hub, TailStore};
 use warren_pipeline::{Intake, StoreLoop, run_maintenance, watch_backlog};
 use warren_process::cli::SettingsArgs;
 use warren_process::program::{self, Frame};
@@ -138,7 +138,14 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
             settings.reader.connections as usize,
         )),
         tail: Some(TailRoutes::new(
-            Hub::start(embedded.live(), settings.tail.clone()),
+            Hub::start_beside_store(
+                embedded.live(),
+                TailStore {
+                    reader: Arc::clone(&reader) as _,
+                    backlog: embedded.store_lag(),
+                },
+                settings.tail.clone(),
+            ),
             &settings.http,
         )),
         health,

@@ -89,11 +89,11 @@ mod tests {
 
     #[test]
     fn the_header_of_a_browser_that_comes_back_is_newer_than_its_address() {
-        let query = "last_event_id=1-1-0-0-0-0-0-0";
+        let query = "last_event_id=1-1-0-0-0-0-0-0-0-0-0";
         let from = |headers| Watch::parse(Some(query), &headers).unwrap().from;
-        assert_eq!(from(HeaderMap::new()), "1-1-0-0-0-0-0-0".parse().ok());
-        let header = headers(LAST_EVENT_ID, "1-2-0-0-0-3-0-0");
-        assert_eq!(from(header), "1-2-0-0-0-3-0-0".parse().ok());
+        assert_eq!(from(HeaderMap::new()), "1-1-0-0-0-0-0-0-0-0-0".parse().ok());
+        let header = headers(LAST_EVENT_ID, "1-2-0-0-0-3-0-0-0-0-0");
+        assert_eq!(from(header), "1-2-0-0-0-3-0-0-0-0-0".parse().ok());
     }
 
     #[test]

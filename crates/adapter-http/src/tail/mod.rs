@@ -61,7 +61,8 @@ impl TailRoutes {
         server does, with an event `end`. Events are `message`, as `GET /v1/messages` shows it but for `stored_at`, and \
         `gap`: `missed` messages that were wanted are missing here, of `skipped` that went by, `null` where that is not \
         known; search for them between `from` and `until`. Whoever comes back with the id of the last event goes on \
-        behind it, without a hole or a double while this process still keeps that place, else with a gap. A reader that \
+        behind it, without a hole or a double: with what this process keeps, else with what is stored, else with a gap. A \
+        reader that \
         is too slow loses the oldest, and gets a gap; so does one that wants more than its share of what all may be sent.",
     params(
         ("severity" = Option<String>, Query, description = "Only these severities.", example = "warning+"),

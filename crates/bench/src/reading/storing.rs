@@ -165,6 +165,18 @@ fn make(rows: u64) -> Result<Vec<Vec<Message>>> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn which_of_a_pair_is_measured_first_alternates() {
+        let mut asked = Vec::new();
+        let measured = by_turns("", 2, async |second| {
+            asked.push(second);
+            Ok(if second { 1.0 } else { 2.0 })
+        });
+        let measured = measured.await.unwrap();
+        assert_eq!(measured.ratios(), Some([0.5, 0.5, 0.5]));
+        assert_eq!(asked, [false, true, true, false]);
+    }
+
     #[test]
     fn ratios_are_those_of_the_pairs() {
         let mut pairs = Pairs::default();

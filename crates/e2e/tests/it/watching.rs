@@ -1,12 +1,14 @@
 //! What is sent is watched as it comes: in one process, and through RabbitMQ.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use warren_e2e::bed::on_shared_servers;
 use warren_e2e::http::Client;
 use warren_e2e::process::Service;
@@ -57,6 +59,43 @@ impl Tail {
             }
         }
         messages
+    }
+}
+
+/// What a tail has told, over all its connections.
+#[derive(Debug, Default)]
+struct Heard {
+    bodies: HashSet<String>,
+    gaps: Vec<Value>,
+    cursor: String,
+}
+
+impl Heard {
+    /// Reads on until `body` has come, or for good; nothing may come twice.
+    async fn until(&mut self, tail: &mut Tail, body: &str) {
+        while !self.bodies.contains(body) {
+            let line = tail.line().await;
+            if let Some(body) = line["message"]["body"].as_str() {
+                assert!(self.bodies.insert(body.to_owned()), "{body} has come twice");
+            }
+            if !line["gap"].is_null() {
+                self.gaps.push(line["gap"].clone());
+            }
+            self.cursor = line["cursor"].as_str().unwrap().to_owned();
+        }
+    }
+
+    /// Everything before `to` has come, or there is a gap.
+    fn is_whole(&self, to: usize) {
+        let missing: Vec<_> = (0..to)
+            .filter(|n| !self.bodies.contains(&n.to_string()))
+            .collect();
+        assert!(
+            missing.is_empty() || !self.gaps.is_empty(),
+            "{} are missing and nobody says so, the first of them {:?}",
+            missing.len(),
+            missing.first()
+        );
     }
 }
 
@@ -132,4 +171,74 @@ async fn what_is_sent_through_rabbitmq_is_watched_at_the_query_api_and_gone_on_w
         ingest.stop(Duration::from_secs(30)).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_goes_on_after_the_query_api_was_killed_while_messages_come() {
+    const EACH: usize = 20;
+    on_shared_servers(async |bed| {
+        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
+        let mut tail = Tail::open(query.address(), "").await;
+        let mut heard = Heard::default();
+        let (sent, wanted) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        let sending = async {
+            loop {
+                let from = sent.load(Ordering::Relaxed);
+                if from >= wanted.load(Ordering::Relaxed) {
+                    break;
+                }
+                send(ingest.address(), from, from + EACH).await;
+                sent.store(from + EACH, Ordering::Relaxed);
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let reading = async {
+            heard.until(&mut tail, "200").await;
+            for _ in 0..2 {
+                query.kill().await.unwrap();
+                let away = sent.load(Ordering::Relaxed);
+                while sent.load(Ordering::Relaxed) < away + 10 * EACH {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                query.start_ready().await.unwrap();
+                tail = Tail::open(query.address(), &format!("last_event_id={}", heard.cursor)).await;
+                // It has caught up once it tells what is sent from now on.
+                let next = sent.load(Ordering::Relaxed) + 20 * EACH;
+                heard.until(&mut tail, &next.to_string()).await;
+            }
+            let last = sent.load(Ordering::Relaxed) + 10 * EACH;
+            wanted.store(last, Ordering::Relaxed);
+        };
+        tokio::join!(sending, reading);
+        let all = sent.load(Ordering::Relaxed);
+        heard.until(&mut tail, &(all - 1).to_string()).await;
+        heard.is_whole(all);
+        for service in [&mut query, &mut ingest, &mut worker] {
+            service.stop(PATIENCE).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_goes_on_where_it_was_after_the_embedded_program_was_killed() {
+    let folder = DataFolder::create().unwrap();
+    let mut warren = folder.warren().unwrap();
+    warren.start_ready().await.unwrap();
+    let mut tail = Tail::open(warren.address(), "severity=error").await;
+    send(warren.address(), 0, 300).await;
+    let cursor = tail.messages(100).await[49].1.clone();
+    while folder.count().await.unwrap() < 300 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    warren.kill().await.unwrap();
+    warren.start_ready().await.unwrap();
+    send(warren.address(), 300, 450).await;
+    let query = format!("severity=error&last_event_id={cursor}");
+    let mut tail = Tail::open(warren.address(), &query).await;
+    send(warren.address(), 450, 600).await;
+    let came = tail.messages(150).await.into_iter();
+    let came: Vec<_> = came.map(|(body, _)| body).collect();
+    assert_eq!(came, errors(150, 600));
+    warren.stop(PATIENCE).await.unwrap();
 }

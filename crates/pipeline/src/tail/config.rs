@@ -15,7 +15,10 @@ pub struct TailConfig {
     pub keep_bytes: ByteSize,
     /// How many may read at once; one more is answered 503. Default 200.
     pub max_readers: usize,
-    /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 64 MiB.
+    /// How many stored messages one that comes back is told at most; of those beyond it is told how many they are. Default
+    /// 10,000.
+    pub resume_messages: usize,
+    /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 32 MiB.
     pub max_bytes_per_second: ByteSize,
     /// How long it goes on listening after the last reader has gone, so that one that comes back misses nothing. Default
     /// 60 s.
@@ -29,7 +32,8 @@ impl Default for TailConfig {
             keep_messages: 50_000,
             keep_bytes: ByteSize::mib(32),
             max_readers: 200,
-            max_bytes_per_second: ByteSize::mib(64),
+            resume_messages: 10_000,
+            max_bytes_per_second: ByteSize::mib(32),
             linger: Duration::from_secs(60),
         }
     }
@@ -54,6 +58,12 @@ impl TailConfig {
         }
         if !(1..=10_000).contains(&self.max_readers) {
             problems.push(("max_readers", format!("is {}; use 1 to 10000", self.max_readers)));
+        }
+        if !(1..=1_000_000).contains(&self.resume_messages) {
+            problems.push((
+                "resume_messages",
+                format!("is {}; use 1 to 1000000", self.resume_messages),
+            ));
         }
         let (least, most) = (ByteSize::kib(64), ByteSize::gib(16));
         if self.max_bytes_per_second < least || self.max_bytes_per_second > most {
@@ -80,6 +90,7 @@ mod tests {
             keep_messages: 0,
             keep_bytes: ByteSize(0),
             max_readers: 0,
+            resume_messages: 0,
             max_bytes_per_second: ByteSize(0),
             linger: Duration::MAX,
         };
@@ -90,6 +101,7 @@ mod tests {
                 "keep_messages",
                 "keep_bytes",
                 "max_readers",
+                "resume_messages",
                 "max_bytes_per_second",
                 "linger"
             ]

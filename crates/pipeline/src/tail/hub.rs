@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use metrics::gauge;
 use tokio::select;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
-use warren_domain::Timestamp;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream};
+use warren_domain::{Message, Timestamp};
 
 use super::budget::Budget;
+use super::catch_up::TailStore;
 use super::config::TailConfig;
 use super::cursor::Cursor;
 use super::kept::{GapReason, Kept};
 use super::metrics::READERS;
+use super::order::InOrder;
 use super::reader::{Reader, Wanted};
 use crate::Backoff;
 
@@ -31,6 +33,8 @@ const WAKE_LATEST: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long beginning to listen may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many of those who come back ask the store at once.
+const ASKING: usize = 2;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -78,14 +82,25 @@ pub(super) struct Shared {
     pub(super) state: watch::Sender<State>,
     kept: Mutex<Kept>,
     pub(super) budget: Budget,
+    pub(super) store: Option<TailStore>,
+    /// Who comes back asks the store in turns.
+    pub(super) asking: Semaphore,
     readers: watch::Sender<usize>,
-    config: TailConfig,
+    pub(super) config: TailConfig,
     pub(super) closing: CancellationToken,
 }
 
 impl Shared {
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, messages: impl Iterator<Item = Message>) {
+        let now = Timestamp::now();
+        let mut kept = self.kept();
+        for message in messages {
+            kept.message(message, now);
+        }
     }
 
     /// Returns how many read now.
@@ -128,14 +143,26 @@ impl Drop for Slot {
 impl Hub {
     /// Starts it; it listens once somebody reads. Needs a tokio runtime.
     pub fn start(live: Arc<dyn LiveMessages>, config: TailConfig) -> Self {
+        Self::start_with(live, None, config)
+    }
+
+    /// Starts one that tells from the store what is behind the cursor of somebody who comes back, where it does not keep
+    /// that itself.
+    pub fn start_beside_store(live: Arc<dyn LiveMessages>, store: TailStore, config: TailConfig) -> Self {
+        Self::start_with(live, Some(store), config)
+    }
+
+    fn start_with(live: Arc<dyn LiveMessages>, store: Option<TailStore>, config: TailConfig) -> Self {
         let shared = Arc::new(Shared {
-            id: fastrand::u64(..),
+            id: fastrand::u64(1..),
             state: watch::Sender::new(State {
                 away: Some("it has not begun to listen yet".to_owned()),
                 closed: false,
             }),
             kept: Mutex::new(Kept::new(&config, Timestamp::now())),
             budget: Budget::new(&config),
+            store,
+            asking: Semaphore::new(ASKING),
             readers: watch::Sender::new(0),
             config,
             closing: CancellationToken::new(),
@@ -144,6 +171,7 @@ impl Hub {
             shared: Arc::clone(&shared),
             live,
             missing: None,
+            heard: InOrder::default(),
         };
         tokio::spawn(task.run());
         Self {
@@ -194,6 +222,8 @@ struct Task {
     live: Arc<dyn LiveMessages>,
     /// Why what is published now is not heard; `None` while it is, and before it ever was.
     missing: Option<GapReason>,
+    /// What waits for what is before it.
+    heard: InOrder,
 }
 
 impl Task {
@@ -203,6 +233,7 @@ impl Task {
             () = closing.cancelled() => {}
             () = self.listen_while_somebody_reads() => {}
         }
+        self.keep_all();
         self.shared.state.send_modify(|state| state.closed = true);
     }
 
@@ -240,10 +271,13 @@ impl Task {
             select! {
                 biased;
                 () = until(wake_at) => {
-                    (wake_at, woken) = (None, Instant::now());
+                    woken = Instant::now();
+                    self.keep_due(woken);
+                    wake_at = (!self.heard.is_empty()).then(|| woken + wake_every(shared.readers()));
                     shared.state.send_modify(|_| {});
                 }
                 () = until(leave_at) => {
+                    self.keep_all();
                     self.missing = Some(GapReason::Unattended);
                     shared.set_away("it begins to listen again");
                     return true;
@@ -267,9 +301,18 @@ impl Task {
     }
 
     fn take(&mut self, event: LiveEvent) {
+        if let LiveEvent::Message(message) = event {
+            let now = Instant::now();
+            self.heard.push(*message, now);
+            if self.heard.is_full() {
+                self.keep_due(now);
+            }
+            return;
+        }
+        self.keep_all();
         let now = Timestamp::now();
         match event {
-            LiveEvent::Message(message) => self.shared.kept().message(*message, now),
+            LiveEvent::Message(_) => {}
             LiveEvent::Missed { messages } => self.shared.kept().gap(messages, GapReason::Overrun, now),
             LiveEvent::Listening => {
                 {
@@ -289,8 +332,19 @@ impl Task {
         }
     }
 
+    fn keep_due(&mut self, now: Instant) {
+        let due = self.heard.due(now);
+        self.shared.keep(due);
+    }
+
+    fn keep_all(&mut self) {
+        let all = self.heard.all();
+        self.shared.keep(all);
+    }
+
     /// Notes that nothing is heard any more, or still not.
     fn lose(&mut self, reason: &str) {
+        self.keep_all();
         // Readers that came before it listened the first time have missed nothing.
         let was_away = self.shared.state.borrow().away.clone();
         match was_away {

@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 use warren_domain::{Message, MessageId, Severity, SeverityCounts, SeveritySet, Timestamp};
 
 use super::config::TailConfig;
+use super::mark::Mark;
 use crate::gather::weight;
 
 /// How many bytes a message takes beside what it holds: its places in the ring and among the ids.
-const FIXED: u64 = 320;
+const FIXED: u64 = 352;
 
 /// How long a message may well be on its way here since it was taken in, microseconds; in the spool it may be longer.
 const ON_THE_WAY: i64 = 5_000_000;
@@ -23,7 +24,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    const fn new(message: Message) -> Self {
+    pub(super) const fn new(message: Message) -> Self {
         Self {
             message,
             shown: OnceLock::new(),
@@ -94,14 +95,16 @@ pub(super) struct Place {
     pub(super) passed: SeverityCounts,
     pub(super) gaps: u64,
     pub(super) at: Timestamp,
+    pub(super) mark: Mark,
 }
 
 impl Place {
-    fn beginning(at: Timestamp) -> Self {
+    pub(super) fn beginning(at: Timestamp) -> Self {
         Self {
             passed: SeverityCounts::default(),
             gaps: 0,
             at,
+            mark: Mark::default(),
         }
     }
 
@@ -119,7 +122,10 @@ impl Place {
     /// Moves behind something that has come.
     fn pass(&mut self, what: &Piece, at: Timestamp) {
         match what {
-            Piece::Message(severity, _) => self.passed.add(*severity, 1),
+            Piece::Message(severity, heard) => {
+                self.passed.add(*severity, 1);
+                self.mark.pass(heard.message.id, at);
+            }
             Piece::Gap(_) => self.gaps += 1,
         }
         self.at = self.at.max(at);
@@ -176,6 +182,8 @@ pub(super) struct Kept {
     bytes: u64,
     first: Place,
     last: Place,
+    /// Behind it, nothing is missing that was published.
+    unbroken: Place,
     most_items: usize,
     most_bytes: u64,
 }
@@ -188,6 +196,7 @@ impl Kept {
             bytes: 0,
             first: Place::beginning(now),
             last: Place::beginning(now),
+            unbroken: Place::beginning(now),
             most_items: config.keep_messages,
             most_bytes: config.keep_bytes.as_u64(),
         }
@@ -220,11 +229,38 @@ impl Kept {
             reason,
         };
         self.push(Piece::Gap(gap), now);
+        self.unbroken = self.last;
+    }
+
+    /// Tells whether everything is kept that came behind `place`, and nothing is missing there.
+    pub(super) fn has_all_behind(&self, place: &Place) -> bool {
+        place.number() >= self.first.number().max(self.unbroken.number())
+    }
+
+    /// Returns a place behind which everything is kept, and will be for a while, and nothing is missing.
+    pub(super) fn joint(&self) -> Place {
+        let filled = self.items.len() > self.most_items / 2 || self.bytes > self.most_bytes / 2;
+        let middle = self.items.get(self.items.len() / 2).filter(|_| filled);
+        let kept = middle.map_or(self.first, |item| item.behind);
+        if self.unbroken.number() >= kept.number() {
+            self.unbroken
+        } else {
+            kept
+        }
+    }
+
+    /// Tells whether a message is kept.
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.ids.contains(&id)
     }
 
     /// Notes that up to now nothing else has come.
     pub(super) fn quiet_until(&mut self, now: Timestamp) {
         self.last.at = self.last.at.max(now);
+        // When it begins to listen nothing is kept, and before now nothing was heard.
+        if self.last.number() == self.unbroken.number() {
+            self.unbroken.at = self.last.at;
+        }
     }
 
     fn push(&mut self, what: Piece, at: Timestamp) {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use warren_domain::{Message, Query, Selection, SeveritySet};
 
+use super::catch_up::{Before, CatchUp, Caught};
 use super::cursor::Cursor;
 use super::hub::{Shared, Slot, State};
 use super::kept::{Gap, GapReason, Heard, Item, Piece, Place, cost};
@@ -78,6 +79,10 @@ pub struct Reader {
     /// How long it has waited for its share since it last had read everything.
     waited: Duration,
     passing: Option<Passing>,
+    /// It is told from the store what came while it was away.
+    catching_up: Option<CatchUp>,
+    /// It was.
+    before: Option<Before>,
     _slot: Slot,
 }
 
@@ -94,11 +99,23 @@ struct Passing {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, slot: Slot, wanted: Wanted, from: Option<Cursor>) -> Self {
         let state = shared.state.subscribe();
+        let mut catching_up = None;
         let (place, first) = {
             let kept = shared.kept();
             let last = kept.last();
             match from {
                 None => (last, None),
+                Some(Cursor { hub, place })
+                    if hub == shared.id && kept.knows(&place) && kept.has_all_behind(&place) =>
+                {
+                    (place, None)
+                }
+                Some(cursor) if shared.store.is_some() => {
+                    let joint = kept.joint();
+                    let own = cursor.hub == shared.id && kept.knows(&cursor.place);
+                    catching_up = Some(CatchUp::new(cursor, own, joint));
+                    (joint, None)
+                }
                 Some(Cursor { hub, place }) if hub == shared.id && kept.knows(&place) => (place, None),
                 Some(Cursor { place, .. }) => {
                     let gap = Gap {
@@ -122,12 +139,17 @@ impl Reader {
             pays_until: None,
             waited: Duration::ZERO,
             passing: None,
+            catching_up,
+            before: None,
             _slot: slot,
         }
     }
 
     /// Returns its place: behind everything it was told, and behind what it was not told because it does not want it.
     pub fn cursor(&self) -> Cursor {
+        if let Some(catching_up) = &self.catching_up {
+            return catching_up.cursor;
+        }
         // What is being passed over is still to be told of.
         self.cursor_at(self.passing.map_or(self.place, |passing| passing.from))
     }
@@ -152,7 +174,17 @@ impl Reader {
         loop {
             // Before the look, so that whatever comes after it is noticed.
             let closed = self.state.borrow_and_update().closed;
-            let (told, looked_at) = if self.passes_over(closed) {
+            let (told, looked_at) = if self.catching_up.is_some() {
+                if closed {
+                    // It goes on where it connects next.
+                    return None;
+                }
+                if self.pays() {
+                    self.wait_for_its_share().await;
+                    continue;
+                }
+                (self.catch_up().await, true)
+            } else if self.passes_over(closed) {
                 self.pass_over()
             } else if self.pays() && !closed {
                 self.wait_for_its_share().await;
@@ -172,6 +204,33 @@ impl Reader {
                 return None;
             }
         }
+    }
+
+    /// Goes on to catch up; returns what is told on the way.
+    async fn catch_up(&mut self) -> Vec<Told> {
+        let Some(catching_up) = &mut self.catching_up else {
+            return Vec::new();
+        };
+        let caught = select! {
+            caught = catching_up.go_on(&self.shared, &self.wanted) => caught,
+            () = self.shared.closing.cancelled() => {
+                drop(self.state.wait_for(|state| state.closed).await);
+                return Vec::new();
+            }
+        };
+        let told = match caught {
+            Caught::Told(told) => told,
+            Caught::Up(told) => {
+                self.place = catching_up.joint;
+                self.before = Some(catching_up.before());
+                self.catching_up = None;
+                told
+            }
+        };
+        for told in &told {
+            count(&told.what);
+        }
+        told
     }
 
     /// Tells whether it has still to wait for its share.
@@ -229,7 +288,7 @@ impl Reader {
             for item in &taken.items {
                 match &item.what {
                     Piece::Message(_, heard) => {
-                        passing.missed += u64::from(self.wanted.matches(&heard.message));
+                        passing.missed += u64::from(self.wants(heard, item));
                     }
                     Piece::Gap(_) => {
                         (self.place, unheard) = (item.behind, Some(item));
@@ -310,9 +369,7 @@ impl Reader {
     }
 
     fn tell(&self, told: &mut Vec<Told>, what: What) {
-        if let What::Gap(gap) = &what {
-            counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
-        }
+        count(&what);
         told.push(Told {
             cursor: self.cursor_at(self.place),
             what,
@@ -346,12 +403,14 @@ impl Reader {
         }
     }
 
+    fn wants(&self, heard: &Heard, item: &Item) -> bool {
+        let told = |before: &Before| before.has(&heard.message, item.behind.at);
+        self.wanted.matches(&heard.message) && !self.before.as_ref().is_some_and(told)
+    }
+
     fn wanted_of(&self, item: &Item) -> Option<What> {
         match &item.what {
-            Piece::Message(_, heard) => self
-                .wanted
-                .matches(&heard.message)
-                .then(|| What::Message(Arc::clone(heard))),
+            Piece::Message(_, heard) => self.wants(heard, item).then(|| What::Message(Arc::clone(heard))),
             Piece::Gap(gap) => {
                 let everything = self.wanted.severities_alone() == Some(SeveritySet::ALL);
                 Some(What::Gap(Gap {
@@ -360,5 +419,11 @@ impl Reader {
                 }))
             }
         }
+    }
+}
+
+fn count(what: &What) {
+    if let What::Gap(gap) = what {
+        counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
     }
 }

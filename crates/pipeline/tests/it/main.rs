@@ -11,5 +11,6 @@ mod recorder;
 mod spool;
 mod store_loop;
 mod tail;
+mod tail_store;
 mod tally;
 mod troubles;
