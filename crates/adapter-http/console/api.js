@@ -191,7 +191,7 @@ export function backoff(failures, first) {
  */
 export function poll(ask, every, tell) {
   let failures = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** @type {Timer} */
   let timer;
   let abort = new AbortController();
   let running = false;

@@ -1,8 +1,5 @@
 // Elements. Text becomes text nodes: nothing in these modules hands a text to a reader of HTML.
 
-/** @typedef {Node | string | null | undefined | false} Child */
-/** @typedef {Record<string, string | number | boolean | null | undefined | ((event: any) => void)>} Properties */
-
 /**
  * Makes an element: `on…` are listeners, the rest are attributes.
  *
@@ -110,7 +107,7 @@ export function refill(place, children) {
   for (const again of place.querySelectorAll("button")) if (again.dataset.key === key) again.focus();
 }
 
-/** @type {ReturnType<typeof setTimeout> | undefined} */
+/** @type {Timer} */
 let fading;
 
 /**

@@ -6,8 +6,6 @@ import { number } from "./time.js";
 
 const EVERY = 700;
 
-/** @typedef {{ ids: string[] } | { filter: Record<string, string> } | { all: true }} Wish */
-
 const WORDS = /** @type {const} */ ({
   redrive: {
     title: "Redrive",

@@ -4,9 +4,8 @@ import { Problem, about } from "./api.js";
 import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
 import { Feed, newest } from "./feed.js";
 import { List } from "./list.js";
-import { withTerm, words } from "./query.js";
 import { around, gapLine, messageDetails, messageLine } from "./row.js";
-import { DEFAULTS, SEVERITIES, preferences, severityText } from "./store.js";
+import { DEFAULTS, SEVERITIES, preferences, severityText, withTerm, words } from "./store.js";
 import { clock, number, rate } from "./time.js";
 
 /** How often the rate is worked out, and how often a screen reader hears of new messages, milliseconds. */
@@ -304,7 +303,7 @@ export class Messages {
     return messageLine(row, zone, words(this.#store.state.q));
   }
 
-  /** @param {import("./rows.js").GapRow} row */
+  /** @param {GapRow} row */
   async #fill(row) {
     const filling = this.#feed.fill(row);
     this.#list.redraw();

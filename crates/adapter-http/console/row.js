@@ -2,8 +2,7 @@
 
 import { Problem, about, get, print } from "./api.js";
 import { button, copy, h, icon, toast } from "./dom.js";
-import { attributeTerm, flattened, parts } from "./query.js";
-import { DEFAULTS, toAddress } from "./store.js";
+import { DEFAULTS, attributeTerm, flattened, parts, toAddress } from "./store.js";
 import { clock, full, number, timeOfId } from "./time.js";
 
 /** How much of a body, and of how many attributes, a closed row shows, characters. */

@@ -1,9 +1,5 @@
 // The rows of the list, oldest first, and what waits to become some; both are bounded.
 
-/** @typedef {{ kind: "message", key: string, weight: number, message: Message }} MessageRow */
-/** @typedef {{ kind: "gap", key: string, weight: number, gap: Gap, busy: boolean, after: string }} GapRow `after`: where to go on */
-/** @typedef {MessageRow | GapRow} Row */
-
 /** How much rows may hold together, characters of their bodies and attributes; a page of the server is far smaller. */
 const MOST_WEIGHT = 32 << 20;
 

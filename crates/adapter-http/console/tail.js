@@ -89,7 +89,7 @@ export class Tail {
    */
   async #listen(filter, place, stopped, onheard) {
     const silent = new AbortController();
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    /** @type {Timer} */
     let unseen;
     const look = () => {
       clearTimeout(unseen);

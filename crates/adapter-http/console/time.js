@@ -1,7 +1,5 @@
 // Times as people read them, and ranges of time as the address of the page has them.
 
-/** @typedef {"local" | "utc"} Zone */
-
 const UNITS = /** @type {const} */ ({ s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 });
 
 export const RANGES = ["-15m", "-1h", "-6h", "-1d", "-7d", "-30d"];

@@ -3,14 +3,9 @@
 
 type Exact = import("./api.js").Exact;
 type Problem = import("./api.js").Problem;
-type Wish = import("./jobs.js").Wish;
-type Row = import("./rows.js").Row;
-type MessageRow = import("./rows.js").MessageRow;
-type GapRow = import("./rows.js").GapRow;
 type Search = import("./search.js").Search;
-type State = import("./store.js").State;
+type State = { -readonly [key in keyof typeof import("./store.js").DEFAULTS]: string };
 type Store = import("./store.js").Store;
-type Zone = import("./time.js").Zone;
 
 type Severity = "debug" | "info" | "warning" | "error" | "critical";
 type Counts = Record<Severity, number>;
@@ -221,3 +216,34 @@ interface RowActions {
   /** Shows what else happened at that time. */
   around: (message: Message) => void;
 }
+
+/** What a job is to mean. */
+type Wish = { ids: string[] } | { filter: Record<string, string> } | { all: true };
+
+interface MessageRow {
+  kind: "message";
+  key: string;
+  /** How many characters its body and its attributes have. */
+  weight: number;
+  message: Message;
+}
+
+interface GapRow {
+  kind: "gap";
+  key: string;
+  weight: number;
+  gap: Gap;
+  busy: boolean;
+  /** Where fetching goes on. */
+  after: string;
+}
+
+type Row = MessageRow | GapRow;
+
+type Zone = "local" | "utc";
+
+/** What an element can have in it. */
+type Child = Node | string | null | undefined | false;
+type Properties = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
+
+type Timer = ReturnType<typeof setTimeout> | undefined;

@@ -49,7 +49,6 @@ const FILES: &[File] = &[
     file!("list.js"),
     file!("messages.js"),
     file!("pipeline.js"),
-    file!("query.js"),
     file!("row.js"),
     file!("rows.js"),
     file!("search.js"),

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Exact } from "../../api.js";
-import { attributeTerm, flattened, parts, terms, withTerm, words } from "../../query.js";
+import { attributeTerm, flattened, parts, terms, withTerm, words } from "../../store.js";
 
 test("only what a body has to hold is marked in it", () => {
   for (const [query, expected] of /** @type {const} */ ([

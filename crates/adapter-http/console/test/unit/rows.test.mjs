@@ -20,7 +20,7 @@ const message = (n) => ({
 /** @param {number[]} numbers */
 const rowsOf = (...numbers) => numbers.map((n) => messageRow(message(n)));
 
-/** @param {import("../../rows.js").Row[]} rows */
+/** @param {Row[]} rows */
 const numbers = (rows) => rows.map((row) => (row.kind === "message" ? Number(row.message.body) : "gap"));
 
 test("of one message there is one row, from wherever it comes", () => {
