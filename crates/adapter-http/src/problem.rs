@@ -202,6 +202,12 @@ impl Problem {
         }
     }
 
+    /// Says how to mend it in other words.
+    pub(crate) fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
     /// Adds which parameter is at fault.
     pub(crate) fn at(mut self, fault: Fault) -> Self {
         self.fault = Some(Box::new(fault));

@@ -74,8 +74,9 @@ fn invalid(detail: String) -> Problem {
     )
 }
 
+/// Returns as much of what a client has sent as is shown to it again.
 pub(crate) fn excerpt(text: &str) -> String {
-    text.chars().take(40).collect()
+    text.chars().take(80).collect()
 }
 
 fn decode(text: &str) -> Result<String, Problem> {

@@ -27,6 +27,7 @@ use crate::messages::{QUERY_ROUTES, QueryRoutes};
 use crate::openapi::{self, Offered};
 use crate::pipeline::{PIPELINE_ROUTE, get_pipeline};
 use crate::problem::{Kind, Problem, json};
+use crate::query::excerpt;
 use crate::reading::Room;
 use crate::tail::{TAIL_ROUTE, TailRoutes, get_tail};
 
@@ -305,10 +306,6 @@ fn not_found(request: &Request, paths: &[&'static str]) -> Response {
         }
     };
     Problem::new(Kind::NotFound, format!("nothing is at {}", excerpt(path)), hint).into_response()
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 /// Guesses which path was meant: by its last word, which other programs put under other prefixes, else by likeness.

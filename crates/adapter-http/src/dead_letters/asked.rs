@@ -6,10 +6,11 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use warren_domain::Timestamp;
 use warren_domain::ports::{DeadLetterFilter, DeadLetterPlace, MOST_LISTED};
 
+use crate::messages::{self, Given, moment};
 use crate::problem::{Kind, Problem};
-use crate::query::percent_decoded;
 
 /// How many letters a page holds unless it is said.
 const PAGE: usize = 100;
@@ -27,47 +28,22 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads the query.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
-        let mut filter = FilterText::default();
-        let (mut after, mut limit) = (None, None);
-        let pairs = query.unwrap_or_default().split('&');
-        for pair in pairs.filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Ok(key), Ok(value)) = (percent_decoded(key), percent_decoded(value)) else {
-                let shown = excerpt(pair);
-                return Err(invalid(format!("{shown:?} is not percent-encoded UTF-8")));
-            };
-            let place = match key.as_str() {
-                "reason" => {
-                    filter.reason.push(value);
-                    continue;
-                }
-                "severity" => &mut filter.severity,
-                "source" => &mut filter.source,
-                "since" => &mut filter.since,
-                "until" => &mut filter.until,
-                "after" => &mut after,
-                "limit" => &mut limit,
-                _ => return Err(invalid(format!("no parameter is called {:?}", excerpt(&key)))),
-            };
-            if place.replace(value).is_some() {
-                return Err(invalid(format!("{key} is given twice")));
-            }
-        }
-        let limit = match limit {
-            None => PAGE,
-            Some(text) => match text.parse() {
-                Ok(limit @ 1..=MOST_PAGE) => limit,
-                _ => {
-                    let expected = format!("is not a number from 1 to {MOST_PAGE}");
-                    return Err(wrong("limit", &text, expected));
-                }
-            },
+    pub(super) fn parse(query: Option<&str>, now: Timestamp) -> Result<Self, Problem> {
+        let mut given = Given::read(
+            query,
+            &["reason", "severity", "source", "since", "until", "limit", "after"],
+        )?;
+        let filter = FilterText {
+            reason: given.take("reason").into_iter().collect(),
+            severity: given.take("severity"),
+            source: given.take("source"),
+            since: given.take("since"),
+            until: given.take("until"),
         };
         Ok(Self {
-            filter: filter.parse()?,
-            after: parsed("after", after)?,
-            limit,
+            filter: filter.parse(now)?,
+            after: parsed("after", given.take("after"))?,
+            limit: given.number("limit", PAGE, 1, MOST_PAGE)?,
         })
     }
 }
@@ -129,7 +105,7 @@ impl Wish {
     }
 
     /// Returns which letters are meant.
-    pub(super) fn filter(&self) -> Result<DeadLetterFilter, Problem> {
+    pub(super) fn filter(&self, now: Timestamp) -> Result<DeadLetterFilter, Problem> {
         let mut filter = match &self.filter {
             None => DeadLetterFilter::default(),
             Some(body) => FilterText {
@@ -143,7 +119,7 @@ impl Wish {
                 since: body.since.clone(),
                 until: body.until.clone(),
             }
-            .parse()?,
+            .parse(now)?,
         };
         if let Some(ids) = &self.ids {
             if ids.is_empty() || ids.len() > MOST_LISTED {
@@ -172,7 +148,7 @@ struct FilterText {
 }
 
 impl FilterText {
-    fn parse(self) -> Result<DeadLetterFilter, Problem> {
+    fn parse(self, now: Timestamp) -> Result<DeadLetterFilter, Problem> {
         let mut reasons = Vec::new();
         for reason in self.reason.iter().flat_map(|reasons| reasons.split(',')) {
             let reason = reason.trim();
@@ -181,13 +157,17 @@ impl FilterText {
             }
             reasons.push(reason.to_owned());
         }
+        let time = |name, text: Option<String>| {
+            text.map(|text| moment(&text, now).map_err(|error| wrong(name, &text, error)))
+                .transpose()
+        };
         Ok(DeadLetterFilter {
             ids: Vec::new(),
             reasons,
             severities: parsed("severity", self.severity)?,
             source: parsed("source", self.source)?,
-            since: parsed("since", self.since)?,
-            until: parsed("until", self.until)?,
+            since: time("since", self.since)?,
+            until: time("until", self.until)?,
             as_of: None,
         })
     }
@@ -198,44 +178,40 @@ fn parsed<T: FromStr<Err: Display>>(name: &'static str, text: Option<String>) ->
         .transpose()
 }
 
-/// Says what is wrong with a parameter.
-pub(super) fn wrong(name: &str, value: &str, why: impl Display) -> Problem {
-    let value = match value {
-        "" => String::new(),
-        value => format!(" {:?}", excerpt(value)),
+/// Says what is wrong with a parameter, or with a member of a body.
+pub(super) fn wrong(name: &'static str, value: &str, why: impl Display) -> Problem {
+    let hint = match name {
+        "id" | "ids" => {
+            "an id looks like 019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45; GET /v1/dead-letters lists those there are"
+        }
+        "as_of" => "take it from the answer to \"dry_run\": true",
+        "after" => "take it from the next of the page before",
+        "reason" => "write reason=undecodable, or several with commas between",
+        "source" => "write source=billing.api or, for all beneath it too, billing.# (in an address %23)",
+        "since" | "until" => {
+            "write a time such as 2026-11-22T13:00:00Z, or one before now: -15m, -1h, -7d; or now"
+        }
+        name => return messages::wrong(name, value, why),
     };
-    let detail = format!("{name}{value}: {why}");
-    match name {
-        "id" | "ids" => Problem::new(
-            Kind::InvalidParameter,
-            detail,
-            "an id looks like 019aa2f4-0c1e-7d3a-9b52-6c1f0e8d7a45; GET /v1/dead-letters lists those there are",
-        ),
-        "as_of" => Problem::new(
-            Kind::InvalidParameter,
-            detail,
-            "take it from the answer to \"dry_run\": true",
-        ),
-        _ => invalid(detail),
-    }
-}
-
-fn invalid(detail: String) -> Problem {
-    Problem::new(
-        Kind::InvalidParameter,
-        detail,
-        "use reason=undecodable, severity=error+, source=billing.# and since= and until= with a time such as \
-         2026-11-22T13:00:00Z; a list also takes limit= and after=",
-    )
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(80).collect()
+    messages::wrong(name, value, why).with_hint(hint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-22T13:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn times_are_written_as_those_of_messages() {
+        let listing = Listing::parse(Some("since=-1h&until=now"), now()).unwrap();
+        assert_eq!(listing.filter.since, "2026-11-22T12:00:00Z".parse().ok());
+        assert_eq!(listing.filter.until, Some(now()));
+        let wish = Wish::parse(br#"{"filter":{"since":"-1h"}}"#).unwrap();
+        assert_eq!(wish.filter(now()).unwrap().since, listing.filter.since);
+    }
 
     #[test]
     fn a_query_says_which_letters_and_which_page() {
@@ -244,7 +220,7 @@ mod tests {
             "reason=undecodable,delivery_limit&severity=error%2B&source=a.%23&since=2026-11-22T13:00:00%2B01:00\
              &limit=7&after={place}"
         );
-        let listing = Listing::parse(Some(&query)).unwrap();
+        let listing = Listing::parse(Some(&query), now()).unwrap();
         assert_eq!(listing.filter.reasons, ["undecodable", "delivery_limit"]);
         assert_eq!(listing.filter.source.unwrap().to_string(), "a.#");
         assert_eq!(listing.filter.severities.map(|set| set.iter().count()), Some(2));
@@ -253,7 +229,7 @@ mod tests {
             (listing.limit, listing.after.unwrap().to_string()),
             (7, place.to_owned())
         );
-        let plain = Listing::parse(None).unwrap();
+        let plain = Listing::parse(None, now()).unwrap();
         assert!(plain.filter.means_all() && plain.limit == PAGE && plain.after.is_none());
     }
 
@@ -273,9 +249,13 @@ mod tests {
             ("drop=1", "drop"),
             ("since=%zz", "since"),
         ] {
-            let problem = Listing::parse(Some(query)).unwrap_err();
-            let detail = problem.document().detail().to_owned();
-            assert!(detail.contains(name), "{query}: {detail}");
+            let problem = Listing::parse(Some(query), now()).unwrap_err();
+            let problem = serde_json::to_value(problem.document()).unwrap();
+            assert_eq!(problem["parameter"], name, "{query}: {problem}");
+            assert!(
+                problem["detail"].as_str().unwrap().contains(name),
+                "{query}: {problem}"
+            );
         }
     }
 
@@ -284,8 +264,8 @@ mod tests {
         let wish =
             Wish::parse(br#"{"dry_run":true,"filter":{"reason":["a","b"],"severity":"error+"}}"#).unwrap();
         assert!(wish.dry_run && !wish.all);
-        assert_eq!(wish.filter().unwrap().reasons, ["a", "b"]);
-        assert!(Wish::parse(b" ").unwrap().filter().unwrap().means_all());
+        assert_eq!(wish.filter(now()).unwrap().reasons, ["a", "b"]);
+        assert!(Wish::parse(b" ").unwrap().filter(now()).unwrap().means_all());
         for (body, part) in [
             ("[", "body"),
             ("[]", "body"),
@@ -305,7 +285,7 @@ mod tests {
             (r#"{"filter":{"reason":["a",""]}}"#, "reason"),
         ] {
             let wish = Wish::parse(body.as_bytes()).unwrap();
-            let problem = wish.filter().unwrap_err();
+            let problem = wish.filter(now()).unwrap_err();
             assert!(problem.document().detail().contains(part), "{body}");
         }
     }

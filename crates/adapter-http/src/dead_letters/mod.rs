@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
+use warren_domain::Timestamp;
 use warren_domain::ports::{DeadLetterFilter, DeadLetterId, DeadLettersError, Revision};
 use warren_pipeline::dead_letters::{Begun, DeadLetterJobs, JobAction, JobReport};
 
@@ -86,8 +87,10 @@ pub(crate) fn router(jobs: DeadLetterJobs, room: Arc<Room>) -> Router {
             example = "error+"),
         ("source" = Option<String>, Query, description = "Only this source, or with `.#` all beneath it too.",
             example = "billing.#"),
-        ("since" = Option<String>, Query, description = "Only those that died at this time or later, RFC 3339."),
-        ("until" = Option<String>, Query, description = "Only those that died before this time, RFC 3339."),
+        ("since" = Option<String>, Query, description = "Only those that died at this time or later: RFC 3339, \
+            or before now: `-15m`, `-1h`, `-7d`."),
+        ("until" = Option<String>, Query, description = "Only those that died before this time, likewise, or \
+            `now`."),
         ("limit" = Option<usize>, Query, description = "At most so many, 1 to 999; 100 if absent."),
         ("after" = Option<String>, Query, description = "The `next` of the page before."),
     ),
@@ -103,7 +106,7 @@ pub(crate) async fn get_dead_letters(
     State(kept): State<Arc<Letters>>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let Listing { filter, after, limit } = Listing::parse(uri.query())?;
+    let Listing { filter, after, limit } = Listing::parse(uri.query(), Timestamp::now())?;
     let turn = kept.turns.take().await?;
     // One more than is asked for tells whether there is a next page.
     let listed = kept.jobs.letters().list(&filter, after, limit + 1).await;
@@ -295,7 +298,7 @@ async fn begin(kept: &Letters, action: JobAction, request: Request) -> Response 
     };
     let begun = async {
         let wish = Wish::parse(&bytes)?;
-        let filter = wish.filter()?;
+        let filter = wish.filter(Timestamp::now())?;
         if wish.dry_run {
             return count(kept, &filter).await;
         }

@@ -161,11 +161,11 @@ pub(crate) struct FilterForm {
     /// Of this source, or with `.#` all beneath it too.
     #[schema(example = "billing.#")]
     source: Option<String>,
-    /// That died at this time or later.
-    #[schema(format = "date-time")]
+    /// That died at this time or later: RFC 3339, or before now: `-15m`, `-1h`, `-7d`.
+    #[schema(example = "2026-11-22T13:00:00Z")]
     since: Option<String>,
-    /// That died before this time.
-    #[schema(format = "date-time")]
+    /// That died before this time, likewise, or `now`.
+    #[schema(example = "2026-11-23T13:00:00Z")]
     until: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use warren_domain::{MessageId, Query, Selection, SeveritySet, SourcePattern, Tim
 
 use super::times::{bucket, chosen_width, moment};
 use crate::problem::{Fault, Kind, Problem};
-use crate::query::percent_decoded;
+use crate::query::{excerpt, percent_decoded};
 
 /// How many messages a page holds unless it is said.
 const PAGE: usize = 100;
@@ -136,7 +136,7 @@ impl Given {
             .transpose()
     }
 
-    fn number(
+    pub(crate) fn number(
         &mut self,
         name: &'static str,
         absent: usize,
@@ -271,10 +271,6 @@ fn wrong_at(name: &'static str, part: &str, column: usize, why: impl Display) ->
         length: place.map(|(_, length)| length),
         ..Fault::of(name)
     })
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

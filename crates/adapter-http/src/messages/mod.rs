@@ -26,6 +26,7 @@ use crate::trouble::Trouble;
 
 use asked::Listing;
 pub(crate) use asked::{Given, wrong};
+pub(crate) use times::moment;
 pub(crate) use view::{CountsPage, MessagePage, SourcesPage, WholeMessage};
 
 /// Where the routes are, as the router knows them.

@@ -14,7 +14,7 @@ const WIDTHS: [u32; 16] = [
 ];
 
 /// Reads a time: RFC 3339, `now`, or so long before now as `-15m`, `-1h` or `-7d`.
-pub(super) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(now);
     }
