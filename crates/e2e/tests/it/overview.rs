@@ -57,6 +57,10 @@ fn stage<'a>(pipeline: &'a Value, name: &str) -> &'a Value {
 fn is_through(pipeline: &Value, queue: &str) -> bool {
     let all = counts(OF_EACH, OF_EACH);
     stage(pipeline, "accepted")["total"] == all
+        && stage(pipeline, "accepted")["confirmed"] == all
+        && stage(pipeline, queue)["unacknowledged"] == 0
+        && pipeline["in_flight"] == json!({"at_least": 0, "at_most": 0})
+        && stage(pipeline, "dead")["total"] == counts(0, 0)
         && stage(pipeline, "stored")["total"] == all
         && stage(pipeline, queue)["packets"] == 0
         && stage(pipeline, "dead")["letters"] == 0

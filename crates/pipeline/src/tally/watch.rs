@@ -179,8 +179,8 @@ impl GroupWatch {
         let groups = groups.collect();
         if !unheard.is_empty() {
             missing.push(format!(
-                "what members hold unacknowledged is not known where not all of them tell it: {}; name them in \
-                 pipeline.programs",
+                "what members hold unacknowledged is not known where not all of them tell it: {}; name every \
+                 severity-consumer in pipeline.programs",
                 unheard.join(", ")
             ));
         }
