@@ -146,6 +146,8 @@ async fn table(url: &str, messages: u64, days: u32, changes: &str) -> Result<Tab
     let database = TestDatabase::create(url).await?;
     let config = PostgresConfig {
         url: format!("{}?sslmode=disable", database.url()),
+        // Some indexes take their time.
+        statement_timeout: Duration::from_secs(300),
         ..PostgresConfig::default()
     };
     migrate(&config).await.context("cannot migrate")?;
