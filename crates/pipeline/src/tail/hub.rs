@@ -29,8 +29,9 @@ const WAKE_EVERY: Duration = Duration::from_millis(25);
 const WAKE_EACH: Duration = Duration::from_millis(1);
 /// …up to this.
 const WAKE_LATEST: Duration = Duration::from_millis(100);
-/// How long a reader waits for the hub to listen before it is refused.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a reader waits for the hub to listen before it is refused: longer than an attempt to connect may take, by
+/// `amqp.connect_timeout` as it is, so that the reason is known by then.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// How long beginning to listen may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of those who come back ask the store at once.
