@@ -42,7 +42,6 @@ export class List {
     scroller.append(this.#sizer);
     scroller.addEventListener("scroll", () => this.#scrolled());
     scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leave(), { passive: true });
-    scroller.addEventListener("touchmove", () => this.#leave(), { passive: true });
     scroller.addEventListener("keydown", ({ key }) => /^(ArrowUp|PageUp|Home)$/.test(key) && this.#leave());
     this.#window.addEventListener("click", (event) => this.#clicked(event));
     this.#window.addEventListener("focusin", (event) => this.#focused(event));

@@ -27,9 +27,9 @@ export class Pipeline {
   constructor(ondead) {
     const ask = async (/** @type {AbortSignal} */ signal) => {
       /** @type {PipelineAnswer} */
-      const { stages, missing } = await get("/v1/pipeline", {}, signal);
-      this.#place.replaceChildren(...stages.map((stage) => this.#stage(stage, missing)));
-      ondead(stages.find(({ stage }) => stage === "dead")?.letters ?? null);
+      const answer = await get("/v1/pipeline", {}, signal);
+      this.#place.replaceChildren(...answer.stages.map((stage) => this.#stage(stage, answer)));
+      ondead(answer.stages.find(({ stage }) => stage === "dead")?.letters ?? null);
     };
     const polled = poll(ask, EVERY, (problem) => {
       // A server that does not know the pipeline will not learn of it.
@@ -45,10 +45,10 @@ export class Pipeline {
 
   /**
    * @param {Stage} stage
-   * @param {PipelineAnswer["missing"]} missing
+   * @param {PipelineAnswer} answer
    */
-  #stage(stage, missing) {
-    const { figure, unit, note, reading } = figures(stage);
+  #stage(stage, { missing, in_flight }) {
+    const { figure, unit, note, reading } = figures(stage, in_flight);
     const unknown = missing.find((other) => other.stage === stage.stage);
     const line = this.#lines.get(stage.stage) ?? new Sparkline();
     this.#lines.set(stage.stage, line);
@@ -74,19 +74,13 @@ export class Pipeline {
 
 /**
  * @param {Stage} stage
+ * @param {PipelineAnswer["in_flight"]} inFlight
  * @returns {{ figure: string | null, unit: string, note: string, reading: number | null }}
  */
-function figures({
-  stage,
-  letters,
-  in_spools,
-  messages,
-  packets,
-  total: counts,
-  per_second,
-  duplicates,
-  spooled,
-}) {
+function figures(
+  { stage, letters, in_spools, messages, packets, total: counts, per_second, duplicates, spooled },
+  { at_least: least, at_most: most },
+) {
   if (stage === "dead") {
     const reading = letters ?? null;
     const more = in_spools ? `${short(in_spools)} more in spools` : "";
@@ -96,7 +90,7 @@ function figures({
   if (stage === "in_rabbitmq" || stage === "queued") {
     const reading = messages ?? packets ?? null;
     const unit = `${messages === null || messages === undefined ? " packet" : " message"}${reading === 1 ? "" : "s"}`;
-    const note = reading === 0 ? "nothing waits" : "";
+    const note = least === null ? "" : `${least === most ? "" : "at least "}${number(least)} in flight`;
     return { figure: reading === null ? null : short(reading), unit, note, reading };
   }
   const all = counts ? number(total(counts)) : null;

@@ -67,9 +67,7 @@ interface Stage {
   stage: "accepted" | "in_rabbitmq" | "queued" | "stored" | "dead";
   total?: Counts | null;
   per_second?: number | null;
-  publishing?: number | null;
   spooled?: number | null;
-  held?: number | null;
   messages?: number | null;
   packets?: number | null;
   duplicates?: number | null;
@@ -80,6 +78,8 @@ interface Stage {
 interface PipelineAnswer {
   at: string;
   stages: Stage[];
+  /** Accepted, and neither stored nor dead; `null` where it is not known. */
+  in_flight: { at_least: number | null; at_most: number | null };
   missing: { stage: string; reason: string; hint: string }[];
 }
 

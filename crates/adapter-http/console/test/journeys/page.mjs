@@ -210,6 +210,7 @@ export function strip(page, name) {
     /** How many there were since the programs were started; NaN where it is not told. */
     all: async () => counted(/([\d,]+) in all/.exec((await stage.textContent()) ?? "")?.[1]),
     figure: async () => (await stage.locator(".figure").textContent()) ?? "",
+    note: async () => (await stage.locator(".note").textContent()) ?? "",
     /** The heights of the line's points, pixels from above; one for each reading. */
     line: async () => heights((await stage.locator(".sparkline .line").getAttribute("d")) ?? ""),
   };

@@ -82,7 +82,9 @@ journey("the strip says what the programs beside this one have counted", async (
   await store(source, ...Array.from({ length: 30 }, (_, n) => ({ body: `line ${n}` })));
   await until("they are accepted", async () => (await accepted.all()) >= before + 30);
   await until("all of them are stored", async () => (await stored.all()) === (await accepted.all()));
-  assert.equal(await strip(page, "In RabbitMQ").figure(), "0 packets");
+  const between = strip(page, "In RabbitMQ");
+  await until("nothing is in flight", async () => (await between.note()) === "0 in flight");
+  assert.equal(await between.figure(), "0 packets");
 });
 
 journey(
