@@ -29,8 +29,8 @@ export class Histogram {
   /** Where a drag began, and where it is, milliseconds since 1970. */
   /** @type {{ from: number, to: number } | null} */
   #drag = null;
-  /** The bucket that the keyboard is at. */
-  #cursor = -1;
+  /** Where the bucket begins that the keyboard is at, milliseconds since 1970; the axis moves, and it does not. */
+  #cursor = /** @type {number | null} */ (null);
   #asked = "";
   #problem = "";
   #poll = poll(
@@ -54,9 +54,13 @@ export class Histogram {
     place.addEventListener("pointermove", (event) => this.#moved(event));
     place.addEventListener("pointerup", (event) => this.#up(event));
     place.addEventListener("pointercancel", () => this.#release());
-    place.addEventListener("pointerleave", () => this.#point(-1));
+    place.addEventListener("pointerleave", () => this.#point(this.#cursor));
     place.addEventListener("keydown", (event) => this.#key(event));
-    place.addEventListener("blur", () => this.#point(-1));
+    place.addEventListener("blur", () => {
+      this.#cursor = null;
+      this.#point(null);
+      this.#draw();
+    });
     new ResizeObserver(() => this.#draw()).observe(place);
     onClick("part-clear", () => store.set({ part: "", open: "" }));
     onClick("part-zoom", () => {
@@ -71,7 +75,7 @@ export class Histogram {
     if (state.view !== "messages") this.#poll.stop();
     else if (asked !== this.#asked) {
       // What is shown is the answer to another question.
-      this.#answer = null;
+      this.#answer = this.#cursor = null;
       this.#oncounts(null);
       this.#place.replaceChildren();
       this.#poll.start();
@@ -180,7 +184,8 @@ export class Histogram {
    */
   #labels(x, plot, height) {
     const { from, until } = this.#ends();
-    const offset = preferences.zone === "utc" ? 0 : -new Date(until).getTimezoneOffset();
+    const utc = preferences.zone === "utc";
+    const offset = (/** @type {number} */ time) => (utc ? 0 : -new Date(time).getTimezoneOffset());
     const days = until - from > 2 * 86_400_000;
     return ticks(from, until, Math.max(2, Math.floor(plot / 90)), offset).map((time) => {
       const at = clock(time, preferences.zone);
@@ -211,10 +216,8 @@ export class Histogram {
       const [a, b] = [Math.max(LEFT, x(range.from)), Math.min(right, x(range.until))];
       boxes.push(box(LEFT, a, "outside"), box(b, right, "outside"), box(a, b, "inside"));
     }
-    if (this.#cursor >= 0) {
-      const at = this.#timeOf(this.#cursor);
-      boxes.push(box(Math.max(LEFT, x(at)), x(at + this.#width), "cursor"));
-    }
+    if (this.#cursor !== null)
+      boxes.push(box(Math.max(LEFT, x(this.#cursor)), x(this.#cursor + this.#width), "cursor"));
     return boxes;
   }
 
@@ -229,7 +232,7 @@ export class Histogram {
     const all = this.#sum(counts);
     setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / MINUTE)} a bar`);
     this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
-    if (this.#cursor < 0) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
+    if (this.#cursor === null) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
   }
 
   /** The width of a bucket, milliseconds. */
@@ -277,7 +280,7 @@ export class Histogram {
       this.#drag.to = time;
       this.#draw();
     }
-    this.#point(this.#bucketAt(time));
+    this.#point(this.#timeOf(this.#bucketAt(time)));
   }
 
   /** @param {PointerEvent} event */
@@ -306,17 +309,10 @@ export class Histogram {
     this.#draw();
   }
 
-  /** @param {number} bucket -1 for none */
-  #point(bucket) {
-    this.#tip.hidden = bucket < 0 || !this.#answer;
-    if (bucket < 0 || !this.#answer) {
-      if (this.#cursor >= 0) {
-        this.#cursor = -1;
-        this.#draw();
-      }
-      return;
-    }
-    const start = this.#timeOf(bucket);
+  /** @param {number | null} start where the bucket begins that is told of */
+  #point(start) {
+    this.#tip.hidden = start === null || !this.#answer;
+    if (start === null || !this.#answer) return;
     const found = this.#answer.buckets.find((other) => Date.parse(other.start) === start);
     const at = clock(start, preferences.zone);
     const lines = this.#shown()
@@ -347,20 +343,20 @@ export class Histogram {
     const step = steps[event.key];
     if (step !== undefined) {
       event.preventDefault();
-      const from = this.#cursor < 0 ? last : this.#cursor;
-      this.#cursor = Math.max(0, Math.min(last, from + (this.#cursor < 0 ? 0 : step)));
+      const bucket = this.#cursor === null ? last : this.#bucketAt(this.#cursor) + step;
+      const now = Math.max(0, Math.min(last, bucket));
+      this.#cursor = this.#timeOf(now);
       this.#point(this.#cursor);
-      this.#place.setAttribute("aria-valuenow", String(this.#cursor));
+      this.#place.setAttribute("aria-valuenow", String(now));
       this.#place.setAttribute(
         "aria-valuetext",
         Array.from(this.#tip.children, (part) => part.textContent).join(", "),
       );
       this.#draw();
-    } else if (event.key === "Enter" && this.#cursor >= 0) {
+    } else if (event.key === "Enter" && this.#cursor !== null) {
       event.preventDefault();
       event.stopPropagation();
-      const from = this.#timeOf(this.#cursor);
-      this.#pick(from, from + this.#width);
+      this.#pick(this.#cursor, this.#cursor + this.#width);
     }
   }
 }
@@ -412,15 +408,18 @@ export function snapped(a, b, width) {
  * @param {number} from milliseconds since 1970
  * @param {number} until
  * @param {number} most how many labels there is room for
- * @param {number} offset what is added to UTC for the time that is shown, minutes
+ * @param {(time: number) => number} offset what is added to UTC for the time that is shown, minutes
  */
 export function ticks(from, until, most, offset) {
   const span = (until - from) / MINUTE;
   const step = (STEPS.find((width) => span / width <= most) ?? Math.ceil(span / most / 1440) * 1440) * MINUTE;
   /** @type {number[]} */
   const found = [];
-  const shift = offset * MINUTE;
-  for (let at = Math.ceil((from + shift) / step) * step - shift; at < until; at += step) found.push(at);
+  const shift = offset(until) * MINUTE;
+  for (let at = Math.ceil((from + shift) / step) * step - shift; at < until; at += step) {
+    // Before the clocks were changed, the same time of the day was at another one.
+    found.push(step > 60 * MINUTE ? at + shift - offset(at) * MINUTE : at);
+  }
   return found;
 }
 

@@ -34,11 +34,18 @@ test("a click is one bucket, and a drag whole ones in either direction", () => {
 
 test("the labels of an axis are at whole hours of the zone that is shown", () => {
   const from = Date.parse("2026-11-29T00:10:00Z");
-  const utc = ticks(from, from + 24 * HOUR, 8, 0);
+  const utc = ticks(from, from + 24 * HOUR, 8, () => 0);
   assert.equal(new Date(utc[0] ?? 0).toISOString(), "2026-11-29T03:00:00.000Z");
   assert.ok(utc.length <= 9);
-  const india = ticks(from, from + 24 * HOUR, 8, 330);
+  const india = ticks(from, from + 24 * HOUR, 8, () => 330);
   assert.equal(new Date(india[0] ?? 0).toISOString(), "2026-11-29T00:30:00.000Z");
+  // The clocks were put back in between: midnight is another time before.
+  const changed = Date.parse("2026-10-25T01:00:00Z");
+  const days = ticks(changed - 48 * HOUR, changed + 72 * HOUR, 5, (time) => (time < changed ? 120 : 60));
+  assert.deepEqual(
+    days.map((time) => new Date(time).toISOString().slice(8, 16)),
+    ["23T22:00", "24T22:00", "25T23:00", "26T23:00", "27T23:00"],
+  );
 });
 
 test("an axis of numbers ends at a round one, not far above", () => {
