@@ -86,9 +86,9 @@ onClick("help-button", showHelp);
 onClick("help-close", showHelp);
 
 /**
- * What each key does, and in words.
+ * What each key does, and in words; `false` leaves it to the browser.
  *
- * @type {Record<string, [words: string, act: () => void]>}
+ * @type {Record<string, [words: string, act: () => unknown]>}
  */
 const KEYS = {
   "/": ["search", () => (isDead() ? byId("letter-source") : search).focus()],
@@ -99,7 +99,7 @@ const KEYS = {
   e: ["only error and critical, or all severities", toggleErrors],
   g: ["go on at the newest message", () => !isDead() && messages.resume()],
   "?": ["this help", showHelp],
-  Escape: ["close what is open, leave the field", () => search.closeHelp() || page().close()],
+  Escape: ["close what is open, leave the field", () => void (search.closeHelp() || page().close())],
 };
 
 /** How keys are called that have another name. */
@@ -126,8 +126,7 @@ document.addEventListener("keydown", (event) => {
   // A button, a link, the histogram and what scrolls have a use for these keys themselves.
   if ((key === "Enter" || key === " ") && target.closest("button, a, pre, .table, [role=slider]")) return;
   // A search field would empty itself at Esc.
-  event.preventDefault();
-  act();
+  if (act() !== false) event.preventDefault();
 });
 
 usePreferences();

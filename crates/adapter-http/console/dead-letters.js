@@ -49,7 +49,7 @@ export class DeadLetters {
     onClick("redrive", () => void this.#jobs.ask("redrive", this.#wish(), this.#meant()));
     onClick("purge", () => void this.#jobs.ask("purge", this.#wish(), this.#meant()));
     onClick("letters-refresh", () => this.#reload());
-    onClick("letters-more", () => void this.#load(this.#next));
+    onClick("letters-more", () => void this.#load(this.#next), "letters-region");
     this.#all.addEventListener("change", () => {
       this.#chosen = new Set(this.#all.checked ? this.#letters.map(({ id }) => id) : []);
       for (const box of this.#rows.querySelectorAll("input")) box.checked = this.#all.checked;
@@ -57,8 +57,10 @@ export class DeadLetters {
     });
     byId("letter-filter").addEventListener("submit", (event) => event.preventDefault());
     byId("letter-filter").addEventListener("change", (event) => this.#filtered(event));
-    onClick("letter-filter-clear", () =>
-      store.set({ reason: "", severity: "", source: "", since: "", before: "", open: "" }),
+    onClick(
+      "letter-filter-clear",
+      () => store.set({ reason: "", severity: "", source: "", since: "", before: "", open: "" }),
+      "letter-source",
     );
   }
 
@@ -175,7 +177,7 @@ export class DeadLetters {
     setText(byId("letters-total"), `${number(total)} dead ${total === 1 ? "letter" : "letters"}`);
     refill(
       byId("letter-reasons"),
-      reasons.map(([name, count]) => this.#reasonChip(name, count, chosen)),
+      reasons.map(([name, count]) => this.#reasonChip(name, count, chosen.has(name))),
     );
     const changed = this.#listed >= 0 && total !== this.#listed;
     this.#total = total;
@@ -194,15 +196,15 @@ export class DeadLetters {
   /**
    * @param {string} name
    * @param {number} count
-   * @param {Set<string>} chosen
+   * @param {boolean} chosen
    */
   #reasonChip(name, count, chosen) {
     const onclick = () => {
-      const next = new Set(chosen);
+      const next = new Set(this.#store.state.reason.split(",").filter(Boolean));
       if (!next.delete(name)) next.add(name);
       this.#store.set({ reason: Array.from(next).join(","), open: "" });
     };
-    const pressed = String(chosen.has(name));
+    const pressed = String(chosen);
     const title = REASONS[name] ?? "";
     return button(
       { class: "chip", "data-key": name, "aria-pressed": pressed, title, onclick },

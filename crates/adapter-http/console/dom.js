@@ -64,9 +64,15 @@ export function byId(id, kind) {
 
 /**
  * @param {string} id
- * @param {(event: MouseEvent) => void} act
+ * @param {() => void} act
+ * @param {string} [focus] what has the focus from then on, where the button hides itself
  */
-export const onClick = (id, act) => byId(id).addEventListener("click", act);
+export function onClick(id, act, focus) {
+  byId(id).addEventListener("click", () => {
+    if (focus) byId(focus).focus({ preventScroll: true });
+    act();
+  });
+}
 
 /**
  * Changes a text only where it is another, so that nothing is laid out or read aloud again.
@@ -95,16 +101,28 @@ export function icon(name) {
 }
 
 /**
- * Puts other elements into a place; the focus stays with the one that has the same `data-key`.
+ * Makes what is in a place like `children`. Elements with the same `data-key` stay, with their listeners: whoever presses one
+ * just then, or has the focus there, loses nothing.
  *
  * @param {HTMLElement} place
  * @param {HTMLElement[]} children
  */
 export function refill(place, children) {
-  const { activeElement } = document;
-  const key = place.contains(activeElement) && activeElement?.getAttribute("data-key");
-  place.replaceChildren(...children);
-  for (const again of place.querySelectorAll("button")) if (again.dataset.key === key) again.focus();
+  const before = new Map(Array.from(place.children, (child) => [child.getAttribute("data-key"), child]));
+  const wanted = children.map((child) => {
+    const kept = before.get(child.dataset.key ?? "");
+    if (!kept) return child;
+    if (!kept.isEqualNode(child)) {
+      for (const { name, value } of child.attributes) kept.setAttribute(name, value);
+      kept.replaceChildren(...child.childNodes);
+    }
+    return kept;
+  });
+  for (const child of before.values()) if (!wanted.includes(child)) child.remove();
+  // Only what is elsewhere is moved.
+  wanted.forEach(
+    (child, n) => child === place.children[n] || place.insertBefore(child, place.children[n] ?? null),
+  );
 }
 
 /** @type {Timer} */

@@ -34,11 +34,15 @@ export class Jobs {
   /** @param {() => void} ondone letters have gone */
   constructor(ondone) {
     this.#ondone = ondone;
-    onClick("job-cancel", () => void this.#cancel());
-    onClick("job-dismiss", () => {
-      this.#dismissed = this.#job?.id ?? "";
-      this.#draw();
-    });
+    onClick("job-cancel", () => void this.#cancel(), "letters-region");
+    onClick(
+      "job-dismiss",
+      () => {
+        this.#dismissed = this.#job?.id ?? "";
+        this.#draw();
+      },
+      "letters-region",
+    );
   }
 
   /** @param {boolean} shown */
@@ -116,17 +120,25 @@ export class Jobs {
         this.#follow(began);
       } catch (error) {
         fail(error);
-        void this.#find();
+        // It may have begun all the same, and may have ended since.
+        void this.#find(dry.as_of);
       }
     });
   }
 
-  /** Finds a job that is under way, whoever began it. */
-  async #find() {
+  /**
+   * Finds a job that is under way, whoever began it.
+   *
+   * @param {string} [since] finds the newest one that began after this, too, if it has ended
+   */
+  async #find(since) {
     try {
       const { jobs } = await get("/v1/dead-letters/jobs");
-      const running = jobs.find((/** @type {Job} */ job) => job.state === "running");
-      if (running) this.#follow(running);
+      const found = jobs.find(
+        (/** @type {Job} */ { state, began_at }) =>
+          state === "running" || (since && Date.parse(began_at) >= Date.parse(since)),
+      );
+      if (found) this.#follow(found);
     } catch (error) {
       toast(`The jobs are not known: ${Problem.of(error).title}`);
     }

@@ -23,6 +23,8 @@ export class List {
   /** The row that is open, and how much taller it is for that. */
   #open = "";
   #extra = 0;
+  /** What it shows, so that it is the same when it comes into sight again. */
+  #details = /** @type {HTMLElement | null} */ (null);
   /** The row with the focus. */
   #selected = "";
   /** What is at the upper edge, so that it stays there when rows come or go above it. */
@@ -66,6 +68,7 @@ export class List {
     if (this.#window.contains(document.activeElement)) this.#scroller.focus({ preventScroll: true });
     this.#window.replaceChildren();
     this.#drawn.clear();
+    this.#details = null;
     this.#layOut();
   }
 
@@ -79,6 +82,7 @@ export class List {
     const before = this.#rowOf(this.#open);
     this.#open = key;
     this.#extra = 0;
+    this.#details = null;
     for (const row of [before, this.#rowOf(key)]) {
       const element = row && this.#drawn.get(row);
       if (row && element) this.#furnish(row, element);
@@ -225,10 +229,10 @@ export class List {
     button?.setAttribute("aria-expanded", String(open));
     const shown = element.querySelector(".details");
     if (open && !shown) {
-      const details = this.#hooks.details(row);
-      if (details) {
-        element.append(details);
-        this.#resized.observe(details);
+      this.#details ??= this.#hooks.details(row);
+      if (this.#details) {
+        element.append(this.#details);
+        this.#resized.observe(this.#details);
       }
     } else if (!open && shown) {
       this.#resized.unobserve(shown);

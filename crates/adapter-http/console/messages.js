@@ -54,9 +54,9 @@ export class Messages {
       onend: () => void this.#feed.more("newer"),
     });
     onClick("pause", () => this.pause());
-    onClick("pill", () => this.resume());
-    onClick("further", () => this.#further());
-    onClick("retry", () => (this.#feed.ready ? this.#further() : this.#reload(this.#store.state)));
+    onClick("pill", () => this.resume(), "list");
+    onClick("further", () => this.#further(), "list");
+    onClick("retry", () => (this.#feed.ready ? this.#further() : this.#reload(this.#store.state)), "list");
     setInterval(() => this.#measure(), RATE_EVERY);
   }
 

@@ -47,7 +47,7 @@ export function messageLine({ key, message }, zone, words) {
         "span",
         { class: "attribute" },
         h("span", { class: "key" }, `${name}=`),
-        cut(written(value), MOST_VALUE),
+        h("bdi", {}, cut(written(value), MOST_VALUE)),
       ),
     );
   const more = attributes.length - shown.length;

@@ -93,8 +93,9 @@ export class Search {
     this.#range.value = preset ? state.from : "custom";
     this.#custom.hidden = preset;
     const [from, until] = [instant(state.from), instant(state.until)];
-    this.#from.value = Number.isNaN(from) ? "" : toInput(from, zone);
-    this.#until.value = Number.isNaN(until) || state.until === "" ? "" : toInput(until, zone);
+    this.#from.value = this.#from.defaultValue = Number.isNaN(from) ? "" : toInput(from, zone);
+    this.#until.value = this.#until.defaultValue =
+      Number.isNaN(until) || state.until === "" ? "" : toInput(until, zone);
     setText(byId("zone-of-range"), zone === "utc" ? "UTC" : "local time");
   }
 
@@ -117,7 +118,9 @@ export class Search {
     this.#error.hidden = !ours;
     if (!ours) return false;
     this.#error.replaceChildren(problemText(problem));
-    if (ofQuery && problem.column > 0) this.#point(problem);
+    // Not into what somebody has typed since.
+    if (ofQuery && problem.column > 0 && this.#query.value.trim() === this.#store.state.q)
+      this.#point(problem);
     return true;
   }
 
@@ -161,8 +164,7 @@ export class Search {
     const { zone } = preferences;
     const from = fromInput(this.#from.value, zone);
     const until = fromInput(this.#until.value, zone);
-    const shown = toInput(instant(this.#store.state.from), zone);
-    const untouched = this.#from.value === shown && until === this.#store.state.until;
+    const untouched = [this.#from, this.#until].every(({ value, defaultValue }) => value === defaultValue);
     if (from && !untouched) this.#store.set({ from, until, part: "", open: "" });
   }
 
@@ -282,19 +284,15 @@ export class Sources {
     const all = total(counts);
     const grave = counts.error + counts.critical;
     const chosen = () => this.#store.state.source === source;
-    return h(
-      "li",
-      {},
-      button(
-        {
-          "data-key": source,
-          "aria-pressed": String(chosen()),
-          onclick: () => this.#store.set({ source: chosen() ? "" : source, open: "" }),
-        },
-        h("span", { class: "source" }, source),
-        grave > 0 && h("span", { class: "count error" }, short(grave)),
-        grave < all && h("span", { class: "count" }, short(all)),
-      ),
+    return button(
+      {
+        "data-key": source,
+        "aria-pressed": String(chosen()),
+        onclick: () => this.#store.set({ source: chosen() ? "" : source, open: "" }),
+      },
+      h("span", { class: "source" }, source),
+      grave > 0 && h("span", { class: "count error" }, short(grave)),
+      grave < all && h("span", { class: "count" }, short(all)),
     );
   }
 }

@@ -81,14 +81,14 @@ export function toInput(time, zone) {
 }
 
 /**
- * Reads the time of such an input as RFC 3339; empty where it holds none.
+ * Reads the time of such an input as RFC 3339; empty where it holds none, or a year that is not typed to its end.
  *
  * @param {string} value
  * @param {Zone} zone
  */
 export function fromInput(value, zone) {
   const time = Date.parse(zone === "utc" ? `${value}Z` : value);
-  return Number.isNaN(time) ? "" : new Date(time).toISOString();
+  return time >= 0 ? new Date(time).toISOString() : "";
 }
 
 /**

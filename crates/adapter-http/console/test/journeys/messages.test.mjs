@@ -414,6 +414,54 @@ journey("several severities can be chosen, and none is all", async ({ page, open
   await shown(...severities);
 });
 
+journey(
+  "bars and numbers that cannot be had are no longer those of another question",
+  async ({ page, open, source }) => {
+    await store(source, { body: "counted", severity: "error" });
+    await open(`?source=${source}`);
+    const count = page.locator("#severities .error .count");
+    await until("it is counted", async () => (await count.textContent()) === "1");
+    const counts = "**/v1/counts?*";
+    await page.route(counts, (route) => route.fulfill({ status: 503 }));
+    await page.locator("#source").fill("another");
+    await page.keyboard.press("Enter");
+    await page.getByText(/^The server answers 503.* The bars are old\.$/).waitFor();
+    assert.equal(await count.textContent(), "");
+    assert.equal(await page.locator("#histogram path.error").count(), 0);
+    await page.unroute(counts);
+    await page.goBack();
+    await until("it is counted again", async () => (await count.textContent()) === "1");
+    await page.getByText("The bars are old.").waitFor({ state: "hidden" });
+  },
+  { mayFail: /503/ },
+);
+
+journey(
+  "a button is the same while its number changes, and one that goes leaves the focus to the list",
+  async ({ page, open, source }) => {
+    await store(source, { body: "one" });
+    await open();
+    const named = page.getByRole("group", { name: "Sources" }).getByRole("button", { name: source });
+    await named.waitFor();
+    const button = await named.elementHandle();
+    await store(source, { body: "two" });
+    // The sources are asked for at once.
+    await page.getByRole("group", { name: "Severities" }).getByRole("button", { name: /^info/ }).click();
+    await until("its number is another", async () => /2$/.test((await named.textContent()) ?? ""));
+    assert.ok(await button?.evaluate((element) => element.isConnected));
+
+    await page.locator("#list").focus();
+    await page.keyboard.press("Space");
+    await page.locator("#tail.paused").waitFor();
+    await send({ source, body: "three" });
+    const pill = page.getByRole("button", { name: /new$/ });
+    await pill.focus();
+    await page.keyboard.press("Enter");
+    await pill.waitFor({ state: "hidden" });
+    assert.equal(await page.evaluate(() => document.activeElement?.id), "list");
+  },
+);
+
 journey("the bars are used with the keyboard", async ({ page, open, source }) => {
   await store(source, { body: "counted" });
   await open(`?source=${source}&from=-15m`);
@@ -446,7 +494,9 @@ journey("what a message says is never taken for HTML", async ({ page, open, sour
   await line.getByRole("button", { name: "Details" }).click();
   await line.locator(".details").waitFor();
   assert.equal(await page.locator("#list img, #list script").count(), 0);
-  assert.match(await page.title(), /Warren/);
+  // What is written from right to left turns nothing around it.
+  const turned = line.locator(".line .attribute", { hasText: "txt.exe" });
+  assert.equal(await turned.locator("bdi").textContent(), "\u202etxt.exe");
 });
 
 journey(
