@@ -2,7 +2,7 @@
 // groups, a card each.
 
 import { get, poll } from "./api.js";
-import { byId, h, setText, svg } from "./dom.js";
+import { byId, h, refill, setText, svg } from "./dom.js";
 import { niceTop } from "./histogram.js";
 import { SEVERITIES, total } from "./store.js";
 import { duration, number, rate, short } from "./time.js";
@@ -28,7 +28,10 @@ export class Pipeline {
     const ask = async (/** @type {AbortSignal} */ signal) => {
       /** @type {PipelineAnswer} */
       const answer = await get("/v1/pipeline", {}, signal);
-      this.#place.replaceChildren(...answer.stages.map((stage) => this.#stage(stage, answer)));
+      refill(
+        this.#place,
+        answer.stages.map((stage) => this.#stage(stage, answer)),
+      );
       ondead(answer.stages.find(({ stage }) => stage === "dead")?.letters ?? null);
     };
     const polled = poll(ask, EVERY, (problem) => {
@@ -50,6 +53,7 @@ export class Pipeline {
   #stage(stage, { missing, in_flight }) {
     const { figure, unit, note, reading } = figures(stage, in_flight);
     const unknown = missing.find((other) => other.stage === stage.stage);
+    const words = unknown ? `${unknown.reason}; ${unknown.hint}` : note;
     const line = this.#lines.get(stage.stage) ?? new Sparkline();
     this.#lines.set(stage.stage, line);
     line.push(reading);
@@ -58,14 +62,15 @@ export class Pipeline {
       "li",
       {
         class: `stage ${stage.stage} ${state}`,
-        title: unknown ? `${unknown.reason}; ${unknown.hint}` : note,
+        "data-key": stage.stage,
+        title: words,
       },
       h(
         "div",
         { class: "words" },
         h("div", { class: "name" }, NAMES[stage.stage] ?? stage.stage),
         h("div", { class: "figure" }, figure ?? "—", h("small", {}, figure === null ? "" : unit)),
-        h("div", { class: "note" }, unknown?.reason ?? note),
+        h("div", { class: "note" }, words),
       ),
       line.element,
     );

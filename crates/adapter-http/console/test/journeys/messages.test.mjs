@@ -55,7 +55,9 @@ journey("the strip says how many messages were accepted and stored", async ({ pa
   const queued = strip(page, "Queued");
   await until("nothing waits", async () => (await queued.figure()) === "0 messages");
   const points = (await queued.line()).length;
+  const element = await page.locator("#pipeline .stage").first().elementHandle();
   await until("its line has a point more", async () => (await queued.line()).length > points);
+  assert.ok(await element?.evaluate((stage) => stage.isConnected), "a title stays where it is read");
 });
 
 journey("each card counts what its group is for, and its line moves", async ({ page, open, source }) => {
