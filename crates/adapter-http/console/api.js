@@ -13,7 +13,7 @@ export class Exact {
   }
 }
 
-/** What marks such an integer while JSON.parse and JSON.stringify are at work; no message can hold U+0000. */
+/** What marks such an integer; no message can hold U+0000. */
 const MARK = "\u0000n:";
 
 /** The end of a text, what is escaped in one, or a number; a whole text, which may be very long, would be too much for one. */
@@ -231,7 +231,7 @@ export function poll(ask, every, tell) {
   };
 }
 
-/** Stands for an address that the server does not know; nobody takes it for one, and no name like it can be looked up. */
+/** Stands for an address that the server does not know. */
 const PLACEHOLDER = "http://ADDRESS-OF-INGEST-API/v1/messages";
 
 /** @type {Promise<About> | undefined} */

@@ -14,7 +14,7 @@ const PAGE = 200;
 
 const MOST_PAGE = 1_000;
 
-/** How many answers in a row may hold nothing, the time of each search being bounded, before somebody has to ask for more. */
+/** How many answers in a row may hold nothing before somebody has to ask for more. */
 const MOST_EMPTY = 10;
 
 /**
@@ -48,6 +48,8 @@ export class Feed {
   #filter = {};
   #failures = 0;
   #frame = 0;
+  /** The message that the tail told last. */
+  #told = "";
   /** The newest message of the first page, and the first one that the tail has brought. */
   #edge = "";
   #brought = "";
@@ -60,9 +62,16 @@ export class Feed {
     this.#tail = new Tail({
       onmessage: (message) => {
         this.#brought ||= message.id;
+        this.#told = message.id;
         this.#heard(messageRow(message), 1);
       },
-      ongap: (gap) => this.#heard(gapRow(gap), gap.missed ?? 0),
+      ongap: (gap) => {
+        const until = Date.parse(gap.until);
+        const here = this.rows.items.filter(({ key }) => key > this.#told && timeOfId(key) <= until);
+        // They have come from the store meanwhile.
+        if (gap.missed !== null) gap.missed = Math.max(0, gap.missed - here.length);
+        if (gap.missed !== 0) this.#heard(gapRow(gap), gap.missed ?? 0);
+      },
       onstate: (state, problem) => this.#tailIs(state, problem),
     });
   }
@@ -159,16 +168,14 @@ export class Feed {
     this.#hooks.onrows();
     const { signal } = this.#abort;
     try {
-      const { from, until, missed } = row.gap;
+      const { from, until } = row.gap;
       // A range does not hold its own end.
       const end = new Date(Date.parse(until) + 1).toISOString();
       const range = { from, until: end, order: "newest", limit: MOST_PAGE, after: row.after };
       /** @type {Page} */
       const page = await get("/v1/messages", { ...this.#filter, ...range }, signal);
-      const { added, gone } = this.rows.merge(page.messages);
-      this.#gone(gone);
+      this.#gone(this.rows.merge(page.messages));
       row.after = page.next ?? "";
-      row.gap.missed = missed === null ? null : Math.max(0, missed - added);
       // What was found stands behind it: what is left is older, or not stored yet.
       if (page.next === null && !row.gap.missed) this.rows.remove(row);
       this.#hooks.onproblem(null);
@@ -364,7 +371,7 @@ export class Feed {
         latest ||= messages[0]?.id ?? "";
         // What is older than the oldest row is for those who scroll there, where there is anything.
         const first = (!this.older.done && this.rows.first?.key) || "";
-        this.#gone(this.rows.merge(messages.filter(({ id }) => id > first)).gone);
+        this.#gone(this.rows.merge(messages.filter(({ id }) => id > first)));
         this.#hooks.onrows();
         const last = messages.at(-1)?.id ?? "";
         after = last > this.#edge && last > first ? (next ?? "") : "";

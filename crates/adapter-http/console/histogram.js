@@ -29,7 +29,7 @@ export class Histogram {
   /** Where a drag began, and where it is, milliseconds since 1970. */
   /** @type {{ from: number, to: number } | null} */
   #drag = null;
-  /** Where the bucket begins that the keyboard is at, milliseconds since 1970; the axis moves, and it does not. */
+  /** Where the bucket begins that the keyboard is at, milliseconds since 1970. */
   #cursor = /** @type {number | null} */ (null);
   #asked = "";
   #problem = "";

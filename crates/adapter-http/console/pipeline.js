@@ -203,7 +203,7 @@ function lagText(lag) {
   return `${amount(lag)} waiting${oldest ? `, ${duration(oldest)}` : ""}`;
 }
 
-/** @param {{ packets: number, messages: number | null }} what in messages where it is known how many those are */
+/** @param {{ packets: number, messages: number | null }} what */
 function amount({ packets, messages }) {
   const [count, unit] = messages === null ? [packets, "packet"] : [messages, "message"];
   return `${number(count)} ${unit}${count === 1 ? "" : "s"}`;

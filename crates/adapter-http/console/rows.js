@@ -1,6 +1,8 @@
 // The rows of the list, oldest first, and what waits to become some; both are bounded.
 
-/** How much rows may hold together, characters of their bodies and attributes; a page of the server is far smaller. */
+import { timeOfId } from "./time.js";
+
+/** How much rows may hold together, characters of their bodies and attributes. */
 const MOST_WEIGHT = 32 << 20;
 
 let gaps = 0;
@@ -110,10 +112,10 @@ export class Rows {
   }
 
   /**
-   * Adds messages where their ids, which sort by time, belong.
+   * Adds stored messages where their ids, which sort by time, belong. A gap that they fill goes.
    *
    * @param {Message[]} messages
-   * @returns {{ added: number, gone: Row[] }}
+   * @returns {Row[]} those that there was no room for
    */
   merge(messages) {
     const fresh = this.#new(messages.map(messageRow)).sort((a, b) => (a.key < b.key ? -1 : 1));
@@ -125,12 +127,16 @@ export class Rows {
         for (; next < fresh.length && /** @type {Row} */ (fresh[next]).key < row.key; next++) {
           merged.push(/** @type {Row} */ (fresh[next]));
         }
+      } else if (row.gap.missed) {
+        const [from, until] = [Date.parse(row.gap.from), Date.parse(row.gap.until)];
+        row.gap.missed -= fresh.filter(({ key }) => timeOfId(key) >= from && timeOfId(key) <= until).length;
+        if (row.gap.missed <= 0) continue;
       }
       merged.push(row);
     }
     merged.push(...fresh.slice(next));
     this.items = merged;
-    return { added: fresh.length, gone: this.#bound(() => this.items.shift()) };
+    return this.#bound(() => this.items.shift());
   }
 
   /** @param {Row} row */

@@ -7,7 +7,7 @@ import { Exact } from "./api.js";
 /** @type {readonly Severity[]} */
 export const SEVERITIES = ["debug", "info", "warning", "error", "critical"];
 
-/** What the address says, as it says it, which docs/console.md describes; an empty text is no condition. */
+/** What the address says (docs/console.md); an empty text is no condition. */
 export const DEFAULTS = Object.freeze({
   view: "messages",
   q: "",

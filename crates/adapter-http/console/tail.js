@@ -173,7 +173,7 @@ export class EventParser {
   id = "";
   #most;
 
-  /** @param {number} most how many characters one event may have; a message is far smaller, escaped as it may be */
+  /** @param {number} most how many characters one event may have */
   constructor(most = 8 << 20) {
     this.#most = most;
   }

@@ -87,8 +87,12 @@ struct Embedded {
 impl Embedded {
     async fn start() -> Result<Self> {
         let folder = DataFolder::create()?;
-        // So many refusals at once would be held as a defect.
-        let mut warren = folder.warren()?.setting("WARREN_WORKER__BREAKER_REFUSED", "0");
+        // So many refusals at once would be held as a defect; and a tail that comes back is told little, so that a few
+        // messages are a gap.
+        let mut warren = folder
+            .warren()?
+            .setting("WARREN_WORKER__BREAKER_REFUSED", "0")
+            .setting("WARREN_TAIL__RESUME_MESSAGES", "20");
         warren.start_ready().await?;
         Ok(Self { folder, warren })
     }

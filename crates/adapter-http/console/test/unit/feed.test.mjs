@@ -221,6 +221,15 @@ test("a gap of a known number stays while some of it is not stored", async () =>
   assert.deepEqual(shown(), [1, 2, 3, 4]);
 });
 
+test("a gap goes when all of it has come in another way", () => {
+  const gap = gapRow({ missed: 2, from: timeOf(2), until: timeOf(4), reason: "other_process" });
+  feed.rows.append([messageRow(message(1)), gap, messageRow(message(6))]);
+  feed.rows.merge([message(5), message(3)]);
+  assert.deepEqual(shown(), [1, "gap", 3, 5, 6]);
+  feed.rows.merge([message(3), message(4)]);
+  assert.deepEqual(shown(), [1, 3, 4, 5, 6]);
+});
+
 test("a message that is not of the range is not shown between those of another time", async () => {
   server.stored = 5;
   for (const [from, until, expected] of /** @type {const} */ ([
