@@ -12,8 +12,8 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 ///
 /// One index beside the primary key, over the few rows people search by severity: the newest of a common severity
 /// are found soon enough by walking the primary key backwards. In the project's measurements this one costs the writer
-/// 3 % more WAL and 10 MB a million rows, the same over every severity 17 % and 73 MB, and a text index on the body
-/// makes it five to ten times slower.
+/// 3 % more WAL and 10 MB a million rows, the same over every severity 17 % and 73 MB. What a text index on the body costs
+/// is printed by `cargo xtask bench indexes`.
 ///
 /// `message_count_deltas` is filled and emptied all the time: it is vacuumed by number of rows, not by share.
 const UP: &str = "
