@@ -87,6 +87,7 @@ const DONE: &str = "update message_minutes set indexed = stored where minute = $
 pub(crate) async fn round(steps: &mut Steps<'_>, now: Timestamp) -> Result<(), Failure> {
     let mut filter = Filter::new();
     let settled = steps.next(due(steps.session, before(now, SETTLED))).await?;
+    // What failed is kept by the steps, which fail the round in the end; the minutes beside it get their filters.
     let settled = settled.unwrap_or_default();
     let time = if settled.len() > BEHIND { LONG_ROUND } else { ROUND };
     let begun = Instant::now();
