@@ -1,5 +1,5 @@
-// Requests to the server: every one has a timeout, and every failure is a Problem that says what to do.
-// And JSON with every digit: ids of 64 bits are common in attributes, and a JavaScript number would round them.
+// Requests: every one has a timeout, and every failure is a Problem that says what to do.
+// And JSON with every digit: attributes hold ids of 64 bits, which a JavaScript number would round.
 
 /** An integer that no JavaScript number holds. */
 export class Exact {
@@ -16,7 +16,7 @@ export class Exact {
 /** What marks such an integer; no message can hold U+0000. */
 const MARK = "\u0000n:";
 
-/** The end of a text, what is escaped in one, or a number; a whole text, which may be very long, would be too much for one. */
+/** The end of a text, what is escaped in one, or a number; a whole text may be too long for an expression. */
 const TOKEN = /"|\\.|-?\d[\d.eE+-]*/g;
 
 /** What a terminal or an editor might act upon, or hide. */
@@ -31,20 +31,16 @@ export function parse(text) {
   let quoted = false;
   const marked = text.replace(TOKEN, (token) => {
     if (token === '"') quoted = !quoted;
-    return !quoted && rounds(token) ? JSON.stringify(MARK + token) : token;
+    const exact = !quoted && /^-?\d{16,}$/.test(token) && BigInt(token) !== BigInt(Number(token));
+    return exact ? JSON.stringify(MARK + token) : token;
   });
   return JSON.parse(marked, (_, value) =>
     typeof value === "string" && value.startsWith(MARK) ? new Exact(value.slice(MARK.length)) : value,
   );
 }
 
-/** @param {string} token */
-function rounds(token) {
-  return /^-?\d{16,}$/.test(token) && BigInt(token) !== BigInt(Number(token));
-}
-
 /**
- * Writes JSON; characters that cannot be seen are escaped, so that what is pasted is what was read.
+ * Writes JSON, with what cannot be seen escaped: what is pasted is what was read.
  *
  * @param {unknown} value
  * @param {number} [indent]
@@ -81,7 +77,7 @@ export class Problem extends Error {
    * Makes one of whatever was thrown.
    *
    * @param {unknown} error
-   * @param {boolean} [byNetwork] whether a request threw it, and not this page by its own fault
+   * @param {boolean} [byNetwork] whether a request threw it
    */
   static of(error, byNetwork = false) {
     if (error instanceof Problem) return error;
@@ -172,14 +168,14 @@ export async function refusal(response) {
 const MOST_PAUSE = 30_000;
 
 /**
- * Returns how long to wait before try number `failures + 1`: longer each time, and never the same for two pages.
+ * Returns how long to wait before another try: longer each time, and never the same for two pages.
  *
  * @param {number} failures from 1
  * @param {number} first milliseconds
  */
 export function backoff(failures, first) {
-  const most = Math.min(MOST_PAUSE, first * 2 ** Math.min(failures - 1, 16));
-  return most / 2 + (Math.random() * most) / 2;
+  const most = Math.min(MOST_PAUSE, first * 2 ** (failures - 1));
+  return (most * (1 + Math.random())) / 2;
 }
 
 /**
@@ -187,7 +183,7 @@ export function backoff(failures, first) {
  *
  * @param {(signal: AbortSignal) => Promise<void>} ask
  * @param {number} every milliseconds
- * @param {(problem: Problem | null) => void} [tell] hears what is the matter, and that nothing is any more
+ * @param {(problem: Problem | null) => void} [tell] hears what is the matter, or that nothing is
  */
 export function poll(ask, every, tell) {
   let failures = 0;
@@ -238,7 +234,7 @@ const PLACEHOLDER = "http://ADDRESS-OF-INGEST-API/v1/messages";
 let asked;
 
 /**
- * Tells what the server says of itself: asked once, and again only where that failed.
+ * Tells what the server says of itself; asked again only where that failed.
  *
  * @returns {Promise<About>}
  */

@@ -49,7 +49,7 @@ function update() {
 
 function toggleErrors() {
   const severity = "error,critical";
-  store.set({ severity: store.state.severity === severity ? "" : severity, open: "" });
+  store.set({ severity: store.state.severity === severity ? "" : severity });
 }
 
 function usePreferences() {
@@ -123,7 +123,7 @@ document.addEventListener("keydown", (event) => {
     if (key !== "Escape") return;
     target.blur();
   }
-  // A button, a link, the histogram and what scrolls have a use for these keys themselves.
+  // These have a use for the keys themselves.
   if ((key === "Enter" || key === " ") && target.closest("button, a, pre, .table, [role=slider]")) return;
   // A search field would empty itself at Esc.
   if (act() !== false) event.preventDefault();
@@ -135,6 +135,6 @@ store.subscribe(update);
 
 about().then(
   ({ service, version }) => setText(byId("version"), `${service} ${version}`),
-  // The page says loudly enough by other means that the server does not answer.
+  // It is said elsewhere that the server does not answer.
   () => setText(byId("version"), ""),
 );

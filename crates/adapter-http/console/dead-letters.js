@@ -5,7 +5,7 @@ import { button, byId, copy, h, icon, onClick, problemText, refill, setText } fr
 import { Jobs } from "./jobs.js";
 import { field, wholeText } from "./row.js";
 import { preferences } from "./store.js";
-import { clock, full, instant, number, short, size } from "./time.js";
+import { clock, full, instant, many, number, short, size } from "./time.js";
 
 /** How many letters a page has, and how many are shown at most; jobs take as many ids. */
 const PAGE = 100;
@@ -59,7 +59,7 @@ export class DeadLetters {
     byId("letter-filter").addEventListener("change", (event) => this.#filtered(event));
     onClick(
       "letter-filter-clear",
-      () => store.set({ reason: "", severity: "", source: "", since: "", before: "", open: "" }),
+      () => store.set({ reason: "", severity: "", source: "", since: "", before: "" }),
       "letter-source",
     );
   }
@@ -146,7 +146,7 @@ export class DeadLetters {
         { ...this.#filter(), limit: PAGE, after: after ?? "" },
         signal,
       );
-      // One that died again while pages were read has moved to the front, and may be here already.
+      // One that died again meanwhile has moved to the front, and may be here already.
       const known = new Set(this.#letters.map(({ id }) => id));
       const fresh = page.letters.filter((/** @type {Letter} */ { id }) => !known.has(id));
       this.#letters = after ? [...this.#letters, ...fresh] : page.letters;
@@ -174,7 +174,7 @@ export class DeadLetters {
     const reasons = Object.entries({ ...none, ...counts.by_reason }).sort(([, a], [, b]) => b - a);
     const meant = reasons.filter(([name]) => chosen.size === 0 || chosen.has(name));
     const total = meant.reduce((sum, [, count]) => sum + count, 0);
-    setText(byId("letters-total"), `${number(total)} dead ${total === 1 ? "letter" : "letters"}`);
+    setText(byId("letters-total"), many(total, "dead letter"));
     refill(
       byId("letter-reasons"),
       reasons.map(([name, count]) => this.#reasonChip(name, count, chosen.has(name))),
@@ -202,12 +202,10 @@ export class DeadLetters {
     const onclick = () => {
       const next = new Set(this.#store.state.reason.split(",").filter(Boolean));
       if (!next.delete(name)) next.add(name);
-      this.#store.set({ reason: Array.from(next).join(","), open: "" });
+      this.#store.set({ reason: Array.from(next).join(",") });
     };
-    const pressed = String(chosen);
-    const title = REASONS[name] ?? "";
     return button(
-      { class: "chip", "data-key": name, "aria-pressed": pressed, title, onclick },
+      { class: "chip", "data-key": name, "aria-pressed": String(chosen), title: REASONS[name], onclick },
       name,
       h("span", { class: "count" }, short(count)),
     );
@@ -217,12 +215,7 @@ export class DeadLetters {
   #filtered({ target }) {
     const [since = "", before = ""] = this.#when.value.split("/");
     const times = target === this.#when ? { since, before } : {};
-    this.#store.set({
-      severity: this.#severity.value,
-      source: this.#source.value.trim(),
-      ...times,
-      open: "",
-    });
+    this.#store.set({ severity: this.#severity.value, source: this.#source.value.trim(), ...times });
   }
 
   /** @param {State} state */
@@ -284,7 +277,7 @@ export class DeadLetters {
         ),
         h("time", { datetime: died }, h("span", { class: "date" }, `${at.date} `), at.time.slice(0, 8)),
       ),
-      h("td", { class: "reason", title: REASONS[reason] ?? "", onclick: toggle }, reason),
+      h("td", { class: "reason", title: REASONS[reason], onclick: toggle }, reason),
       h("td", { class: "severity" }, severity ?? "—"),
       h("td", { class: "source", onclick: toggle }, source ?? "—"),
       h("td", { class: "number" }, number(attempts)),
@@ -318,7 +311,7 @@ export class DeadLetters {
   /** @param {string} id */
   #openRow(id) {
     for (const row of this.#rows.querySelectorAll("tr.opened")) {
-      if (row.getAttribute("data-id") === id) return;
+      if (/** @type {HTMLElement} */ (row).dataset.id === id) return;
       row.classList.remove("opened");
       row.nextElementSibling?.remove();
       const disclose = row.querySelector(".disclose");

@@ -42,11 +42,11 @@ export function svg(tag, properties = {}, ...children) {
 function filled(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) {
+    else if (value !== undefined && value !== false) {
       element.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  element.append(.../** @type {(Node | string)[]} */ (children.filter(Boolean)));
+  element.append(...children.filter((child) => typeof child === "string" || child instanceof Node));
   return element;
 }
 
@@ -75,7 +75,7 @@ export function onClick(id, act, focus) {
 }
 
 /**
- * Changes a text only where it is another, so that nothing is laid out or read aloud again.
+ * Changes a text where it is another, so that nothing is read aloud again.
  *
  * @param {Element} element
  * @param {string} text
@@ -84,7 +84,6 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The sign of a severity or of a button. */
 const PATHS = {
   open: "M6 4l4 4-4 4",
   include: "M8 3.5v9M3.5 8h9",
@@ -101,8 +100,8 @@ export function icon(name) {
 }
 
 /**
- * Makes what is in a place like `children`. Elements with the same `data-key` stay, with their listeners: whoever presses one
- * just then, or has the focus there, loses nothing.
+ * Makes what is in a place like `children`. Elements with the same `data-key` stay, with their listeners: whoever presses
+ * one just then, or has the focus there, loses nothing.
  *
  * @param {HTMLElement} place
  * @param {HTMLElement[]} children
@@ -155,7 +154,7 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Only pages from https and from this machine may use the clipboard; the old way works on the others.
+    // Only pages from https and from this machine may; on others the old way works.
     const area = h("textarea", { class: "unseen", "aria-label": "Copied text" });
     area.value = text;
     const before = document.activeElement;
@@ -174,7 +173,7 @@ export function problemText(problem) {
     "span",
     {},
     h("strong", {}, problem.title || problem.detail),
-    problem.title && problem.detail ? `: ${problem.detail}` : "",
-    problem.hint ? h("span", { class: "quiet" }, ` ${problem.hint}`) : "",
+    problem.title && problem.detail && `: ${problem.detail}`,
+    problem.hint && h("span", { class: "quiet" }, ` ${problem.hint}`),
   );
 }

@@ -1,4 +1,4 @@
-// The messages behind the list: pages of what is stored, in both directions, and at the end what comes now.
+// The messages behind the list: pages of what is stored, in both directions, and what comes now.
 
 import { Problem, backoff, get, isAbort } from "./api.js";
 import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "./rows.js";
@@ -18,8 +18,8 @@ const MOST_PAGE = 1_000;
 const MOST_EMPTY = 10;
 
 /**
- * When the store is first asked again after the tail has begun, or begun again, milliseconds: what was on its way to it before
- * the tail listened has arrived by then, as a rule. And how often, longer apart each time, before that is a gap.
+ * When the store is first asked again after the tail has begun, milliseconds: what was on its way to it has arrived by then, as
+ * a rule. And how often, longer apart each time, before that is a gap.
  */
 const SETTLED = 1_500;
 const MOST_LOOKS = 7;
@@ -171,9 +171,7 @@ export class Feed {
       const { from, until } = row.gap;
       // A range does not hold its own end.
       const end = new Date(Date.parse(until) + 1).toISOString();
-      const range = { from, until: end, order: "newest", limit: MOST_PAGE, after: row.after };
-      /** @type {Page} */
-      const page = await get("/v1/messages", { ...this.#filter, ...range }, signal);
+      const page = await this.#page("older", row.after, signal, { from, until: end, limit: MOST_PAGE });
       this.#gone(this.rows.merge(page.messages));
       row.after = page.next ?? "";
       // What was found stands behind it: what is left is older, or not stored yet.
@@ -256,11 +254,12 @@ export class Feed {
    * @param {"older" | "newer"} way
    * @param {string} after
    * @param {AbortSignal} signal
+   * @param {Record<string, string | number>} [others]
    * @returns {Promise<Page>}
    */
-  #page(way, after, signal) {
+  #page(way, after, signal, others) {
     const order = way === "older" ? "newest" : "oldest";
-    return get("/v1/messages", { ...this.#filter, order, limit: PAGE, after }, signal);
+    return get("/v1/messages", { ...this.#filter, order, limit: PAGE, after, ...others }, signal);
   }
 
   /**
@@ -290,7 +289,7 @@ export class Feed {
    */
   #gone(rows, until = "") {
     const most = highest(rows, until);
-    // From the highest that has gone, and not from the lowest that is here: the two may overlap a little.
+    // Not from the lowest that is here: the two may overlap a little.
     if (most) this.older = direction(beside(most, 1n));
   }
 
@@ -364,12 +363,10 @@ export class Feed {
     let [latest, after] = ["", ""];
     try {
       do {
-        const wanted = { ...this.#filter, order: "newest", limit: MOST_PAGE, after };
-        /** @type {Page} */
-        const { messages, next } = await get("/v1/messages", wanted, signal);
+        const { messages, next } = await this.#page("older", after, signal, { limit: MOST_PAGE });
         if (signal.aborted || !this.attached) return false;
         latest ||= messages[0]?.id ?? "";
-        // What is older than the oldest row is for those who scroll there, where there is anything.
+        // What is older than the oldest row is for those who scroll there.
         const first = (!this.older.done && this.rows.first?.key) || "";
         this.#gone(this.rows.merge(messages.filter(({ id }) => id > first)));
         this.#hooks.onrows();
@@ -388,12 +385,9 @@ export class Feed {
     const { items } = this.rows;
     const place = items.findIndex(({ key }) => key === this.#brought);
     if (place < 0) return;
-    const [from, until] = [this.#edge || this.#brought, this.#brought].map(timeOfId);
-    const range = {
-      from: new Date((from ?? 0) - 5_000).toISOString(),
-      until: new Date(until ?? 0).toISOString(),
-    };
-    items.splice(place, 0, gapRow({ ...range, missed: null, reason: "store_behind" }));
+    const from = new Date(timeOfId(this.#edge || this.#brought) - 5_000).toISOString();
+    const until = new Date(timeOfId(this.#brought)).toISOString();
+    items.splice(place, 0, gapRow({ from, until, missed: null, reason: "store_behind" }));
     this.#hooks.onrows();
   }
 }

@@ -19,6 +19,14 @@ const LEFT = 44;
 const BOTTOM = 18;
 const TOP = 6;
 
+/** How many bars each key goes. */
+const STEPS = /** @type {Record<string, number>} */ ({
+  ArrowLeft: -1,
+  ArrowRight: 1,
+  Home: -Infinity,
+  End: Infinity,
+});
+
 export class Histogram {
   #store;
   #oncounts;
@@ -53,7 +61,10 @@ export class Histogram {
     place.addEventListener("pointerdown", (event) => this.#down(event));
     place.addEventListener("pointermove", (event) => this.#moved(event));
     place.addEventListener("pointerup", (event) => this.#up(event));
-    place.addEventListener("pointercancel", () => this.#release());
+    place.addEventListener("pointercancel", () => {
+      this.#drag = null;
+      this.#draw();
+    });
     place.addEventListener("pointerleave", () => this.#point(this.#cursor));
     place.addEventListener("keydown", (event) => this.#key(event));
     place.addEventListener("blur", () => {
@@ -62,10 +73,10 @@ export class Histogram {
       this.#draw();
     });
     new ResizeObserver(() => this.#draw()).observe(place);
-    onClick("part-clear", () => store.set({ part: "", open: "" }));
+    onClick("part-clear", () => store.set({ part: "" }));
     onClick("part-zoom", () => {
       const [from = "", until = ""] = store.state.part.split("/");
-      store.set({ from, until, part: "", open: "" });
+      store.set({ from, until, part: "" });
     });
   }
 
@@ -190,8 +201,7 @@ export class Histogram {
     return ticks(from, until, Math.max(2, Math.floor(plot / 90)), offset).map((time) => {
       const at = clock(time, preferences.zone);
       const midnight = at.time.startsWith("00:00");
-      const text =
-        days || midnight ? (midnight ? at.date : `${at.date} ${at.time.slice(0, 5)}`) : at.time.slice(0, 5);
+      const text = midnight ? at.date : `${days ? `${at.date} ` : ""}${at.time.slice(0, 5)}`;
       const place = x(time);
       const anchor = place < LEFT + 20 ? "start" : place > LEFT + plot - 24 ? "end" : "middle";
       return svg("text", { class: "axis", x: place, y: height - 4, "text-anchor": anchor }, text);
@@ -231,7 +241,8 @@ export class Histogram {
     this.#oncounts(counts);
     const all = this.#sum(counts);
     setText(byId("histogram-sum"), `${number(all)} messages, ${bucketText(this.#width / MINUTE)} a bar`);
-    this.#place.setAttribute("aria-valuemax", String(this.#lastBucket));
+    const [first = 0, last = 0] = this.#reach;
+    this.#place.setAttribute("aria-valuemax", String((last - first) / this.#width));
     if (this.#cursor === null) this.#place.setAttribute("aria-valuetext", `${number(all)} messages`);
   }
 
@@ -240,18 +251,10 @@ export class Histogram {
     return (this.#answer?.bucket_minutes ?? 1) * MINUTE;
   }
 
-  get #lastBucket() {
-    return this.#bucketAt(this.#ends().until - 1);
-  }
-
-  /** @param {number} time */
-  #bucketAt(time) {
-    return Math.floor(time / this.#width) - Math.floor(this.#ends().from / this.#width);
-  }
-
-  /** @param {number} bucket */
-  #timeOf(bucket) {
-    return (Math.floor(this.#ends().from / this.#width) + bucket) * this.#width;
+  /** Where the first and the last bucket begin. */
+  get #reach() {
+    const { from, until } = this.#ends();
+    return [from, until - 1].map((time) => snapped(time, time, this.#width).from);
   }
 
   /** @param {PointerEvent} event */
@@ -280,7 +283,7 @@ export class Histogram {
       this.#drag.to = time;
       this.#draw();
     }
-    this.#point(this.#timeOf(this.#bucketAt(time)));
+    this.#point(snapped(time, time, this.#width).from);
   }
 
   /** @param {PointerEvent} event */
@@ -292,11 +295,6 @@ export class Histogram {
     this.#pick(picked.from, picked.until);
   }
 
-  #release() {
-    this.#drag = null;
-    this.#draw();
-  }
-
   /**
    * Picks a part instead of the one before; the same one again is none.
    *
@@ -305,7 +303,7 @@ export class Histogram {
    */
   #pick(from, until) {
     const part = `${iso(from)}/${iso(until)}`;
-    this.#store.set({ part: part === this.#store.state.part ? "" : part, open: "" });
+    this.#store.set({ part: part === this.#store.state.part ? "" : part });
     this.#draw();
   }
 
@@ -333,21 +331,16 @@ export class Histogram {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const last = this.#lastBucket;
-    const steps = /** @type {Record<string, number>} */ ({
-      ArrowLeft: -1,
-      ArrowRight: 1,
-      Home: -last,
-      End: last,
-    });
-    const step = steps[event.key];
-    if (step !== undefined) {
+    const [first = 0, last = 0] = this.#reach;
+    const step = STEPS[event.key];
+    if (step) {
       event.preventDefault();
-      const bucket = this.#cursor === null ? last : this.#bucketAt(this.#cursor) + step;
-      const now = Math.max(0, Math.min(last, bucket));
-      this.#cursor = this.#timeOf(now);
+      this.#cursor = Math.max(
+        first,
+        Math.min(last, (this.#cursor ?? last) + (this.#cursor ? step * this.#width : 0)),
+      );
       this.#point(this.#cursor);
-      this.#place.setAttribute("aria-valuenow", String(now));
+      this.#place.setAttribute("aria-valuenow", String((this.#cursor - first) / this.#width));
       this.#place.setAttribute(
         "aria-valuetext",
         Array.from(this.#tip.children, (part) => part.textContent).join(", "),
@@ -364,11 +357,11 @@ export class Histogram {
 /** @param {number} time */
 const iso = (time) => new Date(time).toISOString().replace(".000", "");
 
-/** Widths that divide an hour or a day, so that buckets begin where people look for them; minutes. */
+/** Widths that divide an hour or a day: buckets begin where people look for them; minutes. */
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080];
 
 /** Distances of the labels of an axis, minutes. */
-const STEPS = [...WIDTHS, 20_160, 43_200];
+const DISTANCES = [...WIDTHS, 20_160, 43_200];
 
 /**
  * @param {number} span milliseconds
@@ -412,7 +405,8 @@ export function snapped(a, b, width) {
  */
 export function ticks(from, until, most, offset) {
   const span = (until - from) / MINUTE;
-  const step = (STEPS.find((width) => span / width <= most) ?? Math.ceil(span / most / 1440) * 1440) * MINUTE;
+  const step =
+    (DISTANCES.find((width) => span / width <= most) ?? Math.ceil(span / most / 1440) * 1440) * MINUTE;
   /** @type {number[]} */
   const found = [];
   const shift = offset(until) * MINUTE;

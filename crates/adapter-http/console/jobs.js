@@ -1,8 +1,8 @@
-// Redriving and purging: first a count, then a question, then a job that can be watched and cancelled.
+// Redriving and purging: a count, a question, then a job that can be watched and cancelled.
 
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, h, onClick, problemText, setText, toast } from "./dom.js";
-import { number } from "./time.js";
+import { many, number } from "./time.js";
 
 const EVERY = 700;
 
@@ -95,7 +95,7 @@ export class Jobs {
       fail(error);
       return;
     }
-    const letters = `${number(dry.letters)} ${dry.letters === 1 ? "letter" : "letters"}`;
+    const letters = many(dry.letters, "letter");
     setText(go, `${title} ${letters}`);
     const reasons = Object.entries(dry.by_reason).map(([reason, count]) =>
       h("li", {}, `${number(count)} ${reason}`),
@@ -107,9 +107,7 @@ export class Jobs {
     );
     if (dry.letters === 0) return;
     if (action === "purge") words.append(typed(`purge ${dry.letters}`, go));
-    else {
-      go.disabled = false;
-    }
+    else go.disabled = false;
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       go.disabled = true;

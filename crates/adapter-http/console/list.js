@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-/** Rows beyond the edges that are drawn, too, so that nothing flickers. */
+/** Rows beyond the edges that are drawn, too: nothing flickers. */
 const MARGIN = 6;
 
 /** How close to an end of the list more is fetched, rows. */
@@ -27,7 +27,7 @@ export class List {
   #details = /** @type {HTMLElement | null} */ (null);
   /** The row with the focus. */
   #selected = "";
-  /** What is at the upper edge, so that it stays there when rows come or go above it. */
+  /** What is at the upper edge, and stays there when rows come or go above it. */
   #anchor = { key: "", distance: 0 };
   /** Where the newest row was last scrolled to. */
   #end = 0;
@@ -79,16 +79,13 @@ export class List {
    */
   open(key) {
     if (key === this.#open) return;
-    const before = this.#rowOf(this.#open);
+    const before = this.#open;
     this.#open = key;
     this.#extra = 0;
     this.#details = null;
-    for (const row of [before, this.#rowOf(key)]) {
-      const element = row && this.#drawn.get(row);
-      if (row && element) this.#furnish(row, element);
-    }
+    this.#refurnish(before, key);
     this.#layOut();
-    if (key && !this.follow) this.#reveal(this.#openIndex());
+    if (key && !this.follow) this.#reveal(this.#openIndex);
   }
 
   /**
@@ -98,7 +95,7 @@ export class List {
    * @param {"nearest" | "center"} [place]
    */
   select(key, place = "nearest") {
-    const index = this.#rows.findIndex((row) => row.key === key);
+    const index = this.#indexOf(key);
     if (index < 0) return;
     this.#mark(key);
     if (place === "center") this.#scrollTo(this.#topOf(index) - this.#scroller.clientHeight / 3);
@@ -110,7 +107,7 @@ export class List {
 
   /** @param {number} step */
   move(step) {
-    const at = this.#rows.findIndex((row) => row.key === this.#selected);
+    const at = this.#indexOf(this.#selected);
     const from = at < 0 ? this.#indexAt(this.#scroller.scrollTop + this.#scroller.clientHeight - 1) + 1 : at;
     const to = Math.max(0, Math.min(this.#rows.length - 1, from + (at < 0 ? -1 : step)));
     const row = this.#rows[to];
@@ -134,22 +131,26 @@ export class List {
   }
 
   #rowOf(/** @type {string} */ key) {
-    return key ? this.#rows.find((row) => row.key === key) : undefined;
+    return this.#rows[this.#indexOf(key)];
   }
 
-  #openIndex() {
-    return this.#open ? this.#rows.findIndex((row) => row.key === this.#open) : -1;
+  #indexOf(/** @type {string} */ key) {
+    return key ? this.#rows.findIndex((row) => row.key === key) : -1;
+  }
+
+  get #openIndex() {
+    return this.#indexOf(this.#open);
   }
 
   /** @param {number} index */
   #topOf(index) {
-    const open = this.#openIndex();
+    const open = this.#openIndex;
     return index * this.#rowHeight + (open >= 0 && index > open ? this.#extra : 0);
   }
 
   /** @param {number} y */
   #indexAt(y) {
-    const open = this.#openIndex();
+    const open = this.#openIndex;
     const index = Math.floor(y / this.#rowHeight);
     if (open < 0 || index <= open) return Math.max(0, index);
     return Math.max(open, Math.floor((y - this.#extra) / this.#rowHeight));
@@ -158,14 +159,14 @@ export class List {
   /** Fits the height to the rows, goes to where the reader was, and draws. */
   #layOut() {
     // A row that has gone takes what it showed with it.
-    if (this.#openIndex() < 0) this.#extra = 0;
+    if (this.#openIndex < 0) this.#extra = 0;
     const anchor = this.#anchor;
     this.#sizer.style.height = `${this.#topOf(this.#rows.length)}px`;
     if (this.follow) {
       this.#scrollTo(this.#scroller.scrollHeight);
       this.#end = this.#scroller.scrollTop;
-    } else if (anchor.key) {
-      const index = this.#rows.findIndex((row) => row.key === anchor.key);
+    } else {
+      const index = this.#indexOf(anchor.key);
       if (index >= 0) this.#scrollTo(this.#topOf(index) + anchor.distance);
     }
     this.#render();
@@ -260,7 +261,7 @@ export class List {
   #scrolled() {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
     const below = scrollHeight - clientHeight - scrollTop;
-    // A list that has become lower is away from its end, too, but was not scrolled up.
+    // A list that has become lower is away from its end, too.
     if (below > this.#rowHeight && scrollTop < this.#end) this.#leave();
     this.#hold();
     this.#render();
@@ -277,31 +278,36 @@ export class List {
 
   /** @param {string} key */
   #mark(key) {
-    const before = this.#rowOf(this.#selected);
+    const before = this.#selected;
     this.#selected = key;
-    for (const row of [before, this.#rowOf(key)]) {
+    this.#refurnish(before, key);
+  }
+
+  #refurnish(/** @type {string[]} */ ...keys) {
+    for (const row of keys.map((key) => this.#rowOf(key))) {
       const element = row && this.#drawn.get(row);
-      if (row && element) this.#furnish(row, element);
+      if (element) this.#furnish(row, element);
     }
+  }
+
+  #keyAt(/** @type {Event} */ { target }) {
+    return (target instanceof Element && target.closest("[data-key]")?.getAttribute("data-key")) || "";
   }
 
   /** @param {MouseEvent} event */
   #clicked(event) {
-    const target = event.target instanceof Element ? event.target : null;
-    const key = target?.closest("[data-key]")?.getAttribute("data-key");
-    const row = key ? this.#rowOf(key) : undefined;
-    if (!row || !target?.closest(".line")) return;
-    if (target.closest("button, a") && !target.closest(".disclose")) return;
+    const row = this.#rowOf(this.#keyAt(event));
+    const target = /** @type {Element} */ (event.target);
+    if (!row || !target.closest(".line")) return;
     // Whoever marks a text wants to copy it, not to open the row.
-    if (!getSelection()?.isCollapsed && !target.closest(".disclose")) return;
+    if (!target.closest(".disclose") && (target.closest("button") || !getSelection()?.isCollapsed)) return;
     this.#mark(row.key);
     this.#hooks.ontoggle(row);
   }
 
   /** @param {FocusEvent} event */
   #focused(event) {
-    const target = event.target instanceof Element ? event.target : null;
-    const key = target?.closest("[data-key]")?.getAttribute("data-key");
+    const key = this.#keyAt(event);
     if (key && key !== this.#selected) this.#mark(key);
   }
 }

@@ -1,4 +1,4 @@
-// The page of messages: the list, what it says of itself, and what is shown when it is empty.
+// The page of messages: the list, and what is said of it.
 
 import { Problem, about } from "./api.js";
 import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
@@ -8,7 +8,7 @@ import { around, gapLine, messageDetails, messageLine } from "./row.js";
 import { DEFAULTS, SEVERITIES, preferences, severityText, withTerm, words } from "./store.js";
 import { clock, number, rate } from "./time.js";
 
-/** How often the rate is worked out, and how often a screen reader hears of new messages, milliseconds. */
+/** How often the rate is counted, and a screen reader hears of new messages, milliseconds. */
 const RATE_EVERY = 1_000;
 const TELL_EVERY = 5_000;
 
@@ -18,7 +18,7 @@ export class Messages {
   #feed;
   #list;
   #loaded = "";
-  /** Whether the tail was paused by scrolling, and so goes on when the end is scrolled to. */
+  /** Whether scrolling has paused, and so scrolling to the end goes on. */
   #byScroll = false;
   #tail = { state: "off", problem: /** @type {Problem | undefined} */ (undefined) };
   #problem = /** @type {Problem | null} */ (null);
@@ -176,7 +176,7 @@ export class Messages {
     } else if (byId("empty").hidden) {
       void this.#drawEmpty();
     }
-    // A page that does not fill the list is no reason to scroll, so nothing else would ask for more.
+    // Where nothing can be scrolled nothing else would ask for more.
     const { clientHeight, scrollHeight } = byId("list");
     if (ready && scrollHeight <= clientHeight) {
       void this.#feed.more("older");
@@ -184,7 +184,7 @@ export class Messages {
     }
   }
 
-  /** Goes on where nothing was found, or a request failed. */
+  /** Goes on where nothing was found. */
   #further() {
     for (const way of /** @type {const} */ (["older", "newer"])) {
       if (this.#feed.isTired(way)) void this.#feed.further(way);
@@ -279,7 +279,7 @@ export class Messages {
     const { q, severity, source } = this.#store.state;
     const filtered = q !== "" || severity !== "" || source !== "";
     const at = clock(any.occurred_at, preferences.zone);
-    const set = (/** @type {Partial<State>} */ patch) => () => this.#store.set({ ...patch, open: "" });
+    const set = (/** @type {Partial<State>} */ patch) => () => this.#store.set(patch);
     return [
       h("h2", {}, filtered ? "No message is like this" : "No message in this range"),
       h("p", {}, `The newest message of all is of ${at.year}-${at.date} ${at.time}.`),
@@ -316,15 +316,13 @@ export class Messages {
     if (row.kind === "gap") return null;
     const store = this.#store;
     return messageDetails(row.message, preferences.zone, words(store.state.q), {
-      term: (term) => store.set({ q: withTerm(store.state.q, term), open: "" }),
+      term: (term) => store.set({ q: withTerm(store.state.q, term) }),
       severity: (severity, without) => {
         const chosen = SEVERITIES.filter((other) => (other === severity) !== without);
-        store.set({ severity: severityText(new Set(chosen)), open: "" });
+        store.set({ severity: severityText(new Set(chosen)) });
       },
       source: (source, without) =>
-        store.set(
-          without ? { q: withTerm(store.state.q, `-source:${source}`), open: "" } : { source, open: "" },
-        ),
+        store.set(without ? { q: withTerm(store.state.q, `-source:${source}`) } : { source }),
       around: (message) => store.set({ ...DEFAULTS, ...around(message) }),
     });
   }

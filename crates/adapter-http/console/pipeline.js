@@ -1,11 +1,10 @@
-// Numbers of what goes on: the way of a message as a strip, accepted, in the queue, stored, or dead; and the consumer
-// groups, a card each.
+// What goes on: the strip, which is the way of messages, and the cards of the consumer groups.
 
 import { get, poll } from "./api.js";
 import { byId, h, refill, setText, svg } from "./dom.js";
 import { niceTop } from "./histogram.js";
 import { SEVERITIES, total } from "./store.js";
-import { duration, number, rate, short } from "./time.js";
+import { duration, many, number, rate, short } from "./time.js";
 
 const EVERY = 2_000;
 
@@ -153,7 +152,7 @@ export class Groups {
     const line = this.#lines.get(group) ?? new Sparkline();
     this.#lines.set(group, line);
     line.push(speed);
-    // Of the shipped groups it is known what they count; of others, what they have counted tells it.
+    // What the shipped groups count is known; what others have counted tells it.
     const counted = SEVERITIES.filter(
       (severity) => received?.[severity] || group === "all" || group.split("-").includes(severity),
     );
@@ -205,11 +204,10 @@ function lagText(lag) {
 
 /** @param {{ packets: number, messages: number | null }} what */
 function amount({ packets, messages }) {
-  const [count, unit] = messages === null ? [packets, "packet"] : [messages, "message"];
-  return `${number(count)} ${unit}${count === 1 ? "" : "s"}`;
+  return messages === null ? many(packets, "packet") : many(messages, "message");
 }
 
-/** How many readings a line has; one every two seconds makes two minutes. */
+/** How many readings a line has: two minutes. */
 const MOST = 60;
 
 const WIDTH = 96;
@@ -243,7 +241,7 @@ export class Sparkline {
 }
 
 /**
- * Draws readings from the right edge backwards; where one is not known the line is broken.
+ * Draws readings back from the right edge; where one is not known the line is broken.
  *
  * @param {(number | null)[]} readings
  * @param {number} most

@@ -1,9 +1,9 @@
-// One row of the list, what it shows when it is open, and a message as something to paste elsewhere.
+// One row of the list, what it shows when it is open, and a message as something to paste.
 
 import { Problem, about, get, print } from "./api.js";
 import { button, copy, h, icon, toast } from "./dom.js";
 import { DEFAULTS, attributeTerm, flattened, parts, toAddress } from "./store.js";
-import { clock, full, number, timeOfId } from "./time.js";
+import { clock, full, many, number, timeOfId } from "./time.js";
 
 /** How much of a body, and of how many attributes, a closed row shows, characters. */
 const MOST_BODY = 400;
@@ -57,15 +57,8 @@ export function messageLine({ key, message }, zone, words) {
     h(
       "div",
       { class: "line", id: `line-${key}` },
-      h(
-        "button",
-        {
-          class: "disclose",
-          type: "button",
-          tabindex: "-1",
-          "aria-label": "Details",
-          "aria-expanded": "false",
-        },
+      button(
+        { class: "disclose", tabindex: "-1", "aria-label": "Details", "aria-expanded": "false" },
         icon("open"),
       ),
       h("time", { datetime: message.occurred_at }, h("span", { class: "date" }, `${at.date} `), at.time),
@@ -96,9 +89,8 @@ const WHY = /** @type {Record<string, string>} */ ({
 
 /** @param {Gap} gap */
 export function gapText({ missed, reason }) {
-  const what =
-    missed === null ? "Messages may be" : missed === 1 ? "1 message is" : `${number(missed)} messages are`;
-  return `${what} missing here: ${WHY[reason] ?? reason}`;
+  const verb = missed === null ? "may be" : missed === 1 ? "is" : "are";
+  return `${missed === null ? "Messages" : many(missed, "message")} ${verb} missing here: ${WHY[reason] ?? reason}`;
 }
 
 /**
@@ -230,32 +222,25 @@ export function wholeText(text, words) {
  */
 export function field(name, value, filter) {
   if (!filter) return [h("dt", {}, name), h("dd", {}, h("bdi", { class: "value" }, value))];
-  const choose = (/** @type {boolean} */ without) => () => filter(without);
   const what = `${name} ${typeof value === "string" ? cut(value, MOST_VALUE) : ""}`;
+  const pick = (/** @type {boolean} */ without) => {
+    const title = without ? "Only without" : "Only with";
+    const properties = { class: "pick", onclick: () => filter(without), title: `${title} this` };
+    return button({ ...properties, "aria-label": `${title} ${what}` }, icon(without ? "exclude" : "include"));
+  };
   return [
     h("dt", {}, name),
     h(
       "dd",
       {},
-      button(
-        { class: "pick", onclick: choose(false), title: "Only with this", "aria-label": `Only with ${what}` },
-        icon("include"),
-      ),
-      button(
-        {
-          class: "pick",
-          onclick: choose(true),
-          title: "Only without this",
-          "aria-label": `Only without ${what}`,
-        },
-        icon("exclude"),
-      ),
-      button({ class: "value", onclick: choose(false), title: "Only with this" }, h("bdi", {}, value)),
+      pick(false),
+      pick(true),
+      button({ class: "value", onclick: () => filter(false), title: "Only with this" }, h("bdi", {}, value)),
     ),
   ];
 }
 
-/** What a shell takes as one argument on every system, with room to spare. */
+/** What every shell takes as one argument, characters. */
 const MOST_ARGUMENT = 100_000;
 
 /** How much time before and after a message its link shows, milliseconds. */
@@ -287,8 +272,7 @@ async function copyCurl(message) {
 }
 
 /**
- * Writes a command that sends the same again. It leaves the id out: under its id a message is stored once, however
- * often it is sent.
+ * Writes a command that sends the same again, without the id, under which it is stored once.
  *
  * @param {Message} message
  * @param {string} address where messages are posted to
@@ -297,7 +281,7 @@ export function asCurl({ severity, source, body, attributes, occurred_at }, addr
   const json = print({ severity, source, body, attributes, occurred_at });
   const head = "curl -H 'content-type: application/json'";
   if (json.length > MOST_ARGUMENT) {
-    // The record is one line that begins with a brace, so it cannot end the document early.
+    // A line that begins with a brace cannot end the document early.
     return `${head} --data-binary @- ${address} <<'END'\n${json}\nEND\n`;
   }
   return `${head} -d '${json.replaceAll("'", "'\\''")}' ${address}`;

@@ -1,4 +1,4 @@
-// The rows of the list, oldest first, and what waits to become some; both are bounded.
+// The rows of the list, oldest first, and what waits to become some; both bounded.
 
 import { timeOfId } from "./time.js";
 
@@ -124,9 +124,9 @@ export class Rows {
     let next = 0;
     for (const row of this.items) {
       if (row.kind === "message") {
-        for (; next < fresh.length && /** @type {Row} */ (fresh[next]).key < row.key; next++) {
-          merged.push(/** @type {Row} */ (fresh[next]));
-        }
+        const before = next;
+        while ((fresh[next]?.key ?? row.key) < row.key) next += 1;
+        merged.push(...fresh.slice(before, next));
       } else if (row.gap.missed) {
         const [from, until] = [Date.parse(row.gap.from), Date.parse(row.gap.until)];
         row.gap.missed -= fresh.filter(({ key }) => timeOfId(key) >= from && timeOfId(key) <= until).length;

@@ -1,4 +1,4 @@
-// What is looked for: the search box, the severities, the source, the range of time; and which sources there are.
+// What is looked for, and which sources there are.
 
 import { get, poll } from "./api.js";
 import { button, byId, h, problemText, refill, setText } from "./dom.js";
@@ -147,13 +147,13 @@ export class Search {
   }
 
   #apply() {
-    this.#store.set({ q: this.#query.value.trim(), source: this.#source.value.trim(), open: "" });
+    this.#store.set({ q: this.#query.value.trim(), source: this.#source.value.trim() });
   }
 
   #rangeChosen() {
     if (this.#range.value !== "custom") {
       this.#custom.hidden = true;
-      this.#store.set({ from: this.#range.value, until: "", part: "", open: "" });
+      this.#store.set({ from: this.#range.value, until: "", part: "" });
       return;
     }
     this.#custom.hidden = false;
@@ -165,7 +165,7 @@ export class Search {
     const from = fromInput(this.#from.value, zone);
     const until = fromInput(this.#until.value, zone);
     const untouched = [this.#from, this.#until].every(({ value, defaultValue }) => value === defaultValue);
-    if (from && !untouched) this.#store.set({ from, until, part: "", open: "" });
+    if (from && !untouched) this.#store.set({ from, until, part: "" });
   }
 
   #drawChips() {
@@ -174,7 +174,7 @@ export class Search {
       const onclick = () => {
         const chosen = severities(this.#store.state.severity);
         if (!chosen.delete(severity)) chosen.add(severity);
-        this.#store.set({ severity: severityText(chosen), open: "" });
+        this.#store.set({ severity: severityText(chosen) });
       };
       const chip = button({ class: `chip ${severity}`, onclick }, severity, count);
       this.#chips.set(severity, { chip, count });
@@ -288,7 +288,7 @@ export class Sources {
       {
         "data-key": source,
         "aria-pressed": String(chosen()),
-        onclick: () => this.#store.set({ source: chosen() ? "" : source, open: "" }),
+        onclick: () => this.#store.set({ source: chosen() ? "" : source }),
       },
       h("span", { class: "source" }, source),
       grave > 0 && h("span", { class: "count error" }, short(grave)),

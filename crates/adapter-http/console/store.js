@@ -1,6 +1,5 @@
-// What is looked at, which the address of the page mirrors: what is in here is in there, and back and forward work. The query
-// language, as far as a page has to know it: the server alone says what a query means, and what is wrong with one.
-// And what belongs to whoever looks, which is kept in this browser.
+// What is looked at, which the address of the page mirrors. The query language, as far as a page has to know it: the server
+// alone says what a query means, and what is wrong with one. And what the browser keeps.
 
 import { Exact } from "./api.js";
 
@@ -25,8 +24,8 @@ export const DEFAULTS = Object.freeze({
 
 const KEYS = /** @type {(keyof State)[]} */ (Object.keys(DEFAULTS));
 
-/** What decides which messages are listed. */
-const QUESTION = /** @type {const} */ (["q", "severity", "source", "from", "until", "part"]);
+/** What is looked for; the rest of the state is how. */
+const QUESTION = KEYS.filter((key) => !/view|open|paused/.test(key));
 
 /**
  * @param {string} search
@@ -41,7 +40,7 @@ export function fromAddress(search) {
 }
 
 /**
- * Writes the query of an address, shortest first: what is as it is anyway is left out.
+ * Writes the query of an address, without what is as it is anyway.
  *
  * @param {State} state
  */
@@ -50,7 +49,7 @@ export function toAddress(state) {
   for (const key of KEYS) {
     if (state[key] !== DEFAULTS[key]) written.set(key, state[key]);
   }
-  // These may stand in a query as they are, and are easier to read so.
+  // These may stand there as they are.
   const text = String(written).replace(/%3A/g, ":").replace(/%2F/g, "/").replace(/%2C/g, ",");
   return text ? `/?${text}` : "/";
 }
@@ -126,17 +125,16 @@ export function words(query) {
 }
 
 /**
- * Cuts `text` at the places where one of `needles` stands, in whatever case its letters from A to Z are.
+ * Cuts `text` where one of `needles` stands, in whatever case.
  *
  * @param {string} text
  * @param {string[]} needles
- * @returns {{ text: string, hit: boolean }[]}
  */
 export function parts(text, needles) {
   const patterns = needles.filter(Boolean).map((needle) =>
     needle
       .replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
-      // Only these letters are taken for one another, as in the store; a flag would fold others, too.
+      // Only these letters, as in the store; a flag would fold others, too.
       .replace(/[a-zA-Z]/g, (letter) => `[${letter.toLowerCase()}${letter.toUpperCase()}]`),
   );
   if (patterns.length === 0) return text ? [{ text, hit: false }] : [];
@@ -187,7 +185,6 @@ export function withTerm(query, term) {
  * Lists attributes by the keys under which a query finds them.
  *
  * @param {{ [key: string]: Json }} attributes
- * @returns {{ key: string, value: Json, findable: boolean }[]}
  */
 export function flattened(attributes) {
   /** @type {{ key: string, value: Json, findable: boolean }[]} */
@@ -196,7 +193,7 @@ export function flattened(attributes) {
   const walk = (members, before, findable) => {
     for (const [key, value] of Object.entries(members)) {
       const path = before ? `${before}.${key}` : key;
-      // A path is split at its dots, so a key with a dot is found at the top only, by its whole name.
+      // A path is split at its dots: a key with a dot is found at the top only.
       const reachable = findable && key !== "" && !(before && key.includes("."));
       const object =
         value !== null && typeof value === "object" && !Array.isArray(value) && !(value instanceof Exact);
@@ -237,8 +234,11 @@ export class Store {
    */
   set(patch, how = "push") {
     const next = { ...this.#state, ...patch };
-    // What is asked anew is not what somebody stopped to read.
-    if (QUESTION.some((key) => next[key] !== this.#state[key])) next.paused = patch.paused ?? "";
+    // What is asked anew is not what somebody stopped to read, or has open.
+    if (QUESTION.some((key) => next[key] !== this.#state[key])) {
+      next.paused = patch.paused ?? "";
+      next.open = patch.open ?? "";
+    }
     const address = toAddress(next);
     if (address === toAddress(this.#state)) return;
     if (how === "push") history.pushState(null, "", address);
@@ -262,7 +262,7 @@ function stored(key) {
   try {
     return localStorage.getItem(`warren.${key}`) ?? "";
   } catch {
-    // Storage may be switched off; then a choice lasts as long as the page.
+    // Storage may be switched off: a choice lasts as long as the page.
     return "";
   }
 }

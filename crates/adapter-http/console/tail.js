@@ -1,17 +1,17 @@
-// The live tail: a stream that is opened again, where it broke off, for as long as it is wanted.
-// Server-sent events over fetch: EventSource shows neither the status nor the words of a refusal.
+// The live tail: a stream that is opened again, where it broke off, while it is wanted.
+// Over fetch: EventSource shows neither the status nor the words of a refusal.
 
 import { Problem, address, backoff, isAbort, parse, refusal } from "./api.js";
 
-/** How long nothing at all may come, milliseconds; the server says something every 15 seconds. */
+/** How long nothing may come, milliseconds; the server says something every 15 seconds. */
 const SILENCE = 45_000;
 
 /** The first pause before another try, milliseconds. */
 const FIRST_PAUSE = 800;
 
 /**
- * How long a page that nobody sees goes on listening, milliseconds. A browser has six connections for all pages of a
- * server together: pages that are forgotten must not use them up. The cursor brings what came meanwhile.
+ * How long a page that nobody sees goes on listening, milliseconds: a browser has six connections for all pages of a
+ * server, which forgotten ones must not use up. The cursor brings what came meanwhile.
  */
 const UNSEEN = 120_000;
 
@@ -68,8 +68,8 @@ export class Tail {
         failures = 0;
         continue;
       }
-      // Wrong parameters, or a server that has no tail, will not become right by themselves.
-      if (problem.status >= 400 && problem.status < 500 && problem.status !== 408 && problem.status !== 429) {
+      // Wrong parameters, or no tail, will not become right by themselves.
+      if (/^4(?!08|29)/.test(String(problem.status))) {
         this.#listener.onstate("refused", problem);
         return;
       }
@@ -117,7 +117,7 @@ export class Tail {
         timer = setTimeout(() => silent.abort(), SILENCE);
         onheard();
         const events = parser.push(value);
-        // Before the events are looked at: one that cannot be read must not come again and again.
+        // Before they are looked at: one that cannot be read must not come again and again.
         place.cursor = parser.id || place.cursor;
         for (const { event, data } of events) {
           if (event === "message") this.#listener.onmessage(parse(data));
@@ -158,12 +158,11 @@ function pause(milliseconds, stopped) {
   });
 }
 
-/** Takes a stream of text apart into events, as the HTML standard says; what it holds is bounded. */
+/** Takes a stream apart into events, as the HTML standard says; what it holds is bounded. */
 export class EventParser {
   #rest = "";
   /** How far `#rest` was searched for the end of a line. */
   #searched = 0;
-  #started = false;
   /** @type {string[]} */
   #data = [];
   #size = 0;
@@ -185,10 +184,6 @@ export class EventParser {
    */
   push(text) {
     this.#rest += text;
-    if (!this.#started && this.#rest) {
-      this.#started = true;
-      if (this.#rest.startsWith("\ufeff")) this.#rest = this.#rest.slice(1);
-    }
     /** @type {ServerEvent[]} */
     const events = [];
     const end = /\r\n|\n|\r/g;

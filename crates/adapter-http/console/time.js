@@ -1,4 +1,4 @@
-// Times as people read them, and ranges of time as the address of the page has them.
+// Times and numbers as people read them.
 
 const UNITS = /** @type {const} */ ({ s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 });
 
@@ -20,9 +20,6 @@ export function instant(text, now = Date.now()) {
   return /^\d{4}-\d\d-\d\dT/.test(text) ? Date.parse(text) : NaN;
 }
 
-/** @param {number} value */
-const two = (value) => String(value).padStart(2, "0");
-
 /**
  * Writes a time as the parts of a row: `11-29` and `20:03:04.123`.
  *
@@ -33,7 +30,7 @@ export function clock(time, zone) {
   const at = new Date(time);
   if (Number.isNaN(at.getTime())) return { year: "", date: "", time: String(time) };
   // What is written is always UTC, of a time that is moved for it.
-  const away = zone === "utc" ? 0 : at.getTimezoneOffset() * 60_000;
+  const away = zone === "utc" ? 0 : at.getTimezoneOffset() * UNITS.m;
   const text = new Date(at.getTime() - away).toISOString();
   return { year: text.slice(0, 4), date: text.slice(5, 10), time: text.slice(11, 23) };
 }
@@ -55,8 +52,7 @@ export function full(time, zone) {
 /** @param {Date} at */
 function offset(at) {
   const minutes = -at.getTimezoneOffset();
-  const away = Math.abs(minutes);
-  return `${minutes < 0 ? "−" : "+"}${two(Math.floor(away / 60))}:${two(away % 60)}`;
+  return (minutes < 0 ? "−" : "+") + clock(Math.abs(minutes) * UNITS.m, "utc").time.slice(0, 5);
 }
 
 /** @param {number} seconds */
@@ -81,7 +77,7 @@ export function toInput(time, zone) {
 }
 
 /**
- * Reads the time of such an input as RFC 3339; empty where it holds none, or a year that is not typed to its end.
+ * Reads such an input as RFC 3339; empty where it is not typed to its end.
  *
  * @param {string} value
  * @param {Zone} zone
@@ -92,7 +88,7 @@ export function fromInput(value, zone) {
 }
 
 /**
- * Returns the moment in a UUID of version 7, which is when its message was taken; NaN for another id.
+ * Returns when a message was taken, which a UUID of version 7 holds; NaN for another id.
  *
  * @param {string} id
  */
@@ -101,9 +97,15 @@ export function timeOfId(id) {
 }
 
 /** @param {number} value */
-export function number(value) {
-  return value.toLocaleString("en");
-}
+export const number = (value) => value.toLocaleString("en");
+
+/**
+ * Writes how many there are of something: `1 packet`, `2 packets`.
+ *
+ * @param {number} count
+ * @param {string} what
+ */
+export const many = (count, what) => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
 
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 

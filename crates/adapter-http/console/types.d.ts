@@ -244,6 +244,6 @@ type Zone = "local" | "utc";
 
 /** What an element can have in it. */
 type Child = Node | string | null | undefined | false;
-type Properties = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
+type Properties = Record<string, string | number | boolean | undefined | ((event: any) => void)>;
 
 type Timer = ReturnType<typeof setTimeout> | undefined;
