@@ -59,7 +59,11 @@ fn explain(state: &str) -> &'static str {
         "25006" => "it takes no writes, as a standby does; postgres.url must lead to the primary",
         "28000" | "28P01" => "it refuses the user or the password; correct postgres.url",
         "3D000" => "there is no such database; create it, or correct postgres.url",
-        "40001" | "40P01" => "another transaction stood in the way",
+        "40001" => {
+            "another transaction stood in the way, on a standby what its primary has done; ask again, and where that is \
+             not enough let the standby wait for its readers: hot_standby_feedback, or a longer max_standby_streaming_delay"
+        }
+        "40P01" => "another transaction stood in the way",
         "42501" => {
             "the role lacks a right; grant it, or run `store-worker migrate` as the owner of the tables"
         }

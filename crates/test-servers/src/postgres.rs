@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +13,12 @@ use crate::{pg, programs};
 
 /// A start takes 0.2 s on a quiet machine, and recovery after a crash under load a few seconds.
 const START: Duration = Duration::from_secs(60);
+
+/// Whom servers run as where this is root; the first that exists.
+const USERS: &[&str] = &["postgres", "nobody"];
+
+/// Where the cluster is within its home.
+const DATA: &str = "data";
 
 /// A private PostgreSQL with an empty cluster on a free port of the loopback, trusting everybody there.
 ///
@@ -41,23 +48,61 @@ impl PrivatePostgres {
     pub fn start() -> Result<Self> {
         let initdb = programs::find("initdb", programs::POSTGRES).context("initdb is not installed")?;
         let postgres = programs::find("postgres", programs::POSTGRES).context("postgres is not installed")?;
-        let home = Home::new(&["postgres", "nobody"])?;
-        let output = home
-            .command(&initdb)
-            .args([
+        Self::with_cluster(postgres, |home| {
+            let mut command = home.command(&initdb);
+            command.args([
                 "--username=postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--locale=C",
                 "--no-sync",
                 "-D",
-                "data",
-            ])
+                DATA,
+            ]);
+            command
+        })
+    }
+
+    /// Returns whether a standby can be made: `pg_basebackup` is installed, which some packages have apart from the server.
+    #[must_use]
+    pub fn can_have_a_standby() -> bool {
+        programs::find("pg_basebackup", programs::POSTGRES).is_some()
+    }
+
+    /// Makes a hot standby of this server, which follows it by streaming, and starts it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_standby(&self) -> Result<Self> {
+        let backup =
+            programs::find("pg_basebackup", programs::POSTGRES).context("pg_basebackup is not installed")?;
+        Self::with_cluster(self.postgres.clone(), |home| {
+            let mut command = home.command(&backup);
+            command.args([
+                "--checkpoint=fast",
+                "--wal-method=stream",
+                "--write-recovery-conf",
+                "--no-sync",
+                "-d",
+                &self.url(),
+                "-D",
+                DATA,
+            ]);
+            command
+        })
+    }
+
+    /// Starts a server on the cluster that a command makes.
+    fn with_cluster(postgres: PathBuf, make: impl FnOnce(&Home) -> Command) -> Result<Self> {
+        let home = Home::new(USERS)?;
+        let mut command = make(&home);
+        let program = command.get_program().display().to_string();
+        let output = command
             .output()
-            .context("cannot start initdb")?;
+            .with_context(|| format!("cannot start {program}"))?;
         ensure!(
             output.status.success(),
-            "initdb failed: {}",
+            "{program} failed: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         let mut server = Self {
@@ -157,7 +202,7 @@ impl PrivatePostgres {
 
     fn try_start(&mut self) -> Result<()> {
         let mut command = self.home.command(&self.postgres);
-        command.args(["-D", "data", "-p", &self.port.to_string(), "-h", "127.0.0.1"]);
+        command.args(["-D", DATA, "-p", &self.port.to_string(), "-h", "127.0.0.1"]);
         for setting in [
             "unix_socket_directories=",
             "max_connections=200",
@@ -171,6 +216,12 @@ impl PrivatePostgres {
         wait_until_ready(&mut group, "postgres", &log, START, || pg::probe(&url))?;
         self.group = Some(group);
         Ok(())
+    }
+
+    /// Returns the folder of the cluster, for whoever wants to damage what is in it.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join(DATA)
     }
 
     /// Returns the file with everything it logged, over all its starts.

@@ -8,6 +8,7 @@ mod proxy;
 mod reading;
 mod rights;
 mod schema;
+mod standby;
 mod storing;
 mod support;
 mod tls;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use warren_adapter_conformance::samples::message_made_at;
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, PostgresStore, ReaderConfig};
 use warren_domain::ports::{
@@ -573,7 +574,23 @@ async fn searches_find_what_is_meant_whatever_came_when() {
 }
 
 #[tokio::test]
-async fn a_minute_that_fails_keeps_no_other_from_its_filters() {
+async fn a_minute_that_fails_keeps_no_other_from_its_filters_and_shows_as_due() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let numbers = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let due = move || {
+        let page = numbers.render();
+        let value = |name: &str| {
+            let line = page
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.map(|value| value.parse::<f64>().unwrap())
+        };
+        (
+            value("warren_postgres_words_due_minutes"),
+            value("warren_postgres_words_due_seconds"),
+        )
+    };
     with_database(|database| async move {
         let config = |word_index| PostgresConfig {
             word_index,
@@ -592,6 +609,11 @@ async fn a_minute_that_fails_keeps_no_other_from_its_filters() {
             (database.number(FILTERS).await, database.number(DUE).await),
             (0, 10)
         );
+        assert_eq!(
+            due(),
+            (None, None),
+            "who makes no filters knows of none that wait"
+        );
         // Somebody holds the fifth newest.
         database
             .run(
@@ -606,12 +628,22 @@ async fn a_minute_that_fails_keeps_no_other_from_its_filters() {
             (database.number(FILTERS).await, database.number(DUE).await),
             (9, 1)
         );
+        let (minutes, seconds) = due();
+        assert_eq!(minutes, Some(1.0));
+        // It is an hour and four minutes old, and ended two minutes before it was due.
+        let age = (Timestamp::now().unix_micros() - (old_minute() - 4 * MINUTE)) as f64 / 1e6;
+        let least = age - 3.0 * 60.0 - 60.0;
+        assert!(
+            seconds.is_some_and(|seconds| (least..age).contains(&seconds)),
+            "{seconds:?} of {age}"
+        );
         database.run("rollback").await;
         maintain(&store).await;
         assert_eq!(
             (database.number(FILTERS).await, database.number(DUE).await),
             (10, 0)
         );
+        assert_eq!(due(), (Some(0.0), Some(0.0)));
         for store in [store, off] {
             store.close().await;
         }

@@ -20,6 +20,21 @@ fn a_private_postgres_comes_back_on_its_port_after_a_kill_and_a_restart() {
 }
 
 #[test]
+fn a_standby_of_a_private_postgres_goes_when_it_is_dropped_and_leaves_its_primary_alone() {
+    if !PrivatePostgres::can_have_a_standby() {
+        eprintln!("skipped: pg_basebackup is not installed, and nothing else makes a standby");
+        return;
+    }
+    let primary = PrivatePostgres::start().unwrap();
+    let standby = primary.start_standby().unwrap();
+    let (url, data) = (standby.url(), standby.data());
+    assert!(data.join("standby.signal").exists());
+    drop(standby);
+    assert!(!listens(&url) && !data.exists());
+    assert!(listens(&primary.url()));
+}
+
+#[test]
 fn a_private_rabbitmq_comes_back_on_its_port_after_a_kill_and_a_restart() {
     let mut node = PrivateRabbit::start().unwrap();
     let url = node.url();
