@@ -10,6 +10,7 @@ pub(crate) const CONNECTIONS: &str = "warren_http_connections";
 pub(crate) const CONNECTIONS_CUT: &str = "warren_http_connections_cut_total";
 pub(crate) const READS: &str = "warren_http_reads";
 pub(crate) const READS_WAITING: &str = "warren_http_reads_waiting";
+pub(crate) const READS_FAILED: &str = "warren_http_reads_failed_total";
 pub(crate) const ANSWER_BYTES: &str = "warren_http_answer_bytes";
 pub(crate) const IN_FLIGHT_REQUESTS: &str = "warren_http_in_flight_requests";
 pub(crate) const LEVEL: &str = "warren_http_refused_severities";
@@ -52,6 +53,12 @@ pub fn describe_metrics() {
         READS_WAITING,
         Unit::Count,
         "Requests that wait for their turn to read now, of: messages or dead_letters"
+    );
+    describe_counter!(
+        READS_FAILED,
+        Unit::Count,
+        "Reads that the store did not answer, of: messages or dead_letters; kind: unavailable (it is away or slow), misconfigured \
+         (an operator must act), too_much (the client has to ask for less) or read_only (jobs over dead letters)"
     );
     describe_gauge!(
         ANSWER_BYTES,

@@ -67,6 +67,27 @@ pub(crate) const GROUPS_ROUTE: &str = "/v1/groups";
 pub(crate) const COMMON_ROUTES: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/version"];
 
 impl Routes {
+    /// Makes what every server answers, and nothing besides: the base that a program adds its own to.
+    pub const fn bare(
+        service: &'static str,
+        version: &'static str,
+        health: Health,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        Self {
+            service,
+            version,
+            health,
+            metrics,
+            intake: None,
+            groups: None,
+            pipeline: None,
+            dead_letters: None,
+            query: None,
+            tail: None,
+        }
+    }
+
     /// Makes the router, to be served by [`Server`](crate::Server), for requests to these hosts; large
     /// answers have this room.
     pub(crate) fn router(self, hosts: Hosts, room: Arc<Room>) -> Router {

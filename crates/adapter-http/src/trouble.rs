@@ -1,11 +1,13 @@
-//! What an operator has to mend before something can be read.
+//! What could not be read: counted, and said in the log where an operator has to mend something.
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use metrics::counter;
 use warren_domain::ports::{DeadLettersError, ReadError};
 
+use crate::metrics::READS_FAILED;
 use crate::problem::Problem;
 
 /// How long what was said is not said again: consoles ask every few seconds.
@@ -14,21 +16,39 @@ const QUIET: Duration = Duration::from_secs(600);
 /// How many reasons are remembered.
 const REASONS: usize = 16;
 
+/// What is the same for an operator, whatever was read.
+const MISCONFIGURED: &str = "misconfigured";
+
 /// An error of which an operator may have to be told.
-pub(crate) trait Misconfigured: Error + Into<Problem> {
-    /// Tells whether waiting does not help.
-    fn is_misconfigured(&self) -> bool;
+pub(crate) trait ReadFailure: Error + Into<Problem> {
+    /// What could not be read, in the numbers.
+    const OF: &'static str;
+
+    /// Returns what it is in the numbers; where waiting does not help, [`MISCONFIGURED`].
+    fn kind(&self) -> &'static str;
 }
 
-impl Misconfigured for ReadError {
-    fn is_misconfigured(&self) -> bool {
-        matches!(self, Self::Misconfigured { .. })
+impl ReadFailure for ReadError {
+    const OF: &'static str = "messages";
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Misconfigured { .. } => MISCONFIGURED,
+            Self::TooMuch { .. } => "too_much",
+        }
     }
 }
 
-impl Misconfigured for DeadLettersError {
-    fn is_misconfigured(&self) -> bool {
-        matches!(self, Self::Misconfigured { .. })
+impl ReadFailure for DeadLettersError {
+    const OF: &'static str = "dead_letters";
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Misconfigured { .. } => MISCONFIGURED,
+            Self::ReadOnly { .. } => "read_only",
+        }
     }
 }
 
@@ -38,9 +58,11 @@ pub(crate) struct Trouble(Mutex<Vec<(String, Instant)>>);
 
 impl Trouble {
     /// Makes of what has failed what the client is told.
-    pub(crate) fn heed<T, E: Misconfigured>(&self, outcome: Result<T, E>) -> Result<T, Problem> {
+    pub(crate) fn heed<T, E: ReadFailure>(&self, outcome: Result<T, E>) -> Result<T, Problem> {
         outcome.map_err(|error| {
-            if error.is_misconfigured() && self.is_news(error.to_string(), Instant::now()) {
+            let kind = error.kind();
+            counter!(READS_FAILED, "of" => E::OF, "kind" => kind).increment(1);
+            if kind == MISCONFIGURED && self.is_news(error.to_string(), Instant::now()) {
                 tracing::error!(cause = error.source(), "{error}");
             }
             error.into()

@@ -62,21 +62,19 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
     }
     let health = Health::new(vec![broker]);
     let routes = Routes {
-        service: "ingest-api",
-        version: env!("CARGO_PKG_VERSION"),
         intake: Some(IntakeRoutes::new(
             intake.clone(),
             &settings.http,
             &settings.intake,
         )),
-        health,
-        groups: None,
-        pipeline: None,
         // Those of the broker and of the store are the worker's to show.
         dead_letters: spooling.as_ref().map(Spooling::jobs),
-        query: None,
-        tail: None,
-        metrics: frame.metrics.handle(),
+        ..Routes::bare(
+            "ingest-api",
+            env!("CARGO_PKG_VERSION"),
+            health,
+            frame.metrics.handle(),
+        )
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "listening");

@@ -87,18 +87,12 @@ async fn run(mut settings: Settings, frame: Frame, group: NamedGroup, output: Ou
     let subscribe = move || subscription.consumer();
     let tally_loop = TallyLoop::new(subscribe, parts, &settings.tally, until);
     let health = Health::new(vec![broker_health, Arc::new(tally_loop.health()) as _]);
-    let routes = Routes {
-        service: "severity-consumer",
-        version: env!("CARGO_PKG_VERSION"),
-        intake: None,
-        groups: None,
-        pipeline: None,
-        dead_letters: None,
-        query: None,
-        tail: None,
-        health: health.clone(),
-        metrics: frame.metrics.handle(),
-    };
+    let routes = Routes::bare(
+        "severity-consumer",
+        env!("CARGO_PKG_VERSION"),
+        health.clone(),
+        frame.metrics.handle(),
+    );
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "health and metrics");
 

@@ -107,16 +107,14 @@ async fn run(settings: Settings, frame: Frame) -> anyhow::Result<()> {
         Arc::new(dead_letter_queue) as _,
     ]);
     let routes = Routes {
-        service: "store-worker",
-        version: env!("CARGO_PKG_VERSION"),
-        intake: None,
-        health: health.clone(),
-        groups: None,
-        pipeline: None,
         dead_letters: Some(jobs.clone()),
-        query: None,
         tail: Some(TailRoutes::new(hub.clone(), &settings.http)),
-        metrics: frame.metrics.handle(),
+        ..Routes::bare(
+            "store-worker",
+            env!("CARGO_PKG_VERSION"),
+            health.clone(),
+            frame.metrics.handle(),
+        )
     };
     let server = Server::bind(&settings.http).await?;
     info!(address = %server.local_addr(), "health and metrics");

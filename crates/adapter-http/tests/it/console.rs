@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted_reader::ScriptedReader;
-use warren_adapter_http::{Health, IntakeAddress, QueryRoutes, Routes, Server};
+use warren_adapter_http::{IntakeAddress, QueryRoutes, Routes};
 
-use crate::server::{TestServer, config, metrics};
+use crate::server::{TestServer, bare, config, serve_routes};
 use crate::wire::{Answer, exchange};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -60,21 +59,10 @@ async fn it_is_told_where_messages_are_sent_to() {
         let address = address.map(|url| IntakeAddress::parse(url).unwrap());
         let query = QueryRoutes::new(Arc::new(ScriptedReader::new()), 1).with_intake_at(address);
         let routes = Routes {
-            service: "query-api",
-            version: "1.2.3",
-            health: Health::new(Vec::new()),
-            metrics: metrics(),
-            intake: None,
-            groups: None,
-            pipeline: None,
-            dead_letters: None,
             query: Some(query),
-            tail: None,
+            ..bare()
         };
-        let server = Server::bind(&config()).await.unwrap();
-        let at = server.local_addr();
-        let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+        let (at, shutdown, serving) = serve_routes(&config(), routes).await;
         let ask = async |path: &str| {
             let request = format!("GET {path} HTTP/1.1\r\nhost: warren\r\n\r\n");
             exchange(at, request.as_bytes(), false).await.unwrap()

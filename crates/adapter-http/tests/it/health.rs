@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::scripted::ScriptedPublisher;
-use warren_adapter_http::{Health, Routes, Server};
+use warren_adapter_http::Routes;
 use warren_domain::ports::{HealthCheck, Unhealthy};
 
-use crate::server::{TestServer, config, metrics, serve};
+use crate::server::{TestServer, bare, config, serve, serve_routes};
 use crate::wire::{Answer, exchange};
 
 #[derive(Debug)]
@@ -96,23 +95,11 @@ async fn the_numbers_are_there_with_their_help_and_without_names_that_clients_ma
 
 #[tokio::test]
 async fn a_server_without_intake_has_health_metrics_and_their_description_only() {
-    let config = config();
     let routes = Routes {
         service: "store-worker",
-        version: "1.2.3",
-        health: Health::new(Vec::new()),
-        groups: None,
-        pipeline: None,
-        dead_letters: None,
-        query: None,
-        tail: None,
-        metrics: metrics(),
-        intake: None,
+        ..bare()
     };
-    let server = Server::bind(&config).await.unwrap();
-    let address = server.local_addr();
-    let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+    let (address, shutdown, serving) = serve_routes(&config(), routes).await;
     for (path, status) in [
         ("/", 200),
         ("/livez", 200),

@@ -8,7 +8,7 @@ use warren_adapter_conformance::samples::{message, messages, with_attributes};
 use warren_domain::ports::{MessageStore as _, ReadError};
 use warren_domain::{Message, Severity};
 
-use crate::server::{READERS, TestServer};
+use crate::server::{Numbers, READERS, TestServer};
 use crate::wire::{Answer, Wire};
 
 async fn storing(batch: &[Message]) -> TestServer {
@@ -316,7 +316,8 @@ async fn whatever_is_asked_for_is_refused_by_name_or_found_and_never_a_fault_of_
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_read_is_told_so() {
+async fn a_store_that_cannot_be_read_is_told_so_and_counted_by_what_is_the_matter() {
+    let numbers = Numbers::new();
     let server = storing(&messages(3)).await;
     let reason = || "PostgreSQL is away".to_owned();
     let away = ReadError::Unavailable {
@@ -345,6 +346,11 @@ async fn a_store_that_cannot_be_read_is_told_so() {
         assert_eq!(answer.header("retry-after").is_some(), status == 503);
         assert!(answer.text().contains("PostgreSQL is away"), "{path}");
         assert_not_kept(&answer);
+    }
+    for (kind, failed) in [("unavailable", 2.0), ("misconfigured", 1.0), ("too_much", 1.0)] {
+        let series = format!("warren_http_reads_failed_total{{of=\"messages\",kind=\"{kind}\"}}");
+        let counted = numbers.value(&series);
+        assert!((counted - failed).abs() < 0.5, "{series}: {counted}");
     }
     assert_eq!(server.get("/v1/messages").await.status, 200);
 }

@@ -12,6 +12,9 @@ use crate::hostile_requests::post;
 use crate::server::{Numbers, TestServer, config, serve, serve_numbered};
 use crate::wire::{Wire, exchange};
 
+/// The bytes of request bodies that a server holds.
+const IN_FLIGHT: &str = "warren_http_in_flight_bytes";
+
 fn tight() -> HttpConfig {
     HttpConfig {
         max_in_flight_bytes: ByteSize::mib(5),
@@ -64,7 +67,7 @@ async fn a_request_without_room_is_refused_before_its_body_is_read_and_small_one
         "there is room again"
     );
     let started = Instant::now();
-    while numbers.in_flight() > 0.0 {
+    while numbers.value(IN_FLIGHT) > 0.0 {
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "bytes stay in flight:\n{}",
@@ -121,13 +124,13 @@ async fn a_slow_body_that_announces_much_soon_holds_little() {
     let server = TestServer::with(tight(), []).await;
     let mut silent = slow_upload(&server, 2_000_000).await;
     let mut dripping = slow_upload(&server, 2_000_000).await;
-    assert!(numbers.in_flight() > 4_000_000.0);
+    assert!(numbers.value(IN_FLIGHT) > 4_000_000.0);
     let started = Instant::now();
-    while numbers.in_flight() > 2_200_000.0 {
+    while numbers.value(IN_FLIGHT) > 2_200_000.0 {
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{}",
-            numbers.in_flight()
+            numbers.value(IN_FLIGHT)
         );
         dripping.send(&[b'x'; 10_000]).await;
         tokio::time::sleep(Duration::from_millis(50)).await;

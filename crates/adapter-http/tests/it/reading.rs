@@ -47,14 +47,6 @@ async fn takes_nothing(server: &TestServer, path: &str) -> TcpStream {
     stream
 }
 
-fn number(numbers: &Numbers, name: &str) -> f64 {
-    let page = numbers.page();
-    let line = page
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0.0, |number| number.parse().unwrap())
-}
-
 fn assert_overloaded(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(answer.json()["type"], "urn:warren:problem:overloaded");
@@ -66,7 +58,7 @@ async fn a_large_answer_that_is_not_taken_refuses_other_large_ones_and_no_small_
     let numbers = Numbers::new();
     let server = narrow(Duration::from_secs(600)).await;
     let slow = takes_nothing(&server, LARGE).await;
-    assert!(number(&numbers, "warren_http_answer_bytes") > 7e6);
+    assert!(numbers.value("warren_http_answer_bytes") > 7e6);
     // As many as may read at once, with answers that wait for room; they have given their turns back.
     let mut waiting = Vec::new();
     for _ in 0..READERS {
@@ -82,12 +74,12 @@ async fn a_large_answer_that_is_not_taken_refuses_other_large_ones_and_no_small_
     for mut wire in waiting {
         assert_overloaded(&wire.answer().await.unwrap());
     }
-    let refused = number(&numbers, "warren_http_refused_total{reason=\"room\"}");
+    let refused = numbers.value("warren_http_refused_total{reason=\"room\"}");
     assert!((refused - READERS as f64).abs() < 0.5, "{refused}");
     // With its client it goes.
     drop(slow);
     let leaving = async {
-        while number(&numbers, "warren_http_answer_bytes") > 0.0 {
+        while numbers.value("warren_http_answer_bytes") > 0.0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -102,12 +94,12 @@ async fn whoever_does_not_take_a_large_answer_in_time_is_cut_off() {
     let mut slow = takes_nothing(&server, LARGE).await;
     let cut = "warren_http_connections_cut_total{reason=\"answer\"}";
     let cutting = async {
-        while number(&numbers, cut) < 1.0 {
+        while numbers.value(cut) < 1.0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(PATIENCE, cutting).await.expect("it is cut off");
-    assert!(number(&numbers, "warren_http_answer_bytes") < 1.0);
+    assert!(numbers.value("warren_http_answer_bytes") < 1.0);
     let mut rest = Vec::new();
     // A reset, or what the kernel had.
     drop(
@@ -124,7 +116,7 @@ async fn whoever_does_not_take_a_large_answer_in_time_is_cut_off() {
         assert_eq!(kept.answer().await.unwrap().status, 200);
         sleep(Duration::from_millis(400)).await;
     }
-    assert!((number(&numbers, cut) - 1.0).abs() < 0.5);
+    assert!((numbers.value(cut) - 1.0).abs() < 0.5);
 }
 
 #[tokio::test]
@@ -140,7 +132,7 @@ async fn dead_letters_are_read_by_one_request_at_a_time_and_messages_meanwhile()
         .send(format!("GET {path} HTTP/1.1\r\nhost: w\r\n\r\n").as_bytes())
         .await;
     server.letters.is_asked_by(1).await;
-    assert!((number(&numbers, "warren_http_reads{of=\"dead_letters\"}") - 1.0).abs() < 0.5);
+    assert!((numbers.value("warren_http_reads{of=\"dead_letters\"}") - 1.0).abs() < 0.5);
     let dry_run = post(
         "/v1/dead-letters/redrive",
         &["content-type: application/json"],
@@ -156,7 +148,7 @@ async fn dead_letters_are_read_by_one_request_at_a_time_and_messages_meanwhile()
         assert_overloaded(answer);
     }
     assert_eq!(read.status, 200);
-    let refused = number(&numbers, "warren_http_refused_total{reason=\"reading\"}");
+    let refused = numbers.value("warren_http_refused_total{reason=\"reading\"}");
     assert!((refused - 3.0).abs() < 0.5, "{refused}");
     server.letters.hold(false);
     assert_eq!(first.answer().await.unwrap().status, 200);

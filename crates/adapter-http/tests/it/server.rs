@@ -62,13 +62,13 @@ impl Numbers {
         self.handle.render()
     }
 
-    /// Returns the bytes of request bodies that the test's servers hold.
-    pub(crate) fn in_flight(&self) -> f64 {
+    /// Returns one of them, its labels written as they are printed; 0 until it is told.
+    pub(crate) fn value(&self, series: &str) -> f64 {
         let page = self.page();
         let line = page
             .lines()
-            .find_map(|line| line.strip_prefix("warren_http_in_flight_bytes "));
-        line.expect("the gauge").parse().unwrap()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |number| number.parse().unwrap())
     }
 }
 
@@ -204,9 +204,21 @@ async fn serve_with(
         )),
         intake: Some(IntakeRoutes::new(intake, &config, &IntakeConfig::default())),
     };
-    let server = Server::bind(&config).await.unwrap();
-    let address = server.local_addr();
-    let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+    let (address, shutdown, serving) = serve_routes(&config, routes).await;
     (address, health, shutdown, serving)
+}
+
+/// Returns what every server answers; tests add to it what they are about.
+pub(crate) fn bare() -> Routes {
+    Routes::bare("test", "1.2.3", Health::new(Vec::new()), metrics())
+}
+
+pub(crate) async fn serve_routes(
+    config: &HttpConfig,
+    routes: Routes,
+) -> (SocketAddr, CancellationToken, JoinHandle<Drained>) {
+    let server = Server::bind(config).await.unwrap();
+    let (address, shutdown) = (server.local_addr(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+    (address, shutdown, serving)
 }

@@ -12,11 +12,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted_live::ScriptedLive;
-use warren_adapter_http::{Drained, Health, HttpConfig, Routes, Server, TailRoutes};
+use warren_adapter_http::{Drained, HttpConfig, Routes, TailRoutes};
 use warren_domain::{Message, Severity};
 use warren_pipeline::tail::{Hub, TailConfig};
 
-use crate::server::{config, metrics};
+use crate::server::{bare, config, serve_routes};
 use crate::wire::{PATIENCE, exchange};
 
 struct Subject {
@@ -30,20 +30,10 @@ async fn serve(http: HttpConfig, tail: TailConfig) -> Subject {
     let live = ScriptedLive::new();
     let hub = Hub::start(Arc::clone(&live) as _, tail);
     let routes = Routes {
-        service: "test",
-        version: "1.2.3",
-        health: Health::new(Vec::new()),
-        metrics: metrics(),
-        intake: None,
-        groups: None,
-        pipeline: None,
-        dead_letters: None,
-        query: None,
         tail: Some(TailRoutes::new(hub, &http)),
+        ..bare()
     };
-    let server = Server::bind(&http).await.unwrap();
-    let (address, shutdown) = (server.local_addr(), CancellationToken::new());
-    let serving = tokio::spawn(server.serve(routes, shutdown.clone()));
+    let (address, shutdown, serving) = serve_routes(&http, routes).await;
     Subject {
         live,
         address,

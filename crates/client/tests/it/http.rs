@@ -71,20 +71,12 @@ pub(crate) async fn serve(
         ..http
     };
     let routes = Routes {
-        service: "test",
-        version: "0",
-        health: Health::new(Vec::new()),
-        metrics: metrics(),
-        groups: None,
-        pipeline: None,
-        dead_letters: None,
-        query: None,
-        tail: None,
         intake: Some(IntakeRoutes::new(
             Intake::new(behind, intake.message_limits()),
             &http,
             intake,
         )),
+        ..Routes::bare("test", "0", Health::new(Vec::new()), metrics())
     };
     let server = Server::bind(&http).await.unwrap();
     let address = server.local_addr();
