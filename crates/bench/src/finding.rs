@@ -19,10 +19,11 @@ use warren_e2e::http::Client;
 use warren_e2e::process::Service;
 use warren_e2e::request::Request;
 
-use self::questions::{Answered, ask};
+use self::questions::ask;
+use crate::asked::{Answered, write_answers};
 use crate::cost::settle;
 use crate::reading::author::{Author, RARE_EVERY, SOURCES};
-use crate::report::{Goal, thousands, write_goals};
+use crate::report::{thousands, write_goals};
 use crate::whole_path::{data_folder, wait_stored, with};
 
 /// Messages in each request.
@@ -226,28 +227,7 @@ impl fmt::Display for Report {
             thousands(self.filled),
             self.bytes
         )?;
-        writeln!(
-            f,
-            "\n{:<46} {:>9} {:>9} {:>7} {:>9}",
-            "Questions, answered whole", "p50 ms", "p99 ms", "asked", "requests"
-        )?;
-        let mut goals = Vec::new();
-        for answered in &self.questions {
-            let mut waits = answered.waits.clone();
-            let mut wait = |share| waits.percentile(share).unwrap_or(0.0);
-            let (p50, p99) = (wait(0.5), wait(0.99));
-            writeln!(
-                f,
-                "{:<46} {p50:>9.1} {p99:>9.1} {:>7} {:>9}",
-                answered.question, answered.asked, answered.requests
-            )?;
-            goals.push(Goal {
-                what: format!("{}, p50", answered.question),
-                figure: format!("{p50:.1} ms"),
-                wanted: format!("≤ {} ms", answered.goal),
-                met: p50 <= answered.goal,
-            });
-        }
-        write_goals(f, goals)
+        write_answers(f, &self.questions, "requests")?;
+        write_goals(f, self.questions.iter().filter_map(Answered::goal).collect())
     }
 }

@@ -5,6 +5,7 @@
 //! are interleaved, so that a machine that grows slower or faster meanwhile does so for every row of the table; the
 //! table shows medians.
 
+mod asked;
 mod bare_http;
 mod cores;
 mod cost;

@@ -1,8 +1,8 @@
 //! The questions that a person asks of a program that has many messages.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use fastrand::Rng;
 use serde_json::Value;
 use warren_e2e::http::Client;
@@ -10,35 +10,13 @@ use warren_e2e::process::Service;
 use warren_e2e::request::Request;
 
 use super::{DAY_MICROS, Filled};
+use crate::asked::{Answer, Answered, PAGE};
 use crate::reading::author::{ABSENT, COMMON, RARE, SOURCES, source};
-use crate::statistics::Waits;
-
-/// How many messages a page has.
-const PAGE: usize = 100;
 
 /// What half of the answers may take whose messages an index or the counts lead to, milliseconds…
 const QUICK: f64 = 50.0;
 /// …and of those that all messages may have to be looked at for: seconds, and not many.
 const SECONDS: f64 = 3_000.0;
-
-/// A question and how long its answers took.
-#[derive(Clone, Debug)]
-pub(super) struct Answered {
-    pub(super) question: &'static str,
-    pub(super) waits: Waits,
-    /// How often it was asked.
-    pub(super) asked: usize,
-    /// How many requests an answer took at most: a search that looks at much is bounded, and goes on with the next.
-    pub(super) requests: usize,
-    /// What half of the answers may take, milliseconds.
-    pub(super) goal: f64,
-}
-
-/// What came of one question.
-struct Answer {
-    took: Duration,
-    requests: usize,
-}
 
 /// Asks each question as often as wanted.
 ///
@@ -150,27 +128,17 @@ struct Asking<'f> {
 }
 
 impl Asking<'_> {
-    /// Times what is asked, once without the clock, as connections are opened then.
     async fn time(
         &mut self,
         question: &'static str,
         goal: f64,
         mut ask: impl AsyncFnMut(&mut Self, usize) -> Result<Answer>,
     ) -> Result<Answered> {
-        let mut answered = Answered {
-            question,
-            waits: Waits::default(),
-            asked: self.asked,
-            requests: 0,
-            goal,
-        };
-        ask(self, self.asked).await.context(question)?;
-        for number in 0..self.asked {
-            let answer = ask(self, number).await.context(question)?;
-            answered.waits.add(answer.took);
-            answered.requests = answered.requests.max(answer.requests);
-        }
-        Ok(answered)
+        let asked = self.asked;
+        Answered::time(question, Some(goal), asked, async |number| {
+            ask(self, number).await
+        })
+        .await
     }
 
     async fn get(&mut self, target: &str) -> Result<Value> {
@@ -187,11 +155,11 @@ impl Asking<'_> {
     /// Turns pages until a hundred are found, or everything was looked at.
     async fn search(&mut self, query: &str, expected: Option<usize>) -> Result<Answer> {
         let begun = Instant::now();
-        let (mut found, mut requests, mut after) = (0, 0, String::new());
+        let (mut found, mut calls, mut after) = (0, 0, String::new());
         loop {
             let target = format!("/v1/messages?limit={}&{query}{after}", PAGE - found);
             let page = self.get(&target).await?;
-            requests += 1;
+            calls += 1;
             found += page["messages"].as_array().map_or(0, Vec::len);
             match page["next"].as_str() {
                 Some(next) if found < PAGE => after = format!("&after={next}"),
@@ -202,7 +170,7 @@ impl Asking<'_> {
         if let Some(expected) = expected {
             ensure!(found == expected, "{query}: {found} found, not {expected}");
         }
-        Ok(Answer { took, requests })
+        Ok(Answer { took, calls })
     }
 
     fn source_in_range(&mut self) -> Result<String> {
@@ -230,7 +198,7 @@ impl Asking<'_> {
                 .is_some_and(|buckets| buckets.len() >= 96),
             "too few buckets"
         );
-        Ok(Answer { took, requests: 1 })
+        Ok(Answer { took, calls: 1 })
     }
 
     async fn message(&mut self, number: usize) -> Result<Answer> {
@@ -244,6 +212,6 @@ impl Asking<'_> {
                 "{side} is missing"
             );
         }
-        Ok(Answer { took, requests: 1 })
+        Ok(Answer { took, calls: 1 })
     }
 }

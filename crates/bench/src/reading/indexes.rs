@@ -16,10 +16,11 @@ use warren_e2e::postgres::connect;
 use warren_test_servers::PrivatePostgres;
 
 use super::author::{ABSENT, RARE};
-use super::questions::{PAGE, look_for};
+use super::questions::look_for;
 use super::report::describe;
 use super::storing::rate;
 use super::{Table, table};
+use crate::asked::PAGE;
 use crate::report::thousands;
 use crate::statistics::{Waits, median};
 
@@ -185,7 +186,7 @@ impl Indexes {
                     Some(condition) => look_by_sql(&client, table, condition, text, found).await?,
                     None => {
                         let reader: &PostgresReader = if plain { &table.plain_reader } else { &table.reader };
-                        look_for(table, reader, &(text.to_owned(), found)).await?.0
+                        look_for(table, reader, &(text.to_owned(), found)).await?.took
                     }
                 };
                 // The first fills caches.

@@ -1,7 +1,7 @@
 //! The questions that people and the console ask.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
@@ -11,23 +11,7 @@ use warren_domain::{Selection, SeveritySet, Timestamp};
 
 use super::Table;
 use super::author::{ABSENT, COMMON, RARE, SOURCES, source};
-use crate::statistics::Waits;
-
-/// How many messages a page has.
-pub(super) const PAGE: usize = 100;
-
-/// A question and how long its answers took.
-#[derive(Clone, Debug)]
-pub(crate) struct Answered {
-    pub(crate) question: &'static str,
-    pub(crate) waits: Waits,
-    /// How often it was asked.
-    pub(crate) asked: usize,
-    /// How many calls an answer took at most: a search that looks at much is bounded, and goes on with the next.
-    pub(crate) calls: usize,
-    /// What half of the answers may take, milliseconds.
-    pub(crate) goal: Option<f64>,
-}
+use crate::asked::{Answer, Answered, PAGE};
 
 /// Asks each question as often as wanted.
 ///
@@ -78,27 +62,14 @@ struct Asking<'t> {
 }
 
 impl Asking<'_> {
-    /// Times what is asked, once without the clock, as connections are opened then.
     async fn time(
         &mut self,
         question: &'static str,
         goal: Option<f64>,
-        mut ask: impl AsyncFnMut(&Table, &mut Rng) -> Result<(Duration, usize)>,
+        mut ask: impl AsyncFnMut(&Table, &mut Rng) -> Result<Answer>,
     ) -> Result<Answered> {
-        let mut answered = Answered {
-            question,
-            waits: Waits::default(),
-            asked: self.asked,
-            calls: 0,
-            goal,
-        };
-        ask(self.table, &mut self.rng).await.context(question)?;
-        for _ in 0..self.asked {
-            let (took, calls) = ask(self.table, &mut self.rng).await.context(question)?;
-            answered.waits.add(took);
-            answered.calls = answered.calls.max(calls);
-        }
-        Ok(answered)
+        let (table, rng) = (self.table, &mut self.rng);
+        Answered::time(question, goal, self.asked, async |_| ask(table, rng).await).await
     }
 
     async fn newest_by_severity(&mut self) -> Result<Answered> {
@@ -112,9 +83,9 @@ impl Asking<'_> {
                 range: TimeRange::ALL,
                 ..everything(table)
             };
-            let (took, calls, found) = answer(&table.reader, search).await?;
+            let (answer, found) = search_for(&table.reader, search).await?;
             ensure!(found == PAGE, "{found} found");
-            Ok((took, calls))
+            Ok(answer)
         })
         .await
     }
@@ -135,16 +106,16 @@ impl Asking<'_> {
                 ..everything(table)
             };
             if !next_page {
-                let (took, calls, _) = answer(&table.reader, search).await?;
-                return Ok((took, calls));
+                let (answer, _) = search_for(&table.reader, search).await?;
+                return Ok(answer);
             }
             let first = table.reader.find(&search, PAGE).await?;
             let after = Search {
                 from: first.next,
                 ..search
             };
-            let (took, calls, _) = answer(&table.reader, after).await?;
-            Ok((took, calls))
+            let (answer, _) = search_for(&table.reader, after).await?;
+            Ok(answer)
         })
         .await
     }
@@ -163,7 +134,7 @@ impl Asking<'_> {
                 let buckets = table.reader.counts(&wanted).await?;
                 let took = begun.elapsed();
                 ensure!(buckets.len() >= 96, "{} buckets", buckets.len());
-                Ok((took, 1))
+                Ok(Answer { took, calls: 1 })
             },
         )
         .await
@@ -180,7 +151,7 @@ impl Asking<'_> {
                 "{} sources",
                 listed.sources.len()
             );
-            Ok((took, 1))
+            Ok(Answer { took, calls: 1 })
         })
         .await
     }
@@ -206,7 +177,7 @@ impl Asking<'_> {
     }
 }
 
-/// Looks for a text in the last day; returns how long it took, and in how many calls.
+/// Looks for a text in the last day.
 ///
 /// # Errors
 /// PostgreSQL failed, or not as much was found as there is.
@@ -214,15 +185,15 @@ pub(super) async fn look_for(
     table: &Table,
     reader: &PostgresReader,
     (text, expected): &(String, usize),
-) -> Result<(Duration, usize)> {
+) -> Result<Answer> {
     let search = Search {
         query: text.parse()?,
         range: table.filled.last_day,
         ..everything(table)
     };
-    let (took, calls, found) = answer(reader, search).await?;
+    let (answer, found) = search_for(reader, search).await?;
     ensure!(found == *expected, "{found} found of {expected}");
-    Ok((took, calls))
+    Ok(answer)
 }
 
 fn everything(table: &Table) -> Search {
@@ -235,8 +206,8 @@ fn everything(table: &Table) -> Search {
     }
 }
 
-/// Searches until a page is full or there is nothing more; returns how long it took, in how many calls, and what was found.
-async fn answer(reader: &PostgresReader, mut search: Search) -> Result<(Duration, usize, usize)> {
+/// Searches until a page is full or there is nothing more; returns how many messages were found, too.
+async fn search_for(reader: &PostgresReader, mut search: Search) -> Result<(Answer, usize)> {
     let begun = Instant::now();
     let (mut found, mut calls) = (0, 0);
     loop {
@@ -245,7 +216,8 @@ async fn answer(reader: &PostgresReader, mut search: Search) -> Result<(Duration
         found += page.messages.len();
         search.from = page.next;
         if page.next.is_none() || found >= PAGE {
-            return Ok((begun.elapsed(), calls, found));
+            let took = begun.elapsed();
+            return Ok((Answer { took, calls }, found));
         }
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::questions::Answered;
 use super::sizes::Size;
 use super::storing::Pairs;
 use super::watched::{CONSOLES, STEADY, TAILS};
 use super::{Reading, SMALLER, author};
+use crate::asked::{Answered, write_answers};
 use crate::report::{Goal, thousands, write_goals};
 
 /// What was measured.
@@ -52,15 +52,7 @@ impl Report {
     }
 
     fn goals(&self) -> Vec<Goal> {
-        let asked = self.questions.iter().filter_map(|answered| {
-            let (p50, goal) = (answered.waits.clone().percentile(0.5)?, answered.goal?);
-            Some(Goal {
-                what: format!("{}, p50", answered.question),
-                figure: format!("{p50:.1} ms"),
-                wanted: format!("≤ {goal} ms"),
-                met: p50 <= goal,
-            })
-        });
+        let asked = self.questions.iter().filter_map(Answered::goal);
         let size = format!(
             "storing at {} : at {}",
             thousands(self.messages as f64),
@@ -151,21 +143,7 @@ impl fmt::Display for Report {
                     bytes / f64::from(1 << 20)
                 )?;
             }
-            writeln!(
-                f,
-                "\n{:<42} {:>9} {:>9} {:>7} {:>6}",
-                "Questions, answered whole", "p50 ms", "p99 ms", "asked", "calls"
-            )?;
-            for answered in &self.questions {
-                let mut waits = answered.waits.clone();
-                let mut wait = |share| waits.percentile(share).unwrap_or(0.0);
-                let (p50, p99) = (wait(0.5), wait(0.99));
-                writeln!(
-                    f,
-                    "{:<42} {p50:>9.1} {p99:>9.1} {:>7} {:>6}",
-                    answered.question, answered.asked, answered.calls
-                )?;
-            }
+            write_answers(f, &self.questions, "calls")?;
         }
         writeln!(
             f,
