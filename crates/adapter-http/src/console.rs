@@ -8,11 +8,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::http::header::{self, ACCEPT, IF_NONE_MATCH};
+use axum::http::header::{self, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::accept;
 use crate::problem::{Kind, Problem};
 
 /// Where the files of the page are, as the router knows it.
@@ -62,19 +63,9 @@ pub(crate) fn router() -> Router {
     Router::new().route(CONSOLE_ROUTE, get(get_file))
 }
 
-/// Tells whether a page is wanted: browsers name `text/html`, and programs such as curl take whatever comes.
+/// Tells whether a page is wanted: browsers name its type.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter();
-    let mut ranges = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    ranges.any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let html = parts
-            .next()
-            .is_some_and(|range| range.eq_ignore_ascii_case("text/html"));
-        html && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-    })
+    accept::names(headers, "text/html")
 }
 
 /// Answers with the page.
@@ -139,26 +130,6 @@ fn tag(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_page_is_for_whoever_names_html() {
-        for (accept, wanted) in [
-            (
-                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-                true,
-            ),
-            ("application/json, TEXT/HTML;q=0.5", true),
-            ("text/html;q=0, */*", false),
-            ("*/*", false),
-            ("text/*", false),
-            ("", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(is_wanted(&headers), wanted, "{accept}");
-        }
-        assert!(!is_wanted(&HeaderMap::new()));
-    }
 
     #[test]
     fn every_file_of_the_folder_is_carried() {

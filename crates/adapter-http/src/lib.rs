@@ -10,6 +10,7 @@
 //! - every wait of a connection ends (`connection`): silent, slow and greedy clients are cut off, and a refused one
 //!   still gets to read its answer.
 
+mod accept;
 mod answer;
 mod body;
 mod budget;

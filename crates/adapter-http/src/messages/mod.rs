@@ -27,7 +27,7 @@ use crate::trouble::Trouble;
 use asked::Listing;
 pub(crate) use asked::{Given, wrong};
 pub(crate) use times::moment;
-pub(crate) use view::{CountsPage, MessagePage, SourcesPage, WholeMessage};
+pub(crate) use view::{CountsPage, MessagePage, SourcesPage, WholeMessage, text};
 
 /// Where the routes are, as the router knows them.
 pub(crate) const QUERY_ROUTES: [&str; 4] = [MESSAGES_ROUTE, "/v1/messages/{id}", "/v1/counts", "/v1/sources"];

@@ -38,7 +38,8 @@ pub(crate) struct MessageView {
     stored_at: Timestamp,
 }
 
-fn text<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes what a message says, which no type shows by itself: bodies are never logged.
+pub(crate) fn text<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(body.as_str())
 }
 

@@ -1,10 +1,10 @@
 //! What a request to watch asks for.
 
-use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName};
 use warren_pipeline::tail::{Cursor, Wanted};
 
 use super::form::Form;
+use crate::accept;
 use crate::messages::{Given, wrong};
 use crate::problem::Problem;
 
@@ -43,22 +43,17 @@ impl Watch {
 
 /// Returns the form that `Accept` asks for: lines of JSON where they are named, else server-sent events.
 fn form(headers: &HeaderMap) -> Form {
-    let mut accepted = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let lines = accepted.any(|value| {
-        value.split(',').any(|range| {
-            let essence = range.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/x-ndjson")
-        })
-    });
-    if lines { Form::Lines } else { Form::Events }
+    if accept::names(headers, "application/x-ndjson") {
+        Form::Lines
+    } else {
+        Form::Events
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use axum::http::header::ACCEPT;
     use warren_domain::SourcePattern;
 
     use super::*;

@@ -1,9 +1,11 @@
 //! What a tail says, as events or as lines.
 
 use axum::http::HeaderValue;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use warren_domain::{Attributes, Body, Message, MessageId, Severity, Source, Timestamp};
 use warren_pipeline::tail::{Cursor, Gap, Told, What};
+
+use crate::messages::text;
 
 /// How long a browser waits before it connects again, milliseconds.
 const RETRY: u32 = 2_000;
@@ -81,10 +83,6 @@ struct MessageView<'m> {
     attributes: &'m Attributes,
     occurred_at: Timestamp,
     received_at: Timestamp,
-}
-
-fn text<S: Serializer>(body: &Body, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(body.as_str())
 }
 
 fn shown(message: &Message) -> Vec<u8> {
