@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use warren_domain::search::reader_problems;
 
 /// The settings of the embedded adapter: the section `embedded`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,31 +178,7 @@ impl Default for ReaderConfig {
 impl ReaderConfig {
     /// Lists what is wrong: the field, relative to the section, and what to do about it.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        if !(1..=64).contains(&self.connections) {
-            let connections = self.connections;
-            problems.push((
-                "connections",
-                format!("is {connections}; set it between 1 and 64"),
-            ));
-        }
-        for (field, time, least) in [
-            ("search_time", self.search_time, Duration::from_millis(1)),
-            (
-                "statement_timeout",
-                self.statement_timeout,
-                Duration::from_millis(100),
-            ),
-        ] {
-            let most = Duration::from_mins(10);
-            if time < least || time > most {
-                problems.push((
-                    field,
-                    format!("is {time:?}; set it between {least:?} and {most:?}"),
-                ));
-            }
-        }
-        problems
+        reader_problems(self.connections.into(), self.search_time, self.statement_timeout)
     }
 }
 
@@ -285,6 +262,7 @@ mod tests {
 
     #[test]
     fn the_defaults_have_no_problems() {
+        assert_eq!(ReaderConfig::default().problems(), []);
         assert_eq!(EmbeddedConfig::default().problems(), []);
     }
 
@@ -323,18 +301,6 @@ mod tests {
         };
         let named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
         assert_eq!(named, ["path", "max_bytes", "publish_timeout"]);
-    }
-
-    #[test]
-    fn what_a_reader_may_take_is_bounded() {
-        assert_eq!(ReaderConfig::default().problems(), []);
-        let config = ReaderConfig {
-            connections: 0,
-            search_time: Duration::ZERO,
-            statement_timeout: Duration::from_hours(1),
-        };
-        let named: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
-        assert_eq!(named, ["connections", "search_time", "statement_timeout"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use warren_domain::search::reader_problems;
 
 use crate::target::Target;
 
@@ -208,23 +209,7 @@ impl Default for ReaderConfig {
 impl ReaderConfig {
     /// Lists what is wrong: the field, relative to the section, and what to do about it.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        if !(1..=64).contains(&self.connections) {
-            problems.push(("connections", "must be between 1 and 64".to_owned()));
-        }
-        for (field, time, least) in [
-            ("search_time", self.search_time, Duration::from_millis(1)),
-            (
-                "statement_timeout",
-                self.statement_timeout,
-                Duration::from_millis(100),
-            ),
-        ] {
-            if time < least || time > Duration::from_mins(10) {
-                problems.push((field, format!("must be between {least:?} and ten minutes")));
-            }
-        }
-        problems
+        reader_problems(self.connections as u64, self.search_time, self.statement_timeout)
     }
 }
 
@@ -309,6 +294,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() {
+        assert_eq!(ReaderConfig::default().problems(), []);
         assert_eq!(PostgresConfig::default().problems(), []);
     }
 
@@ -332,18 +318,6 @@ mod tests {
                 "lock_timeout"
             ]
         );
-    }
-
-    #[test]
-    fn what_a_reader_may_take_is_bounded() {
-        assert_eq!(ReaderConfig::default().problems(), []);
-        let config = ReaderConfig {
-            connections: 0,
-            search_time: Duration::ZERO,
-            statement_timeout: Duration::from_hours(1),
-        };
-        let fields: Vec<_> = config.problems().into_iter().map(|(field, _)| field).collect();
-        assert_eq!(fields, ["connections", "search_time", "statement_timeout"]);
     }
 
     #[test]

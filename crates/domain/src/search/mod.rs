@@ -26,7 +26,7 @@ pub use breath::Breath;
 pub use error::InvalidQuery;
 pub use ids::IdRange;
 pub use meaning::{Meaning, SourceTest};
-pub use searcher::{Listed, SearchSteps, Searcher};
+pub use searcher::{Listed, SearchSteps, Searcher, reader_problems};
 pub use walk::{CountedMinutes, Leap, Look, MinuteCount, Step, Walk};
 
 use crate::{Message, MessageId, SeveritySet, SourcePattern};

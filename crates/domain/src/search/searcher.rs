@@ -64,6 +64,36 @@ pub struct Listed {
     pub cut: bool,
 }
 
+/// Lists what cannot be used of the settings of whoever reads a store, each by its name, with what to do about it.
+///
+/// It has 1 to 64 connections. A search has its time, and a statement has, of at most ten minutes.
+pub fn reader_problems(
+    connections: u64,
+    search_time: Duration,
+    statement_timeout: Duration,
+) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if !(1..=64).contains(&connections) {
+        problems.push((
+            "connections",
+            format!("is {connections}; set it between 1 and 64"),
+        ));
+    }
+    let most = Duration::from_mins(10);
+    for (field, time, least) in [
+        ("search_time", search_time, Duration::from_millis(1)),
+        ("statement_timeout", statement_timeout, Duration::from_millis(100)),
+    ] {
+        if time < least || time > most {
+            problems.push((
+                field,
+                format!("is {time:?}; set it between {least:?} and {most:?}"),
+            ));
+        }
+    }
+    problems
+}
+
 /// Searches a store.
 #[derive(Debug)]
 pub struct Searcher {

@@ -194,3 +194,20 @@ fn a_step_has_a_part_of_the_time_of_a_search() {
         assert_eq!(Searcher::new(time, statement).step_time(), step);
     }
 }
+
+#[test]
+fn what_a_reader_may_take_is_bounded() {
+    let (short, long) = (Duration::from_millis(100), Duration::from_mins(10));
+    for connections in [1, 64] {
+        assert_eq!(reader_problems(connections, Duration::from_millis(1), long), []);
+        assert_eq!(reader_problems(connections, long, short), []);
+    }
+    for (connections, search_time, statement_timeout) in [
+        (0, Duration::ZERO, Duration::from_millis(99)),
+        (65, long + short, long + short),
+    ] {
+        let problems = reader_problems(connections, search_time, statement_timeout);
+        let fields: Vec<_> = problems.into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["connections", "search_time", "statement_timeout"]);
+    }
+}
