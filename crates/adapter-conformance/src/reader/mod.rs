@@ -32,6 +32,10 @@ pub trait ReaderUnderTest: Send + Sync + 'static {
     /// Returns one that ends each search as soon as it has come any further.
     fn hasty_reader(&self) -> Arc<dyn MessageReader>;
 
+    /// Makes counts take longer to be read than any reader waits, and returns one whose statements have 100 ms; `None` where
+    /// no count is ever slow.
+    async fn reader_of_slow_counts(&self) -> Option<Arc<dyn MessageReader>>;
+
     /// Does one round of the store's maintenance.
     async fn maintain(&self);
 
@@ -65,6 +69,7 @@ macro_rules! reader_suite {
             sources_are_those_of_the_messages,
             more_sources_than_are_listed_are_told_of,
             what_is_too_much_is_refused_with_its_limit,
+            counts_that_are_not_read_in_time_are_too_much_unless_little_is_asked_for,
         );
     };
 }
@@ -758,4 +763,40 @@ pub async fn what_is_too_much_is_refused_with_its_limit(subject: &dyn ReaderUnde
     let refused = reader.counts(&counts(1)).await.unwrap_err();
     assert!(matches!(refused, ReadError::TooMuch { .. }), "{refused}");
     assert!(refused.to_string().contains("1500"), "{refused}");
+}
+
+pub async fn counts_that_are_not_read_in_time_are_too_much_unless_little_is_asked_for(
+    subject: &dyn ReaderUnderTest,
+) {
+    subject.store().store(&messages(50)).await.unwrap();
+    let Some(reader) = subject.reader_of_slow_counts().await else {
+        return;
+    };
+    let now = Timestamp::now().unix_micros();
+    // Of an hour it is no fault of whoever asks.
+    for (range, too_much) in [
+        (TimeRange::ALL, true),
+        (range(now - 3_600_000_000, now + 1), false),
+    ] {
+        let wanted = Counts {
+            selection: Selection::of(SeveritySet::ALL),
+            range,
+            minutes: NonZeroU32::MAX,
+        };
+        for slow in [
+            reader.counts(&wanted).await.unwrap_err(),
+            reader.sources(range, SeveritySet::ALL).await.unwrap_err(),
+        ] {
+            let as_expected = match slow {
+                ReadError::TooMuch { .. } => too_much,
+                ReadError::Unavailable { .. } => !too_much,
+                ReadError::Misconfigured { .. } => false,
+            };
+            assert!(as_expected, "{range:?}: {slow:?}");
+            assert!(
+                slow.to_string().contains("reader.statement_timeout of 100ms"),
+                "{slow}"
+            );
+        }
+    }
 }

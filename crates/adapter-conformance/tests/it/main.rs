@@ -86,6 +86,10 @@ impl ReaderUnderTest for Messages {
         Arc::new(self.0.hasty(1))
     }
 
+    async fn reader_of_slow_counts(&self) -> Option<Arc<dyn MessageReader>> {
+        None
+    }
+
     async fn maintain(&self) {}
 
     async fn tear_down(&self) {}

@@ -133,6 +133,15 @@ impl ReaderUnderTest for Subject {
         }))
     }
 
+    async fn reader_of_slow_counts(&self) -> Option<Arc<dyn MessageReader>> {
+        let file = self.directory.path().join("data/store.db");
+        crate::opening::run_sql(&file, &crate::reading::ENDLESS).await;
+        Some(Arc::new(self.embedded.reader(&ReaderConfig {
+            statement_timeout: Duration::from_millis(100),
+            ..ReaderConfig::default()
+        })))
+    }
+
     async fn maintain(&self) {
         self.embedded
             .maintenance()

@@ -11,6 +11,7 @@ use warren_adapter_postgres::{PostgresDeadLetters, PostgresReader, PostgresStore
 use warren_domain::ports::{DeadLetters, MessageReader, MessageStore, StoreMaintenance};
 use warren_domain::{Message, MessageId, SeverityCounts, Timestamp};
 
+use crate::reading::slow_down;
 use crate::support::{Database, counts, drop_database, find};
 
 struct Postgres {
@@ -85,6 +86,17 @@ impl ReaderUnderTest for Postgres {
 
     fn hasty_reader(&self) -> Arc<dyn MessageReader> {
         Arc::clone(&self.hasty) as _
+    }
+
+    async fn reader_of_slow_counts(&self) -> Option<Arc<dyn MessageReader>> {
+        slow_down(&self.database, "message_count_deltas", 0.02).await;
+        let limits = ReaderConfig {
+            statement_timeout: Duration::from_millis(100),
+            ..ReaderConfig::default()
+        };
+        Some(Arc::new(
+            PostgresReader::new(&self.database.config(), &limits).unwrap(),
+        ))
     }
 
     async fn maintain(&self) {

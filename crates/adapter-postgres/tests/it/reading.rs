@@ -1,6 +1,5 @@
 //! What reading takes of PostgreSQL, and what becomes of a search when PostgreSQL is slow.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +7,7 @@ use tokio::net::TcpListener;
 use tokio_postgres::Client;
 use warren_adapter_conformance::samples::{message_made_at, messages};
 use warren_adapter_postgres::{PostgresConfig, PostgresReader, ReaderConfig};
-use warren_domain::ports::{
-    Counts, HealthCheck, MessageReader, MessageStore, Order, ReadError, Search, TimeRange,
-};
+use warren_domain::ports::{HealthCheck, MessageReader, MessageStore, Order, ReadError, Search, TimeRange};
 use warren_domain::{Message, MessageId, Selection, SeveritySet, Timestamp};
 
 use crate::support::{Database, connect, eventually, with_database};
@@ -108,7 +105,7 @@ async fn a_lock_on_the_table_is_waited_for_and_no_longer_than_is_said() {
 }
 
 /// Makes each row of a table take so many seconds to be read.
-async fn slow_down(database: &Database, table: &str, seconds: f64) {
+pub(crate) async fn slow_down(database: &Database, table: &str, seconds: f64) {
     database
         .run(&format!(
             "alter table {table} rename to quick_{table};
@@ -166,55 +163,6 @@ async fn counts_that_are_not_read_in_time_are_done_without() {
             assert_eq!(found, batch.iter().map(|message| message.id).collect::<Vec<_>>());
         }
         assert_eq!(found(&reader, "absent").await.0, []);
-        reader.close().await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn counts_that_take_too_long_are_too_much_and_the_limit_is_named() {
-    with_database(|database| async move {
-        store(&database, 50).await;
-        slow_down(&database, "message_count_deltas", 0.02).await;
-        let limits = ReaderConfig {
-            statement_timeout: Duration::from_millis(100),
-            ..ReaderConfig::default()
-        };
-        let reader = PostgresReader::new(&database.config(), &limits).unwrap();
-        let wanted = Counts {
-            selection: Selection::of(SeveritySet::ALL),
-            range: TimeRange::ALL,
-            minutes: NonZeroU32::MAX,
-        };
-        for error in [
-            reader.counts(&wanted).await.unwrap_err(),
-            reader
-                .sources(TimeRange::ALL, SeveritySet::ALL)
-                .await
-                .unwrap_err(),
-        ] {
-            assert!(matches!(error, ReadError::TooMuch { .. }), "{error}");
-            assert!(
-                error.to_string().contains("reader.statement_timeout of 100ms"),
-                "{error}"
-            );
-        }
-        // Of an hour it is no fault of whoever asks.
-        let now = Timestamp::now();
-        let hour = TimeRange::new(
-            Timestamp::from_unix_micros(now.unix_micros() - 3_600_000_000).unwrap(),
-            now,
-        );
-        let wanted = Counts {
-            range: hour.unwrap(),
-            ..wanted
-        };
-        let slow = reader.counts(&wanted).await.unwrap_err();
-        assert!(matches!(slow, ReadError::Unavailable { .. }), "{slow}");
-        assert!(
-            slow.to_string().contains("reader.statement_timeout of 100ms"),
-            "{slow}"
-        );
         reader.close().await;
     })
     .await;
