@@ -1,4 +1,4 @@
-// The list: of thousands of rows, those that can be seen are in the page.
+// The list: the rows that can be seen are in the page.
 
 import { h } from "./dom.js";
 
@@ -8,11 +8,16 @@ const MARGIN = 6;
 /** How close to an end of the list more is fetched, rows. */
 const NEAR = 30;
 
+/** How long after a finger was lifted its click may come, milliseconds. */
+const LATE = 300;
+
 export class List {
   /** Whether the newest row is kept in sight. */
   follow = true;
   /** @type {Row[]} */
   #rows = [];
+  /** What is to be listed, which waits while something is pressed: rows must not move under a finger. */
+  #latest = this.#rows;
   /** @type {Map<Row, HTMLElement>} */
   #drawn = new Map();
   #scroller;
@@ -29,8 +34,12 @@ export class List {
   #selected = "";
   /** What is at the upper edge, and stays there when rows come or go above it. */
   #anchor = { key: "", distance: 0 };
-  /** Where the newest row was last scrolled to. */
-  #end = 0;
+  /** Where it was last scrolled to. */
+  #top = 0;
+  /** Whether something is pressed, and where. */
+  #held = false;
+  #pressed = 0;
+  #lifted = /** @type {Timer} */ (undefined);
   #resized = new ResizeObserver(() => this.#resize());
 
   /**
@@ -45,7 +54,23 @@ export class List {
     scroller.addEventListener("scroll", () => this.#scrolled());
     scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leave(), { passive: true });
     scroller.addEventListener("keydown", ({ key }) => /^(ArrowUp|PageUp|Home)$/.test(key) && this.#leave());
-    this.#window.addEventListener("click", (event) => this.#clicked(event));
+    scroller.addEventListener("pointerdown", ({ button, clientY }) => {
+      clearTimeout(this.#lifted);
+      this.#held = button === 0;
+      this.#pressed = clientY;
+    });
+    scroller.addEventListener(
+      "touchmove",
+      ({ touches: [at] }) => at && at.clientY > this.#pressed && this.#leave(),
+      { passive: true },
+    );
+    for (const end of ["pointerup", "pointercancel"]) {
+      addEventListener(end, () => (this.#lifted = setTimeout(() => this.#release(), LATE)));
+    }
+    this.#window.addEventListener("click", (event) => {
+      this.#clicked(event);
+      this.#release();
+    });
     this.#window.addEventListener("focusin", (event) => this.#focused(event));
     this.#resized.observe(scroller);
     this.#resize();
@@ -57,10 +82,10 @@ export class List {
 
   /** @param {Row[]} rows */
   show(rows) {
-    this.#rows = rows;
+    this.#latest = [...rows];
     // A feed has to have articles.
     this.#scroller.setAttribute("role", rows.length > 0 ? "feed" : "region");
-    this.#layOut();
+    if (!this.#held) this.#layOut();
   }
 
   /** Draws every row anew, because how rows look has changed. */
@@ -158,13 +183,14 @@ export class List {
 
   /** Fits the height to the rows, goes to where the reader was, and draws. */
   #layOut() {
+    this.#rows = this.#latest;
     // A row that has gone takes what it showed with it.
     if (this.#openIndex < 0) this.#extra = 0;
     const anchor = this.#anchor;
     this.#sizer.style.height = `${this.#topOf(this.#rows.length)}px`;
     if (this.follow) {
       this.#scrollTo(this.#scroller.scrollHeight);
-      this.#end = this.#scroller.scrollTop;
+      this.#top = this.#scroller.scrollTop;
     } else {
       const index = this.#indexOf(anchor.key);
       if (index >= 0) this.#scrollTo(this.#topOf(index) + anchor.distance);
@@ -237,6 +263,7 @@ export class List {
       }
     } else if (!open && shown) {
       this.#resized.unobserve(shown);
+      if (shown.contains(document.activeElement)) element.focus({ preventScroll: true });
       shown.remove();
     }
   }
@@ -262,10 +289,12 @@ export class List {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
     const below = scrollHeight - clientHeight - scrollTop;
     // A list that has become lower is away from its end, too.
-    if (below > this.#rowHeight && scrollTop < this.#end) this.#leave();
+    if (below > this.#rowHeight && scrollTop < this.#top) this.#leave();
     this.#hold();
     this.#render();
-    if (!this.follow && below < 2) this.#hooks.onarrive();
+    // A finger begins with a pixel or two.
+    if (!this.follow && below < 2 && scrollTop > this.#top) this.#hooks.onarrive();
+    this.#top = scrollTop;
     if (scrollTop < NEAR * this.#rowHeight) this.#hooks.onbeginning();
     if (below < NEAR * this.#rowHeight) this.#hooks.onend();
   }
@@ -292,6 +321,11 @@ export class List {
 
   #keyAt(/** @type {Event} */ { target }) {
     return (target instanceof Element && target.closest("[data-key]")?.getAttribute("data-key")) || "";
+  }
+
+  #release() {
+    this.#held = false;
+    this.#layOut();
   }
 
   /** @param {MouseEvent} event */

@@ -112,6 +112,68 @@ journey(
   },
 );
 
+journey(
+  "under a finger rows stay where they are, and one that goes down pauses",
+  async ({ page, open, source }) => {
+    await open(`?source=${source}`);
+    await page.locator("#tail.live").waitFor();
+    let flooding = true;
+    const sent = (async () => {
+      while (flooding) await send(...Array.from({ length: 20 }, (_, n) => ({ source, body: `line ${n}` })));
+    })();
+    try {
+      const device = await page.context().newCDPSession(page);
+      /** @param {{ x: number, y: number }[]} touchPoints */
+      const touch = (type = "touchStart", ...touchPoints) =>
+        device.send("Input.dispatchTouchEvent", /** @type {any} */ ({ type, touchPoints }));
+      const seen = await page.evaluateHandle(() => {
+        const noted = { row: "", clicks: 0, menus: 0 };
+        addEventListener("touchstart", ({ target }) => {
+          noted.row = /** @type {Element} */ (target).closest("article")?.dataset.key ?? "";
+        });
+        addEventListener("click", () => (noted.clicks += 1));
+        addEventListener("contextmenu", () => (noted.menus += 1));
+        return noted;
+      });
+      const loaded = () => page.locator("#shown").textContent();
+      const box = await page.locator("#list").boundingBox();
+      assert.ok(box);
+      const [x, y] = [box.x + box.width / 2, box.y + 100];
+      await until("the list is full", async () => (await page.locator("article.row").count()) > 15);
+
+      await until("it was no long press", async () => {
+        const { clicks, menus } = await seen.jsonValue();
+        await touch("touchStart", { x, y });
+        const before = await loaded();
+        await until("others have come", async () => (await loaded()) !== before);
+        await touch("touchEnd");
+        await until("it was something", async () => {
+          const now = await seen.jsonValue();
+          return now.clicks > clicks || now.menus > menus;
+        });
+        return (await seen.jsonValue()).clicks > clicks;
+      });
+      const { row: touched } = await seen.jsonValue();
+      assert.notEqual(touched, "");
+      assert.equal(new URL(page.url()).searchParams.get("open"), touched);
+
+      await page.keyboard.press("g");
+      await page.locator("#tail.live").waitFor();
+      await touch("touchStart", { x, y });
+      for (let down = 4; down < 120; down += 4) {
+        await touch("touchMove", { x, y: y + down });
+        await page.evaluate(() => new Promise(requestAnimationFrame));
+      }
+      await touch("touchEnd");
+      await page.locator("#tail.paused").waitFor();
+    } finally {
+      flooding = false;
+      await sent;
+    }
+  },
+  { hasTouch: true, viewport: { width: 400, height: 800 } },
+);
+
 /**
  * Scrolls down by a bit less than is shown, and returns what is shown then.
  *
