@@ -1,4 +1,4 @@
-// Requests: every one has a timeout, and every failure is a Problem that says what to do.
+// Requests: each has a timeout, and each failure is a Problem.
 // And JSON with every digit: attributes hold ids of 64 bits, which a JavaScript number would round.
 
 /** An integer that no JavaScript number holds. */
@@ -61,16 +61,18 @@ const TIMEOUT = 20_000;
 
 /** A fault, as RFC 9457 has it. */
 export class Problem extends Error {
+  status = 0;
+  title = "";
+  detail = "";
+  hint = "";
+  parameter = "";
+  column = 0;
+  length = 1;
+
   /** @param {Partial<Fault>} document */
-  constructor({ status = 0, title = "", detail = "", hint = "", parameter = "", column = 0, length = 1 }) {
-    super(detail || title);
-    this.status = status;
-    this.title = title;
-    this.detail = detail;
-    this.hint = hint;
-    this.parameter = parameter;
-    this.column = column;
-    this.length = length;
+  constructor(document) {
+    super(document.detail || document.title);
+    Object.assign(this, document);
   }
 
   /**
@@ -159,7 +161,7 @@ export async function refusal(response) {
   const is = response.headers.get("content-type") ?? "";
   if (is.includes("json")) {
     const document = await response.json().catch(() => null);
-    if (document && typeof document === "object") return new Problem({ ...document, status });
+    if (document?.title) return new Problem({ ...document, status });
   }
   return new Problem({ status, title: `The server answers ${status} ${response.statusText}`.trim() });
 }
@@ -175,7 +177,7 @@ const MOST_PAUSE = 30_000;
  */
 export function backoff(failures, first) {
   const most = Math.min(MOST_PAUSE, first * 2 ** (failures - 1));
-  return (most * (1 + Math.random())) / 2;
+  return Math.round((most * (1 + Math.random())) / 2);
 }
 
 /**

@@ -64,7 +64,7 @@ export class Tail {
       }
       if (stopped.aborted) return;
       if (document.hidden) {
-        await shown(stopped);
+        await first([document, "visibilitychange"], [stopped, "abort"]);
         failures = 0;
         continue;
       }
@@ -75,7 +75,7 @@ export class Tail {
       }
       failures = heard ? 1 : failures + 1;
       this.#listener.onstate("waiting", problem);
-      await pause(backoff(failures, FIRST_PAUSE), stopped);
+      await first([AbortSignal.timeout(backoff(failures, FIRST_PAUSE)), "abort"], [stopped, "abort"]);
     }
   }
 
@@ -106,7 +106,8 @@ export class Tail {
         cache: "no-store",
         signal: AbortSignal.any([stopped, silent.signal]),
       });
-      if (!response.ok || !response.body) throw await refusal(response);
+      const isStream = response.headers.get("content-type")?.startsWith("text/event-stream");
+      if (!response.ok || !response.body || !isStream) throw await refusal(response);
       this.#listener.onstate("live");
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new EventParser();
@@ -133,28 +134,17 @@ export class Tail {
 }
 
 /**
- * Waits until somebody sees the page.
+ * Waits for the first of some events.
  *
- * @param {AbortSignal} stopped
+ * @param {[EventTarget, string][]} events
  */
-function shown(stopped) {
+function first(...events) {
+  const over = new AbortController();
   return new Promise((resolve) => {
-    document.addEventListener("visibilitychange", resolve, { once: true, signal: stopped });
-    stopped.addEventListener("abort", resolve, { once: true });
-  });
-}
-
-/**
- * @param {number} milliseconds
- * @param {AbortSignal} stopped
- */
-function pause(milliseconds, stopped) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    stopped.addEventListener("abort", () => {
-      clearTimeout(timer);
-      resolve(undefined);
-    });
+    over.signal.addEventListener("abort", resolve);
+    for (const [target, name] of events) {
+      target.addEventListener(name, () => over.abort(), { signal: over.signal });
+    }
   });
 }
 

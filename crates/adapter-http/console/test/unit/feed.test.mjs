@@ -95,7 +95,7 @@ beforeEach(() => {
           server.tail = controller;
         },
       });
-      return new Response(body);
+      return new Response(body, { headers: { "content-type": "text/event-stream" } });
     }
     server.asked.push(url.searchParams);
     const id = /^\/v1\/messages\/(.+)$/.exec(url.pathname)?.[1];

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 
-import { EventParser } from "../../tail.js";
+import { EventParser, Tail } from "../../tail.js";
 
 const STREAM =
-  '\ufeff: keep-alive\r\n\r\nid: 7\r\nevent: message\r\ndata: {"a":1}\r\n\r\ndata:one\rdata: two\r\rid: 8\nevent: gap\ndata: é😀\n\nevent: nothing\n\ndata\n\n';
+  ': keep-alive\r\n\r\nid: 7\r\nevent: message\r\ndata: {"a":1}\r\n\r\ndata:one\rdata: two\r\rid: 8\nevent: gap\ndata: é😀\n\nevent: nothing\n\ndata\n\n';
 
 const EVENTS = [
   { event: "message", data: '{"a":1}' },
@@ -51,4 +51,21 @@ test("an event without an end is refused before it fills the memory", () => {
   }, RangeError);
   const many = new EventParser(1000);
   for (let n = 0; n < 2000; n++) assert.equal(many.push("data: x\n\n").length, 1);
+});
+
+test("a page that another server answers with is no tail", async () => {
+  Object.assign(globalThis, { document: { addEventListener: () => {}, hidden: false } });
+  const html = { headers: { "content-type": "text/html" } };
+  mock.method(globalThis, "fetch", async () => new Response("<p>Log in</p>", html));
+  /** @type {string[]} */
+  const states = [];
+  const tail = new Tail({ onmessage: () => {}, ongap: () => {}, onstate: (state) => states.push(state) });
+  try {
+    tail.start({});
+    while (!states.includes("waiting")) await new Promise(setImmediate);
+  } finally {
+    tail.stop();
+    mock.restoreAll();
+  }
+  assert.deepEqual(states, ["connecting", "waiting", "off"]);
 });
