@@ -54,8 +54,7 @@ function toggleErrors() {
 
 function usePreferences() {
   const { theme, isDark, zone } = preferences;
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
+  document.documentElement.style.colorScheme = theme;
   byId("theme").setAttribute("aria-pressed", String(isDark));
   setText(byId("zone"), zone === "utc" ? "UTC" : "Local");
   byId("zone").setAttribute("aria-label", `Times are ${zone === "utc" ? "UTC" : "local"}; change`);

@@ -1,4 +1,4 @@
-// The page of dead letters: which there are, what each holds, and what can be done with them.
+// The page of dead letters.
 
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, copy, h, icon, onClick, problemText, refill, setText } from "./dom.js";
@@ -181,7 +181,7 @@ export class DeadLetters {
     );
     const changed = this.#listed >= 0 && total !== this.#listed;
     this.#total = total;
-    // Rows that somebody reads, or is about to choose, stay where they are.
+    // Rows that somebody reads, or chooses, stay where they are.
     const calm =
       this.#chosen.size === 0 &&
       !this.#store.state.open &&
@@ -313,8 +313,10 @@ export class DeadLetters {
     for (const row of this.#rows.querySelectorAll("tr.opened")) {
       if (/** @type {HTMLElement} */ (row).dataset.id === id) return;
       row.classList.remove("opened");
-      row.nextElementSibling?.remove();
-      const disclose = row.querySelector(".disclose");
+      const disclose = row.querySelector("button");
+      const below = row.nextElementSibling;
+      if (below?.contains(document.activeElement)) (disclose ?? byId("letters-region")).focus();
+      below?.remove();
       if (disclose) disclose.setAttribute("aria-expanded", "false");
       else row.remove();
     }

@@ -100,21 +100,19 @@ export function icon(name) {
 }
 
 /**
- * Makes what is in a place like `children`. Elements with the same `data-key` stay, with their listeners: whoever presses
- * one just then, or has the focus there, loses nothing.
+ * Makes what is in a place like `children`. Elements with the same `data-key` stay, with their listeners, and what is the
+ * same in them: whoever presses one just then, has the focus there, reads it or marks its text loses nothing.
  *
  * @param {HTMLElement} place
  * @param {HTMLElement[]} children
  */
 export function refill(place, children) {
+  const focused = place.contains(document.activeElement);
   const before = new Map(Array.from(place.children, (child) => [child.getAttribute("data-key"), child]));
   const wanted = children.map((child) => {
     const kept = before.get(child.dataset.key ?? "");
     if (!kept) return child;
-    if (!kept.isEqualNode(child)) {
-      for (const { name, value } of child.attributes) kept.setAttribute(name, value);
-      kept.replaceChildren(...child.childNodes);
-    }
+    liken(kept, child);
     return kept;
   });
   for (const child of before.values()) if (!wanted.includes(child)) child.remove();
@@ -122,6 +120,28 @@ export function refill(place, children) {
   wanted.forEach(
     (child, n) => child === place.children[n] || place.insertBefore(child, place.children[n] ?? null),
   );
+  if (focused && !place.contains(document.activeElement)) place.querySelector("button")?.focus();
+}
+
+/**
+ * Makes an element like another one, and touches nothing else in it.
+ *
+ * @param {Element} kept
+ * @param {Element} wanted
+ */
+function liken(kept, wanted) {
+  for (const { name, value } of wanted.attributes) kept.setAttribute(name, value);
+  const before = Array.from(kept.childNodes);
+  for (const part of Array.from(wanted.childNodes)) {
+    const old = before.shift();
+    if (old?.isEqualNode(part)) continue;
+    if (old instanceof Text && part instanceof Text) old.data = part.data;
+    else if (old instanceof Element && part instanceof Element && old.tagName === part.tagName)
+      liken(old, part);
+    else if (old) old.replaceWith(part);
+    else kept.append(part);
+  }
+  for (const old of before) old.remove();
 }
 
 /** @type {Timer} */

@@ -1,4 +1,4 @@
-// The messages behind the list: pages of what is stored, in both directions, and what comes now.
+// The messages behind the list: what is stored, and what comes now.
 
 import { Problem, backoff, get, isAbort } from "./api.js";
 import { Rows, Waiting, beside, gapRow, highest, lowest, messageRow } from "./rows.js";
@@ -380,7 +380,7 @@ export class Feed {
     return this.#brought !== "" && latest >= this.#brought;
   }
 
-  /** Marks the place before what the tail brought first, because the store did not come as far in time. */
+  /** Marks the place before what the tail brought first: the store did not come as far in time. */
   #leaveGap() {
     const { items } = this.rows;
     const place = items.findIndex(({ key }) => key === this.#brought);

@@ -1,4 +1,4 @@
-// How many messages there were when, by severity; a click or a drag picks a part of the time.
+// How many messages there were when; a click or a drag picks a part of the time.
 
 import { get, poll } from "./api.js";
 import { byId, h, onClick, setText, svg } from "./dom.js";
@@ -73,11 +73,15 @@ export class Histogram {
       this.#draw();
     });
     new ResizeObserver(() => this.#draw()).observe(place);
-    onClick("part-clear", () => store.set({ part: "" }));
-    onClick("part-zoom", () => {
-      const [from = "", until = ""] = store.state.part.split("/");
-      store.set({ from, until, part: "" });
-    });
+    onClick("part-clear", () => store.set({ part: "" }), "histogram");
+    onClick(
+      "part-zoom",
+      () => {
+        const [from = "", until = ""] = store.state.part.split("/");
+        store.set({ from, until, part: "" });
+      },
+      "histogram",
+    );
   }
 
   /** @param {State} state */

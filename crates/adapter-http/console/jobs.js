@@ -1,4 +1,4 @@
-// Redriving and purging: a count, a question, then a job that can be watched and cancelled.
+// Redriving and purging: a count, a question, a job.
 
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, h, onClick, problemText, setText, toast } from "./dom.js";
@@ -212,7 +212,7 @@ export class Jobs {
 }
 
 /**
- * Makes a field that has to be filled before a button can be pressed.
+ * Makes a field that has to be filled first.
  *
  * @param {string} wanted
  * @param {HTMLButtonElement} go

@@ -1,4 +1,4 @@
-// The page of messages: the list, and what is said of it.
+// The page of messages.
 
 import { Problem, about } from "./api.js";
 import { button, byId, copy, h, onClick, problemText, setText, toast } from "./dom.js";
@@ -22,7 +22,7 @@ export class Messages {
   #byScroll = false;
   #tail = { state: "off", problem: /** @type {Problem | undefined} */ (undefined) };
   #problem = /** @type {Problem | null} */ (null);
-  #heard = { count: 0, rate: 0 };
+  #heard = { count: 0, rate: 0, at: 0 };
   #told = 0;
   #emptiness = 0;
 
@@ -203,10 +203,11 @@ export class Messages {
 
   #measure() {
     const { heard } = this.#feed;
-    // Smoothed, so that it can be read.
-    this.#heard.rate = this.#heard.rate * 0.5 + (heard - this.#heard.count) * 0.5;
-    if (this.#heard.rate < 0.05) this.#heard.rate = 0;
-    this.#heard.count = heard;
+    const { count, rate: before, at } = this.#heard;
+    const now = performance.now();
+    // Smoothed, so that it can be read; and a page that nobody sees is seldom asked.
+    const smooth = (before + ((heard - count) * 1_000) / (now - at)) / 2;
+    this.#heard = { count: heard, rate: smooth < 0.05 ? 0 : smooth, at: now };
     if (this.#feed.live) this.#drawStatus();
   }
 
@@ -279,7 +280,10 @@ export class Messages {
     const { q, severity, source } = this.#store.state;
     const filtered = q !== "" || severity !== "" || source !== "";
     const at = clock(any.occurred_at, preferences.zone);
-    const set = (/** @type {Partial<State>} */ patch) => () => this.#store.set(patch);
+    const set = (/** @type {Partial<State>} */ patch) => () => {
+      byId("list").focus({ preventScroll: true });
+      this.#store.set(patch);
+    };
     return [
       h("h2", {}, filtered ? "No message is like this" : "No message in this range"),
       h("p", {}, `The newest message of all is of ${at.year}-${at.date} ${at.time}.`),

@@ -1,4 +1,4 @@
-// What goes on: the strip, which is the way of messages, and the cards of the consumer groups.
+// The strip, and the cards of the consumer groups.
 
 import { get, poll } from "./api.js";
 import { byId, h, refill, setText, svg } from "./dom.js";
@@ -19,8 +19,7 @@ const NAMES = /** @type {Record<string, string>} */ ({
 export class Pipeline {
   #place = byId("pipeline");
   #problem = byId("pipeline-problem");
-  /** @type {Map<string, Sparkline>} */
-  #lines = new Map();
+  #lines = new Sparklines();
 
   /** @param {(letters: number | null) => void} ondead */
   constructor(ondead) {
@@ -53,9 +52,6 @@ export class Pipeline {
     const { figure, unit, note, reading } = figures(stage, in_flight);
     const unknown = missing.find((other) => other.stage === stage.stage);
     const words = unknown ? `${unknown.reason}; ${unknown.hint}` : note;
-    const line = this.#lines.get(stage.stage) ?? new Sparkline();
-    this.#lines.set(stage.stage, line);
-    line.push(reading);
     const state = figure === null ? "unknown" : stage.letters ? "alarm" : "";
     return h(
       "li",
@@ -71,7 +67,7 @@ export class Pipeline {
         h("div", { class: "figure" }, figure ?? "—", h("small", {}, figure === null ? "" : unit)),
         h("div", { class: "note" }, words),
       ),
-      line.element,
+      this.#lines.draw(stage.stage, reading),
     );
   }
 }
@@ -110,8 +106,7 @@ export class Groups {
   #place = byId("groups");
   #note = byId("groups-note");
   #shown = false;
-  /** @type {Map<string, Sparkline>} */
-  #lines = new Map();
+  #lines = new Sparklines();
   #poll = poll(
     async (signal) => this.#draw(await get("/v1/groups", {}, signal)),
     EVERY,
@@ -143,27 +138,27 @@ export class Groups {
   /** @param {GroupsAnswer} answer */
   #draw({ groups, missing = [] }) {
     this.#say(groups.length > 0 ? missing.join(". ") : "No consumer group runs.");
-    this.#place.replaceChildren(...groups.map((group) => this.#card(group)));
+    refill(
+      this.#place,
+      groups.map((group) => this.#card(group)),
+    );
   }
 
   /** @param {Group} group */
   #card({ group, state, received, total: all, per_second, lag, unacknowledged: held }) {
     const speed = per_second && total(per_second);
-    const line = this.#lines.get(group) ?? new Sparkline();
-    this.#lines.set(group, line);
-    line.push(speed);
     // What the shipped groups count is known; what others have counted tells it.
     const counted = SEVERITIES.filter(
       (severity) => received?.[severity] || group === "all" || group.split("-").includes(severity),
     );
     return h(
       "li",
-      { class: lag && lag.packets > 0 ? "card behind" : "card" },
+      { class: lag && lag.packets > 0 ? "card behind" : "card", "data-key": group },
       h(
         "div",
         { class: "head" },
         h("h3", {}, group),
-        state !== "consuming" && h("span", { class: "state" }, state),
+        h("span", { class: "state" }, state === "consuming" ? "" : state),
         h("span", { class: "total" }, all === null ? "—" : number(all)),
       ),
       h(
@@ -182,7 +177,7 @@ export class Groups {
         "div",
         { class: "foot" },
         h("span", { class: "lag" }, lagText(lag)),
-        line.element,
+        this.#lines.draw(group, speed),
         h("span", { class: "rate" }, speed === null ? "" : `${rate(speed)} /s`),
       ),
       h(
@@ -213,35 +208,36 @@ const MOST = 60;
 const WIDTH = 96;
 const HEIGHT = 24;
 
-export class Sparkline {
-  /** @type {(number | null)[]} */
-  #readings = [];
-  #line = svg("path", { class: "line" });
-  #area = svg("path", { class: "area" });
-  element = svg(
-    "svg",
-    {
-      class: "sparkline",
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-      preserveAspectRatio: "none",
-      "aria-hidden": "true",
-    },
-    this.#area,
-    this.#line,
-  );
+class Sparklines {
+  /** @type {Map<string, (number | null)[]>} */
+  #readings = new Map();
 
-  /** @param {number | null | undefined} reading */
-  push(reading) {
-    this.#readings.push(reading ?? null);
-    if (this.#readings.length > MOST) this.#readings.shift();
-    const { line, area } = sparkPaths(this.#readings, MOST, WIDTH, HEIGHT);
-    this.#line.setAttribute("d", line);
-    this.#area.setAttribute("d", area);
+  /**
+   * Draws the line of something, with a reading more.
+   *
+   * @param {string} name
+   * @param {number | null} reading
+   */
+  draw(name, reading) {
+    const readings = [...(this.#readings.get(name) ?? []), reading].slice(-MOST);
+    this.#readings.set(name, readings);
+    const { line, area } = sparkPaths(readings, MOST, WIDTH, HEIGHT);
+    return svg(
+      "svg",
+      {
+        class: "sparkline",
+        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+        preserveAspectRatio: "none",
+        "aria-hidden": "true",
+      },
+      svg("path", { class: "area", d: area }),
+      svg("path", { class: "line", d: line }),
+    );
   }
 }
 
 /**
- * Draws readings back from the right edge; where one is not known the line is broken.
+ * Draws readings back from the right edge; what is not known breaks the line.
  *
  * @param {(number | null)[]} readings
  * @param {number} most

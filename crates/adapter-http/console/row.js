@@ -1,4 +1,4 @@
-// One row of the list, what it shows when it is open, and a message as something to paste.
+// One row, open or not, and as something to paste.
 
 import { Problem, about, get, print } from "./api.js";
 import { button, copy, h, icon, toast } from "./dom.js";
@@ -10,7 +10,7 @@ const MOST_BODY = 400;
 const MOST_ATTRIBUTES = 5;
 const MOST_VALUE = 60;
 
-/** How many attributes an open row shows. */
+/** How many attributes an open row shows at once. */
 const MOST_FIELDS = 200;
 
 /** How much an open row shows before it is asked for all, characters. */
@@ -44,7 +44,7 @@ export function messageLine({ key, message }, zone, words) {
     .slice(0, MOST_ATTRIBUTES)
     .map(({ key: name, value }) =>
       h(
-        "span",
+        "bdi",
         { class: "attribute" },
         h("span", { class: "key" }, `${name}=`),
         h("bdi", {}, cut(written(value), MOST_VALUE)),
@@ -128,6 +128,25 @@ export function messageDetails(message, zone, words, actions) {
   const small = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
     button({ class: "small", onclick }, label);
   const time = (/** @type {string} */ at) => h("time", { datetime: at }, full(at, zone));
+  const fields = () => {
+    const drawn = attributes.splice(0, MOST_FIELDS).flatMap(({ key, value, findable }) => {
+      const term = attributeTerm(key, /** @type {string | Exact} */ (value));
+      return field(
+        key,
+        written(value),
+        findable ? (without) => actions.term((without ? "-" : "") + term) : undefined,
+      );
+    });
+    more.textContent = `${number(attributes.length)} more`;
+    return drawn;
+  };
+  const more = small("", () => {
+    others[0]?.before(...fields());
+    if (attributes.length > 0) return;
+    more.closest("article")?.focus({ preventScroll: true });
+    for (const part of others) part.remove();
+  });
+  const others = field("others", more);
   return h(
     "div",
     { class: "details" },
@@ -147,23 +166,8 @@ export function messageDetails(message, zone, words, actions) {
       { class: "fields" },
       ...field("severity", severity, (without) => actions.severity(severity, without)),
       ...field("source", source, (without) => actions.source(source, without)),
-      ...attributes
-        .slice(0, MOST_FIELDS)
-        .flatMap(({ key, value, findable }) =>
-          field(
-            key,
-            written(value),
-            findable
-              ? (without) =>
-                  actions.term(
-                    (without ? "-" : "") + attributeTerm(key, /** @type {string | Exact} */ (value)),
-                  )
-              : undefined,
-          ),
-        ),
-      ...(attributes.length > MOST_FIELDS
-        ? field("others", `all ${number(attributes.length)} are in the JSON`)
-        : []),
+      ...fields(),
+      ...(attributes.length > 0 ? others : []),
       ...field("occurred", time(occurred_at)),
       ...field("received", time(received_at)),
       ...field("stored", stored_at ? time(stored_at) : whenStored(id, time)),
@@ -205,6 +209,7 @@ export function wholeText(text, words) {
       class: "small",
       onclick: () => {
         pre.textContent = text;
+        pre.focus({ preventScroll: true });
         more.remove();
       },
     },
@@ -214,7 +219,7 @@ export function wholeText(text, words) {
 }
 
 /**
- * Draws a name and a value; the value can be clicked, to look for it or for all others.
+ * Draws a name and a value, which can be looked for.
  *
  * @param {string} name
  * @param {string | Node} value

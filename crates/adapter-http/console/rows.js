@@ -1,4 +1,4 @@
-// The rows of the list, oldest first, and what waits to become some; both bounded.
+// The rows of the list, oldest first; bounded.
 
 import { timeOfId } from "./time.js";
 

@@ -29,7 +29,7 @@ export class Search {
   #helpButton = byId("syntax-toggle");
   /** @type {(State & { zone: string }) | undefined} */
   #shown;
-  /** @type {Map<Severity, { chip: HTMLButtonElement, count: HTMLElement }>} */
+  /** @type {Map<Severity, HTMLElement>} */
   #chips = new Map();
 
   /** @param {Store} store */
@@ -79,7 +79,7 @@ export class Search {
     if (before?.from !== state.from || before.until !== state.until || before.zone !== zone)
       this.#drawTimes(state);
     const chosen = severities(state.severity);
-    for (const [severity, { chip }] of this.#chips) {
+    for (const [severity, chip] of this.#chips) {
       chip.setAttribute("aria-pressed", String(chosen.has(severity)));
       chip.classList.toggle("dimmed", chosen.size > 0 && !chosen.has(severity));
     }
@@ -101,7 +101,9 @@ export class Search {
 
   /** @param {Counts | null} counts */
   showCounts(counts) {
-    for (const [severity, { count }] of this.#chips) setText(count, counts ? short(counts[severity]) : "");
+    for (const [severity, { lastElementChild: count }] of this.#chips) {
+      if (count) setText(count, counts ? short(counts[severity]) : "");
+    }
   }
 
   /**
@@ -170,14 +172,13 @@ export class Search {
 
   #drawChips() {
     for (const severity of SEVERITIES) {
-      const count = h("span", { class: "count" });
       const onclick = () => {
         const chosen = severities(this.#store.state.severity);
         if (!chosen.delete(severity)) chosen.add(severity);
         this.#store.set({ severity: severityText(chosen) });
       };
-      const chip = button({ class: `chip ${severity}`, onclick }, severity, count);
-      this.#chips.set(severity, { chip, count });
+      const chip = button({ class: `chip ${severity}`, onclick }, severity, h("span", { class: "count" }));
+      this.#chips.set(severity, chip);
       byId("severities").append(chip);
     }
   }
@@ -217,12 +218,13 @@ export class Search {
 
   /** @param {boolean} shown */
   #toggleHelp(shown) {
+    if (this.#help.contains(document.activeElement)) this.#helpButton.focus();
     this.#help.hidden = !shown;
     this.#helpButton.setAttribute("aria-expanded", String(shown));
   }
 }
 
-/** How often it is asked who has said something in this range of time, milliseconds. */
+/** How often the sources are asked for, milliseconds. */
 const SOURCES_EVERY = 15_000;
 
 /** How many sources are shown. */

@@ -1,5 +1,5 @@
-// What is looked at, which the address of the page mirrors. The query language, as far as a page has to know it: the server
-// alone says what a query means, and what is wrong with one. And what the browser keeps.
+// What is looked at, which the address mirrors; what the browser keeps; and the query language, as far as a page has to know
+// it: what a query means, the server alone says.
 
 import { Exact } from "./api.js";
 

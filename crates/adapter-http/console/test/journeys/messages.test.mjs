@@ -278,6 +278,7 @@ journey(
     await page.getByRole("button", { name: "Only with http.status 402" }).click();
     await row(page, "first").waitFor({ state: "detached" });
     assert.equal(new URL(page.url()).searchParams.get("q"), "http.status=402");
+    assert.equal(new URL(page.url()).searchParams.get("open"), null);
     await row(page, "second").getByRole("button", { name: "Details" }).click();
     await page.getByRole("button", { name: "Only without order 42" }).click();
     await page.getByText("No message is like this").waitFor();
@@ -499,6 +500,91 @@ journey("the bars are used with the keyboard", async ({ page, open, source }) =>
   assert.equal(new URL(page.url()).searchParams.get("part"), null);
 });
 
+journey("what goes when it is used leaves the focus beside it", async ({ page, open, source }) => {
+  await store(source, { body: "x".repeat(30_000), attributes: { order: 42 } });
+  await open(`?source=${source}&from=-15m`);
+  const focus = () => page.evaluate(() => document.activeElement?.id || document.activeElement?.className);
+  const use = async (/** @type {string} */ name, key = "Enter") => {
+    await page.getByRole("button", { name }).focus();
+    await page.keyboard.press(key);
+  };
+  const bars = page.locator("#histogram");
+  for (const name of ["Show the whole range again", "Zoom in"]) {
+    await bars.locator("path.info[d^=M]").waitFor();
+    const box = await bars.boundingBox();
+    assert.ok(box);
+    await page.mouse.click(box.x + box.width / 2, box.y + 40);
+    await page.locator("#part").waitFor();
+    assert.equal(await focus(), "histogram");
+    await use(name);
+    await page.locator("#part").waitFor({ state: "hidden" });
+    assert.equal(await focus(), "histogram", name);
+  }
+  await use("Look at the last 30 days");
+  await row(page, source).waitFor();
+  assert.equal(await focus(), "list");
+  await row(page, source).getByRole("button", { name: "Details" }).click();
+  await use("Show all 30,000 characters");
+  assert.equal(await focus(), "whole");
+  await use("Only with order 42", "Escape");
+  await page.locator(".details").waitFor({ state: "detached" });
+  assert.match((await focus()) ?? "", /^row /);
+  await row(page, source).getByRole("button", { name: "Details" }).click();
+  await use("Only without order 42");
+  await page.getByText("No message is like this").waitFor();
+  assert.equal(await focus(), "list");
+});
+
+journey("a source that goes leaves the focus to another one", async ({ page, open, source }) => {
+  await store(source, { body: "one" });
+  await store(`${source}.grave`, { body: "two", severity: "error" });
+  await open();
+  const sources = page.getByRole("group", { name: "Sources" });
+  await sources.getByRole("button", { name: `${source}.grave` }).waitFor();
+  const going = sources.locator(`[data-key="${source}"]`);
+  await going.focus();
+  await page.keyboard.press("e");
+  await going.waitFor({ state: "detached" });
+  assert.ok(await sources.evaluate((group) => group.contains(document.activeElement)));
+});
+
+journey("a card stays as it is read while its numbers change", async ({ page, open, source }) => {
+  await open();
+  const all = card(page, "all");
+  const before = await known(all.total);
+  await page.getByRole("heading", { name: "all", exact: true, level: 3 }).evaluate((heading) => {
+    const last = heading.closest("li")?.querySelector(".critical dt")?.firstChild;
+    if (last) getSelection()?.setBaseAndExtent(heading, 0, last, 8);
+  });
+  await store(source, { body: "one", severity: "info" }, { body: "two", severity: "critical" });
+  await until("they are counted", async () => (await all.total()) === before + 2);
+  assert.match(await page.evaluate(() => String(getSelection())), /^all(.|\n)*info(.|\n)*critical$/);
+});
+
+journey("of very many attributes more are shown when they are asked for", async ({ page, open, source }) => {
+  const attributes = Object.fromEntries(Array.from({ length: 450 }, (_, n) => [`key.${n}`, n]));
+  await store(source, { body: "much", attributes });
+  await open(`?source=${source}`);
+  await row(page, "much").getByRole("button", { name: "Details" }).click();
+  const shown = page.locator(".fields dt", { hasText: /^key/ });
+  assert.equal(await shown.count(), 200);
+  const more = page.getByRole("button", { name: /more$/ });
+  for (const [left, count] of /** @type {const} */ ([
+    ["250 more", 400],
+    ["50 more", 450],
+  ])) {
+    assert.equal(await more.textContent(), left);
+    await more.focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await shown.count(), count);
+  }
+  assert.equal(await more.count(), 0);
+  assert.match(await page.evaluate(() => document.activeElement?.className ?? ""), /^row /);
+  const last = page.getByRole("button", { name: "Only with key.449 449" });
+  await last.click();
+  await until("it is looked for", () => new URL(page.url()).searchParams.get("q") === "key.449=449");
+});
+
 journey("what a message says is never taken for HTML", async ({ page, open, source }) => {
   const script = `<script>document.title="taken"</script><img src=x onerror="document.title='taken'">`;
   await store(source, {
@@ -516,6 +602,7 @@ journey("what a message says is never taken for HTML", async ({ page, open, sour
   // What is written from right to left turns nothing around it.
   const turned = line.locator(".line .attribute", { hasText: "txt.exe" });
   assert.equal(await turned.locator("bdi").textContent(), "\u202etxt.exe");
+  assert.equal(await turned.evaluate((attribute) => getComputedStyle(attribute).unicodeBidi), "isolate");
 });
 
 journey(
