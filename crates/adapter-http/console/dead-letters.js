@@ -29,7 +29,7 @@ export class DeadLetters {
   #chosen = new Set();
   #next = /** @type {string | null} */ (null);
   #loaded = "";
-  /** How many letters there are, and how many there were when the list was read; -1 while that is not known. */
+  /** How many letters there are, and were when the list was read; -1 while that is not known. */
   #total = -1;
   #listed = -1;
   #abort = new AbortController();
@@ -371,20 +371,20 @@ function letterDetails(letter) {
   const { zone } = preferences;
   const { text, base64, cut } = letter;
   const content = text ?? base64 ?? "";
-  const facts = /** @type {[string, string | null][]} */ ([
-    ["detail", letter.detail],
-    ["reason", letter.reason],
-    ["died", full(letter.last_at, zone)],
-    ["first seen", full(letter.first_at, zone)],
-    ["attempts", number(letter.attempts)],
-    ["given up by", letter.queue],
-    ["exchange", letter.exchange],
-    ["routing key", letter.routing_key],
-    ["format", letter.message_type],
-    ["encoding", letter.content_encoding],
-    ["size", `${number(letter.bytes)} bytes`],
-    ["id", letter.id],
-  ]);
+  const facts = {
+    detail: letter.detail,
+    reason: letter.reason,
+    died: full(letter.last_at, zone),
+    "first seen": full(letter.first_at, zone),
+    attempts: number(letter.attempts),
+    "given up by": letter.queue,
+    exchange: letter.exchange,
+    "routing key": letter.routing_key,
+    format: letter.message_type,
+    encoding: letter.content_encoding,
+    size: `${number(letter.bytes)} bytes`,
+    id: letter.id,
+  };
   return h(
     "div",
     { class: "details" },
@@ -397,6 +397,10 @@ function letterDetails(letter) {
       cut && h("span", { class: "quiet" }, "Only the first 8 MiB are here."),
     ),
     wholeText(content, []),
-    h("dl", { class: "fields" }, ...facts.flatMap(([name, value]) => (value ? field(name, value) : []))),
+    h(
+      "dl",
+      { class: "fields" },
+      ...Object.entries(facts).flatMap(([name, value]) => (value ? field(name, value) : [])),
+    ),
   );
 }

@@ -6,7 +6,7 @@ import { isLive, listed } from "./store.js";
 import { Tail } from "./tail.js";
 import { instant, timeOfId } from "./time.js";
 
-/** How many rows there are at most, and how many messages wait to become some. */
+/** How many rows there are at most, and how many messages wait. */
 const MOST_ROWS = 5_000;
 
 /** How many messages one request asks for; enough for two screens. */
@@ -232,7 +232,7 @@ export class Feed {
       const { message } = await get(`/v1/messages/${encodeURIComponent(id)}`, {}, signal);
       const { from = "", until = "" } = this.#filter;
       const taken = timeOfId(id);
-      // What is beside it would not be listed, and what is listed would not be beside it.
+      // What is listed would not be beside it.
       if (taken < instant(from) || (until && taken >= instant(until))) this.#hooks.onoutside(message);
       const [before, after] = await Promise.all([
         this.#page("older", id, signal),
@@ -374,7 +374,7 @@ export class Feed {
         after = last > this.#edge && last > first ? (next ?? "") : "";
       } while (after);
     } catch {
-      // It is tried again; what is listed is no less right for it.
+      // It is tried again.
       return false;
     }
     return this.#brought !== "" && latest >= this.#brought;

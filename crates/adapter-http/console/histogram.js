@@ -7,7 +7,7 @@ import { clock, instant, number, short } from "./time.js";
 
 const MINUTE = 60_000;
 
-/** How often the counts are asked for while messages come, milliseconds. */
+/** How often the counts are asked for, milliseconds. */
 const EVERY = 4_000;
 
 /** The least width of a bar, and the most bars, so that bars can be hit. */
@@ -34,10 +34,10 @@ export class Histogram {
   #tip = h("div", { class: "tip", hidden: true });
   /** @type {HistogramAnswer | null} */
   #answer = null;
-  /** Where a drag began, and where it is, milliseconds since 1970. */
+  /** Where a drag began, and where it is, milliseconds since 1970, as all times here. */
   /** @type {{ from: number, to: number } | null} */
   #drag = null;
-  /** Where the bucket begins that the keyboard is at, milliseconds since 1970. */
+  /** Where the bucket begins that the keyboard is at. */
   #cursor = /** @type {number | null} */ (null);
   #asked = "";
   #problem = "";
@@ -119,7 +119,7 @@ export class Histogram {
     this.#draw();
   }
 
-  /** The ends of the axis, milliseconds since 1970. */
+  /** The ends of the axis. */
   #ends() {
     if (!this.#answer) return { from: 0, until: 1 };
     return { from: Date.parse(this.#answer.from), until: Date.parse(this.#answer.until) };
@@ -184,8 +184,8 @@ export class Histogram {
         const count = counts[severity];
         if (count === 0) continue;
         const [bottom, top] = [y(below), Math.min(y(below) - 1, y(below + count))];
-        paths[severity] +=
-          `M${left.toFixed(1)} ${bottom.toFixed(1)}V${top.toFixed(1)}H${right.toFixed(1)}V${bottom.toFixed(1)}Z`;
+        const [a, b, c, d] = [left, bottom, top, right].map((place) => place.toFixed(1));
+        paths[severity] += `M${a} ${b}V${c}H${d}V${b}Z`;
         below += count;
       }
     }
@@ -319,18 +319,19 @@ export class Histogram {
     const at = clock(start, preferences.zone);
     const lines = this.#shown()
       .toReversed()
-      .filter((severity) => found && found.counts[severity] > 0);
+      .map((severity) => ({ severity, count: found?.counts[severity] }));
     this.#tip.replaceChildren(
       h("strong", {}, `${at.date} ${at.time.slice(0, 5)}`),
-      ...lines.map((severity) =>
-        h("span", { class: severity }, `${severity} ${number(found?.counts[severity] ?? 0)}`),
+      ...lines.map(({ severity, count }) =>
+        count ? h("span", { class: severity }, `${severity} ${number(count)}`) : "",
       ),
       found ? "" : h("span", {}, "nothing"),
     );
     const { from, until } = this.#ends();
-    const share = (start - from) / (until - from);
-    this.#tip.style.left = share < 0.5 ? `${LEFT + share * (this.#place.clientWidth - LEFT) + 16}px` : "auto";
-    this.#tip.style.right = share < 0.5 ? "auto" : `${(1 - share) * (this.#place.clientWidth - LEFT) + 8}px`;
+    const [share, plot] = [(start - from) / (until - from), this.#place.clientWidth - LEFT];
+    const left = share < 0.5;
+    this.#tip.style.left = left ? `${LEFT + share * plot + 16}px` : "auto";
+    this.#tip.style.right = left ? "auto" : `${(1 - share) * plot + 8}px`;
   }
 
   /** @param {KeyboardEvent} event */
@@ -389,11 +390,11 @@ export function bucketText(minutes) {
 }
 
 /**
- * Widens a range to whole buckets; a click is the one bucket that it is in.
+ * Widens a range to whole buckets.
  *
- * @param {number} a one end, milliseconds since 1970
+ * @param {number} a one end
  * @param {number} b the other end
- * @param {number} width of a bucket, milliseconds
+ * @param {number} width of a bucket
  */
 export function snapped(a, b, width) {
   const from = Math.floor(Math.min(a, b) / width) * width;
@@ -402,7 +403,7 @@ export function snapped(a, b, width) {
 }
 
 /**
- * @param {number} from milliseconds since 1970
+ * @param {number} from
  * @param {number} until
  * @param {number} most how many labels there is room for
  * @param {(time: number) => number} offset what is added to UTC for the time that is shown, minutes

@@ -1,4 +1,4 @@
-// Redriving and purging: a count, a question, a job.
+// Redriving and purging.
 
 import { Problem, get, poll, send } from "./api.js";
 import { button, byId, h, onClick, problemText, setText, toast } from "./dom.js";
@@ -115,6 +115,8 @@ export class Jobs {
         // What has died since it was counted stays.
         const began = await send("POST", `/v1/dead-letters/${action}`, { ...wish, as_of: dry.as_of });
         this.#dialog.close();
+        // What has asked may have nothing more to ask for.
+        byId("letters-region").focus({ preventScroll: true });
         this.#follow(began);
       } catch (error) {
         fail(error);
@@ -127,7 +129,7 @@ export class Jobs {
   /**
    * Finds a job that is under way, whoever began it.
    *
-   * @param {string} [since] finds the newest one that began after this, too, if it has ended
+   * @param {string} [since] one that began later is found although it has ended
    */
   async #find(since) {
     try {

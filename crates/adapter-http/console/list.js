@@ -8,7 +8,7 @@ const MARGIN = 6;
 /** How close to an end of the list more is fetched, rows. */
 const NEAR = 30;
 
-/** How long after a finger was lifted its click may come, milliseconds. */
+/** How long after a finger its click may come, milliseconds. */
 const LATE = 300;
 
 export class List {
@@ -16,7 +16,7 @@ export class List {
   follow = true;
   /** @type {Row[]} */
   #rows = [];
-  /** What is to be listed, which waits while something is pressed: rows must not move under a finger. */
+  /** What is listed next; not while something is pressed: rows must not move under a finger. */
   #latest = this.#rows;
   /** @type {Map<Row, HTMLElement>} */
   #drawn = new Map();
@@ -88,7 +88,7 @@ export class List {
     if (!this.#held) this.#layOut();
   }
 
-  /** Draws every row anew, because how rows look has changed. */
+  /** Draws every row anew. */
   redraw() {
     if (this.#window.contains(document.activeElement)) this.#scroller.focus({ preventScroll: true });
     this.#window.replaceChildren();
@@ -181,7 +181,7 @@ export class List {
     return Math.max(open, Math.floor((y - this.#extra) / this.#rowHeight));
   }
 
-  /** Fits the height to the rows, goes to where the reader was, and draws. */
+  /** Goes to where the reader was, and draws. */
   #layOut() {
     this.#rows = this.#latest;
     // A row that has gone takes what it showed with it.
@@ -241,7 +241,7 @@ export class List {
   }
 
   /**
-   * Gives an element what its state asks for: details, a mark.
+   * Gives an element the details and the mark that its state asks for.
    *
    * @param {Row} row
    * @param {HTMLElement} element

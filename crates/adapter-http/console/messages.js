@@ -333,7 +333,7 @@ export class Messages {
 }
 
 /**
- * What somebody sees who has just started the server.
+ * What is shown while there is no message at all.
  *
  * @param {About["intake"]} intake
  */

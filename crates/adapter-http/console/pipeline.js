@@ -89,7 +89,7 @@ function figures(
   }
   if (stage === "in_rabbitmq" || stage === "queued") {
     const reading = messages ?? packets ?? null;
-    const unit = `${messages === null || messages === undefined ? " packet" : " message"}${reading === 1 ? "" : "s"}`;
+    const unit = `${typeof messages === "number" ? " message" : " packet"}${reading === 1 ? "" : "s"}`;
     const note = least === null ? "" : `${least === most ? "" : "at least "}${number(least)} in flight`;
     return { figure: reading === null ? null : short(reading), unit, note, reading };
   }

@@ -75,7 +75,7 @@ export function messageLine({ key, message }, zone, words) {
   );
 }
 
-/** Why messages are missing, as the server names it and in words. */
+/** Why messages are missing. */
 const WHY = /** @type {Record<string, string>} */ ({
   slow_reader: "they came faster than this page took them",
   rate_limited: "more is watched than the server may send",
@@ -177,7 +177,7 @@ export function messageDetails(message, zone, words, actions) {
 }
 
 /**
- * Asks when a message was stored that the live tail has brought.
+ * Asks when a message of the live tail was stored.
  *
  * @param {string} id
  * @param {(at: string) => Node} time
@@ -248,7 +248,7 @@ export function field(name, value, filter) {
 /** What every shell takes as one argument, characters. */
 const MOST_ARGUMENT = 100_000;
 
-/** How much time before and after a message its link shows, milliseconds. */
+/** How much time about a message its link shows, milliseconds. */
 const AROUND = 15 * 60_000;
 
 /** @param {Message} message */

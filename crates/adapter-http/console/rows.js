@@ -2,7 +2,7 @@
 
 import { timeOfId } from "./time.js";
 
-/** How much rows may hold together, characters of their bodies and attributes. */
+/** How many characters rows may hold together. */
 const MOST_WEIGHT = 32 << 20;
 
 let gaps = 0;
@@ -178,7 +178,7 @@ export class Rows {
   }
 }
 
-/** What has come and is not shown yet: the newest of it, and the number of what there was no room for. */
+/** What has come and is not shown yet: the newest of it. */
 export class Waiting {
   #rows;
   #missed = 0;

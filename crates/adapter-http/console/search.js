@@ -71,7 +71,7 @@ export class Search {
   /** @param {State} state */
   update(state) {
     const { zone } = preferences;
-    // What somebody is typing stays, whatever else changes meanwhile.
+    // What somebody is typing stays.
     const before = this.#shown;
     this.#shown = { ...state, zone };
     if (before?.q !== state.q) this.#query.value = state.q;

@@ -6,7 +6,7 @@ import { Exact } from "./api.js";
 /** @type {readonly Severity[]} */
 export const SEVERITIES = ["debug", "info", "warning", "error", "critical"];
 
-/** What the address says (docs/console.md); an empty text is no condition. */
+/** What the address says (docs/console.md). */
 export const DEFAULTS = Object.freeze({
   view: "messages",
   q: "",
@@ -161,7 +161,7 @@ export function attributeTerm(key, value) {
 }
 
 /**
- * Tells whether a text would be read as something else, or not to its end, without quotes.
+ * Tells whether a text would be read otherwise without quotes.
  *
  * @param {string} text
  */

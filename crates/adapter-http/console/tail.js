@@ -25,7 +25,7 @@ export class Tail {
   }
 
   /**
-   * Listens to the messages that `filter` means, and to no others any more.
+   * Listens to what `filter` means, and to nothing else any more.
    *
    * @param {Record<string, string>} filter
    */

@@ -29,14 +29,14 @@ export function instant(text, now = Date.now()) {
 export function clock(time, zone) {
   const at = new Date(time);
   if (Number.isNaN(at.getTime())) return { year: "", date: "", time: String(time) };
-  // What is written is always UTC, of a time that is moved for it.
+  // As UTC, of a time that is moved for it.
   const away = zone === "utc" ? 0 : at.getTimezoneOffset() * UNITS.m;
   const text = new Date(at.getTime() - away).toISOString();
   return { year: text.slice(0, 4), date: text.slice(5, 10), time: text.slice(11, 23) };
 }
 
 /**
- * Writes a time in full, with its offset and with the digits below the millisecond that it came with.
+ * Writes a time in full, with its offset and all its digits.
  *
  * @param {string | number} time
  * @param {Zone} zone

@@ -126,6 +126,7 @@ journey(
     await page.getByLabel("Type purge 1 to go on").fill("purge 1");
     await go.click();
     await page.locator("#job-title", { hasText: "Purged 1 of 1" }).waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement?.id), "letters-region");
     assert.equal((await letters()).length, before.length - 1);
     assert.equal(await counted(source), 2);
   },
