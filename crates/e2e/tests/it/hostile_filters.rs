@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use warren_e2e::bed::on_shared_servers;
 use warren_e2e::command::Call;
 use warren_e2e::http::Client;
 use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
+
+use crate::reading::all_stored;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,12 +76,31 @@ async fn send(intake: SocketAddr) -> u64 {
     messages.len() as u64
 }
 
-async fn all_stored(messages: u64, mut stored: impl AsyncFnMut() -> u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while stored().await < messages {
-        assert!(Instant::now() < deadline, "all of them are stored");
-        sleep(Duration::from_millis(50)).await;
-    }
+/// Has a `warren` store what is sent to it, runs a test on it, and sees that nothing was stored or lost meanwhile.
+async fn on_warren(send: impl AsyncFnOnce(SocketAddr) -> u64, test: impl AsyncFnOnce(SocketAddr, u64)) {
+    let folder = DataFolder::create().unwrap();
+    let mut warren = folder.warren().unwrap();
+    warren.start_ready().await.unwrap();
+    let messages = send(warren.address()).await;
+    all_stored(messages, async || folder.count().await.unwrap()).await;
+    test(warren.address(), messages).await;
+    warren.stop(PATIENCE).await.unwrap();
+    assert_eq!(folder.count().await.unwrap(), messages);
+}
+
+/// The same with a `query-api` beside RabbitMQ and PostgreSQL.
+async fn on_query_api(send: impl AsyncFnOnce(SocketAddr) -> u64, test: impl AsyncFnOnce(SocketAddr, u64)) {
+    on_shared_servers(async |bed| {
+        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
+        let messages = send(ingest.address()).await;
+        all_stored(messages, async || bed.database.count().await.unwrap()).await;
+        test(query.address(), messages).await;
+        for service in [&mut query, &mut ingest, &mut worker] {
+            service.stop(PATIENCE).await.unwrap();
+        }
+        assert_eq!(bed.database.count().await.unwrap(), messages);
+    })
+    .await;
 }
 
 /// Sends the bytes of a target on a connection of its own, whatever they are; returns the status and the document.
@@ -502,35 +523,18 @@ async fn every_filter_is_answered_or_refused(address: SocketAddr, messages: u64)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_filter_gets_a_right_answer_or_is_pointed_at_by_warren() {
-    let folder = DataFolder::create().unwrap();
-    let mut warren = folder.warren().unwrap();
-    warren.start_ready().await.unwrap();
-    let messages = send(warren.address()).await;
-    all_stored(messages, async || folder.count().await.unwrap()).await;
-    every_filter_is_answered_or_refused(warren.address(), messages).await;
-    warren.stop(PATIENCE).await.unwrap();
-    assert_eq!(folder.count().await.unwrap(), messages);
+    on_warren(send, every_filter_is_answered_or_refused).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_filter_gets_a_right_answer_or_is_pointed_at_by_the_query_api() {
-    on_shared_servers(async |bed| {
-        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
-        let messages = send(ingest.address()).await;
-        all_stored(messages, async || bed.database.count().await.unwrap()).await;
-        every_filter_is_answered_or_refused(query.address(), messages).await;
-        assert_eq!(bed.database.count().await.unwrap(), messages);
-        for service in [&mut query, &mut ingest, &mut worker] {
-            service.stop(PATIENCE).await.unwrap();
-        }
-    })
-    .await;
+    on_query_api(send, every_filter_is_answered_or_refused).await;
 }
 
 /// How many messages there are to look through.
 const MANY: usize = 40_000;
 
-async fn send_many(intake: SocketAddr) {
+async fn send_many(intake: SocketAddr) -> u64 {
     let mut client = Client::new(intake);
     for part in 0..4 {
         let lines: String = (0..MANY / 4)
@@ -545,11 +549,12 @@ async fn send_many(intake: SocketAddr) {
         let request = Request::post(lines).header("content-type", "application/x-ndjson");
         assert_eq!(client.send(&request).await.unwrap().status, 202);
     }
+    MANY as u64
 }
 
 /// Texts too short, or too strange, for any index: an answer that has not looked at everything says how far it has come, and
 /// the next one goes on from there to the end.
-async fn what_no_index_helps_is_found_page_by_page(address: SocketAddr) {
+async fn what_no_index_helps_is_found_page_by_page(address: SocketAddr, _: u64) {
     for text in [
         "x",
         "zq",
@@ -572,37 +577,21 @@ async fn what_no_index_helps_is_found_page_by_page(address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_index_helps_is_found_among_many_by_warren() {
-    let folder = DataFolder::create().unwrap();
-    let mut warren = folder.warren().unwrap();
-    warren.start_ready().await.unwrap();
-    send_many(warren.address()).await;
-    all_stored(MANY as u64, async || folder.count().await.unwrap()).await;
-    what_no_index_helps_is_found_page_by_page(warren.address()).await;
-    warren.stop(PATIENCE).await.unwrap();
+    on_warren(send_many, what_no_index_helps_is_found_page_by_page).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_index_helps_is_found_among_many_by_the_query_api() {
-    on_shared_servers(async |bed| {
-        let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
-        send_many(ingest.address()).await;
-        all_stored(MANY as u64, async || bed.database.count().await.unwrap()).await;
-        what_no_index_helps_is_found_page_by_page(query.address()).await;
-        for service in [&mut query, &mut ingest, &mut worker] {
-            service.stop(PATIENCE).await.unwrap();
-        }
-    })
-    .await;
+    on_query_api(send_many, what_no_index_helps_is_found_page_by_page).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_text_on_the_command_line_is_found_or_pointed_at_and_its_exit_code_says_which() {
-    let folder = DataFolder::create().unwrap();
-    let mut warren = folder.warren().unwrap();
-    warren.start_ready().await.unwrap();
-    let messages = send(warren.address()).await;
-    all_stored(messages, async || folder.count().await.unwrap()).await;
-    let to = format!("http://{}", warren.address());
+    on_warren(send, texts_on_the_command_line_are_found_or_pointed_at).await;
+}
+
+async fn texts_on_the_command_line_are_found_or_pointed_at(address: SocketAddr, _: u64) {
+    let to = format!("http://{address}");
     let asked = async |text: &str| {
         let call = Call::of("warren", &["query", "--json", "--to", &to, "--", text]).unwrap();
         call.run().await.unwrap()
@@ -653,5 +642,4 @@ async fn a_hostile_text_on_the_command_line_is_found_or_pointed_at_and_its_exit_
             ended.said
         );
     }
-    warren.stop(PATIENCE).await.unwrap();
 }

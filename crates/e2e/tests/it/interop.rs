@@ -5,28 +5,25 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use warren_e2e::bed::{Bed, on_shared_servers};
-use warren_e2e::environment;
 use warren_e2e::http::Client;
 use warren_e2e::request::Request;
+
+use crate::python::{python, start};
 
 const SEVERITIES: [&str; 5] = ["debug", "info", "warning", "error", "critical"];
 
 /// Bounds a wait for something that takes seconds; no verdict depends on how long it takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn python(script: &str) -> Command {
+fn documented(script: &str) -> Command {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("interop");
-    let mut command =
-        Command::new(environment::variable("WARREN_TEST_PYTHON").unwrap_or("python3".to_owned()));
-    command
-        .arg(folder.join(script))
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut command = python();
+    command.arg(folder.join(script)).stdin(Stdio::null());
     command
 }
 
@@ -41,24 +38,14 @@ impl Listener {
         let exchanges = severities
             .iter()
             .map(|severity| format!("{}.{severity}", bed.topology.prefix()));
-        let mut child = python("consumer.py")
-            .arg(bed.topology.url())
-            .args(exchanges)
-            .args(["--pattern", pattern, "--count", &count.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 with pika: see `cargo xtask test`, or set WARREN_TEST_PYTHON");
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        timeout(PATIENCE, output.read_line(&mut line))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            line.trim(),
-            "bound",
-            "the consumer in Python says on standard error why"
-        );
+        let mut consumer = documented("consumer.py");
+        consumer.arg(bed.topology.url()).args(exchanges).args([
+            "--pattern",
+            pattern,
+            "--count",
+            &count.to_string(),
+        ]);
+        let (child, output) = start(&mut consumer, "bound").await;
         Self { child, output }
     }
 
@@ -130,7 +117,7 @@ async fn what_a_publisher_in_python_sends_is_stored() {
         worker.start_ready().await.unwrap();
         worker.wait_for("/readyz", 200, PATIENCE).await.unwrap();
 
-        let mut publisher = python("publisher.py");
+        let mut publisher = documented("publisher.py");
         publisher.args([bed.topology.url(), bed.topology.prefix(), "legacy.billing"]);
         let Output { status, stdout, .. } = timeout(PATIENCE, publisher.stderr(Stdio::inherit()).output())
             .await

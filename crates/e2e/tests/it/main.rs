@@ -19,6 +19,7 @@ mod kill;
 mod memory;
 mod operator;
 mod overview;
+mod python;
 mod reading;
 mod refusals;
 mod restart;

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
 use warren_e2e::bed::on_shared_servers;
-use warren_e2e::environment;
 use warren_e2e::http::{Answer, Client};
 use warren_e2e::request::Request;
 use warren_e2e::sqlite::DataFolder;
+
+use crate::python::{python, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MESSAGES: usize = 300;
@@ -82,10 +83,10 @@ async fn send(intake: SocketAddr) {
     assert_eq!(Client::new(intake).send(&request).await.unwrap().status, 202);
 }
 
-/// Waits until all of them are stored.
-async fn all_stored(mut stored: impl AsyncFnMut() -> u64) {
+/// Waits until so many messages are stored.
+pub(crate) async fn all_stored(messages: u64, mut stored: impl AsyncFnMut() -> u64) {
     let deadline = Instant::now() + PATIENCE;
-    while stored().await < MESSAGES as u64 {
+    while stored().await < messages {
         assert!(Instant::now() < deadline, "all of them are stored");
         sleep(Duration::from_millis(50)).await;
     }
@@ -160,7 +161,7 @@ async fn what_was_sent_is_found_counted_and_shown_and_found_again_after_a_restar
     warren.start_ready().await.unwrap();
     let mut client = Client::new(warren.address());
     send(warren.address()).await;
-    all_stored(async || folder.count().await.unwrap()).await;
+    all_stored(MESSAGES as u64, async || folder.count().await.unwrap()).await;
     they_are_found(&mut client).await;
     they_are_counted(&mut client).await;
     the_console_is_there(&mut client).await;
@@ -178,7 +179,7 @@ async fn what_was_sent_through_rabbitmq_is_found_counted_and_shown_by_the_query_
         let [mut ingest, mut worker, mut query] = bed.start_all().await.unwrap();
         let mut client = Client::new(query.address());
         send(ingest.address()).await;
-        all_stored(async || bed.database.count().await.unwrap()).await;
+        all_stored(MESSAGES as u64, async || bed.database.count().await.unwrap()).await;
         they_are_found(&mut client).await;
         they_are_counted(&mut client).await;
         the_console_is_there(&mut client).await;
@@ -198,22 +199,9 @@ print('locked', flush=True)
 sys.stdin.read()";
 
 async fn locked(file: &Path) -> Child {
-    let python = environment::variable("WARREN_TEST_PYTHON").unwrap_or("python3".to_owned());
-    let mut command = Command::new(python);
-    command.args(["-c", LOCK]).arg(file).kill_on_drop(true);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    timeout(PATIENCE, output.read_line(&mut line))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(line, "locked\n");
-    child
+    let mut locking = python();
+    locking.args(["-c", LOCK]).arg(file).stdin(Stdio::piped());
+    start(&mut locking, "locked").await.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +214,7 @@ async fn reads_that_hang_are_answered_all_the_same_and_readiness_tells_of_them_u
     let address = warren.address();
     let mut client = Client::new(address);
     send(address).await;
-    all_stored(async || folder.count().await.unwrap()).await;
+    all_stored(MESSAGES as u64, async || folder.count().await.unwrap()).await;
     let found = json(&mut client, "/v1/messages?q=order=42").await;
     let id = found["messages"][0]["id"].as_str().unwrap().to_owned();
 
