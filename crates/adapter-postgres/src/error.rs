@@ -76,6 +76,9 @@ fn explain(state: &str) -> &'static str {
         "57014" => "the statement ran into its time limit",
         "57P01" | "57P02" | "57P03" => "it is starting, stopping or restarting",
         "P0001" => "a trigger refuses it",
+        "XX001" | "XX002" => {
+            "some of what it has stored is damaged; its log says where. Look after its disk, and restore it from a backup"
+        }
         _ => match state.get(..2).unwrap_or(state) {
             "08" => "the connection failed",
             "22" => "a value is beyond what its column can hold",
