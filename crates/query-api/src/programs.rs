@@ -48,10 +48,17 @@ impl CounterSource for Programs {
         for (peer, told) in self.peers.iter().zip(told) {
             let program = peer.to_string();
             match told {
-                Ok(text) => counters.counting.push(Counting {
-                    program,
-                    page: Page::parse(&text),
-                }),
+                Ok(text) => {
+                    let page = Page::parse(&text);
+                    // At another address the same process has counted the same.
+                    let known = page.instance().is_some_and(|instance| {
+                        let mut counting = counters.counting.iter();
+                        counting.any(|known| known.page.instance() == Some(instance))
+                    });
+                    if !known {
+                        counters.counting.push(Counting { program, page });
+                    }
+                }
                 Err(reason) => counters.silent.push(Silent { program, reason }),
             }
         }

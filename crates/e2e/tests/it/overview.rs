@@ -106,7 +106,10 @@ async fn the_query_api_tells_the_way_of_messages_and_the_groups_of_the_programs_
         start_consuming(&mut errors).await.unwrap();
         let gone = free_address().unwrap();
         let others = [ingest.address(), worker.address(), errors.address()];
-        let programs = others.map(|address| format!("http://{address}")).join(",");
+        let mut programs = others.map(|address| format!("http://{address}")).to_vec();
+        // One of them under another name as well, which counts it no second time.
+        programs.push(format!("http://localhost:{}", ingest.address().port()));
+        let programs = programs.join(",");
         let mut query = bed
             .query()
             .unwrap()

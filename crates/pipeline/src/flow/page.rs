@@ -55,6 +55,13 @@ impl Page {
         counts
     }
 
+    /// Returns the name of the process, which is the same at each address that it has.
+    pub fn instance(&self) -> Option<&str> {
+        let (labels, _) = self.series.get("warren_instance_info")?.first()?;
+        let (_, instance) = labels.iter().find(|(name, _)| name == "instance")?;
+        Some(instance)
+    }
+
     /// Returns when the program was started, in seconds since 1970.
     pub fn started(&self) -> Option<f64> {
         let series = self.series.get("process_start_time_seconds")?;
@@ -115,8 +122,11 @@ mod tests {
             "# HELP a_total Help with {braces} 7\na_total{severity=\"info\",delivery=\"first\"} 3\n\
              a_total{delivery=\"again\",severity=\"info\"} 4\na_total_more 100\n\nb 1.5\n\
              d NaN\nd{e=\"+Inf\"} +Inf\nhuge{a=\"1\"} 1e300\nhuge{a=\"2\"} 1e300\n\
-             c{x=\"a \\\"quoted\\\", {odd} one\",severity=\"error\"} 2\nprocess_start_time_seconds 1790000000.25\n",
+             c{x=\"a \\\"quoted\\\", {odd} one\",severity=\"error\"} 2\nprocess_start_time_seconds 1790000000.25\n\
+             warren_instance_info{instance=\"7f\"} 1\n",
         );
+        assert_eq!(page.instance(), Some("7f"));
+        assert_eq!(Page::default().instance(), None);
         assert_eq!(page.sum("a_total", &[]), Some(7));
         assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
         assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));

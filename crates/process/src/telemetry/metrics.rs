@@ -1,6 +1,7 @@
 //! Metrics of a process, as Prometheus reads them.
 
-use std::time::Duration;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, SystemTime};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -60,10 +61,18 @@ pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
     let handle = builder()?.install_recorder()?;
     describe_metrics();
     gauge!("warren_build_info", "version" => version).set(1.0);
+    gauge!("warren_instance_info", "instance" => instance()).set(1.0);
     // Present from the start: an alert on a number that is not there yet cannot fire.
     counter!("warren_panics_total").increment(0);
     process::record();
     Ok(Metrics { handle })
+}
+
+/// Returns a name that no other process has, and no other run of this program.
+fn instance() -> String {
+    // Its keys are random, and the moment is hashed with them.
+    let name = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
+    format!("{name:016x}")
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -103,6 +112,10 @@ impl Metrics {
 /// Describes the metrics that every process has.
 fn describe_metrics() {
     describe_gauge!("warren_build_info", "Always 1; the label tells the version");
+    describe_gauge!(
+        "warren_instance_info",
+        "Always 1; the label tells this process from every other, at whatever address it is asked"
+    );
     describe_counter!(
         "warren_panics_total",
         Unit::Count,
