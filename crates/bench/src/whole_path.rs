@@ -99,7 +99,21 @@ impl Programs {
     /// # Errors
     /// A program failed, or what was accepted is not stored within five minutes.
     pub(crate) async fn measure(self, servers: &Servers, load: Load) -> Result<(Figures, u64)> {
-        let pids = self.pids();
+        self.measure_beside(servers, None, load).await
+    }
+
+    /// Does the same beside another program, whose cost is among the figures.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn measure_beside(
+        self,
+        servers: &Servers,
+        other: Option<(&'static str, u32)>,
+        load: Load,
+    ) -> Result<(Figures, u64)> {
+        let mut pids = self.pids();
+        pids.extend(other);
         settle().await?;
         let watch = Watch::start(&servers.with(&pids))?;
         let start = Instant::now();

@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use super::sizes::Size;
 use super::storing::Pairs;
-use super::watched::{CONSOLES, STEADY, TAILS};
+use super::watched::{CONSOLES, STEADY, TAILS, Watched};
 use super::{Reading, SMALLER, author};
 use crate::asked::{Answered, write_answers};
 use crate::report::{Goal, thousands, write_goals};
+use crate::statistics::median;
 
 /// What was measured.
 #[derive(Clone, Debug)]
@@ -26,10 +27,10 @@ pub(crate) struct Report {
     pub(crate) questions: Vec<Answered>,
     /// Into the smaller table, into the larger one.
     pub(crate) by_size: Pairs,
-    pub(crate) beside_consoles: Pairs,
     pub(crate) beside_filters: Pairs,
     /// At a steady rate, and as fast as it goes.
-    pub(crate) beside_tails: [Pairs; 2],
+    pub(crate) beside_consoles: [Watched; 2],
+    pub(crate) beside_tails: [Watched; 2],
 }
 
 impl Report {
@@ -45,9 +46,24 @@ impl Report {
             sizes: Vec::new(),
             questions: Vec::new(),
             by_size: Pairs::default(),
-            beside_consoles: Pairs::default(),
             beside_filters: Pairs::default(),
+            beside_consoles: Default::default(),
             beside_tails: Default::default(),
+        })
+    }
+
+    /// Lists who looked on, and at which pace.
+    fn watched(&self) -> impl Iterator<Item = (String, String, &Watched)> {
+        let who = [
+            (format!("{CONSOLES} consoles"), &self.beside_consoles),
+            (format!("{TAILS} live tails"), &self.beside_tails),
+        ];
+        who.into_iter().flat_map(|(who, [steady, full])| {
+            let steadily = format!("{} a second", thousands(STEADY));
+            [
+                (who.clone(), steadily, steady),
+                (who, "at full speed".to_owned(), full),
+            ]
         })
     }
 
@@ -58,34 +74,23 @@ impl Report {
             thousands(self.messages as f64),
             thousands((self.messages / SMALLER) as f64)
         );
-        let [steady, full] = &self.beside_tails;
-        let ratios = [
-            (size, &self.by_size, 0.95),
-            (
-                format!("storing beside {CONSOLES} consoles : alone"),
-                &self.beside_consoles,
-                0.9,
-            ),
-            (
-                format!("{TAILS} live tails : none, {} a second", thousands(STEADY)),
-                steady,
-                0.9,
-            ),
-            (
-                format!("{TAILS} live tails : none, as fast as it goes"),
-                full,
-                0.9,
-            ),
-        ];
-        let stored = ratios.into_iter().filter_map(|(what, pairs, least)| {
-            let [ratio, ..] = pairs.ratios()?;
-            Some(Goal {
-                what,
-                figure: format!("{ratio:.2} ×"),
-                wanted: format!("≥ {least} ×"),
-                met: ratio >= least,
-            })
+        let size = [(size, &self.by_size, 0.95)];
+        let watched = self.watched().map(|(who, pace, watched)| {
+            let what = format!("storing beside {who} : alone, {pace}");
+            (what, &watched.stored, 0.9)
         });
+        let stored = size
+            .into_iter()
+            .chain(watched)
+            .filter_map(|(what, pairs, least)| {
+                let [ratio, ..] = pairs.ratios()?;
+                Some(Goal {
+                    what,
+                    figure: format!("{ratio:.2} ×"),
+                    wanted: format!("≥ {least} ×"),
+                    met: ratio >= least,
+                })
+            });
         asked.chain(stored).collect()
     }
 }
@@ -147,25 +152,39 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{:<42} {:>9} {:>9} {:>7}",
+            "\n{:<48} {:>9} {:>9} {:>7}",
             "Stored a second, in turns", "first", "second", "pairs"
         )?;
-        let [steady, full] = &self.beside_tails;
-        for (what, pairs) in [
+        let watched = self.watched().map(|(who, pace, watched)| {
+            let what = format!("alone and beside {who}, {pace}");
+            (what, &watched.stored)
+        });
+        let others = [
             ("into the smaller and the larger table", &self.by_size),
-            ("alone and beside consoles", &self.beside_consoles),
             ("alone and while filters are made", &self.beside_filters),
-            ("alone and beside live tails, steadily", steady),
-            ("alone and beside live tails, at full speed", full),
-        ] {
+        ];
+        let others = others.map(|(what, pairs)| (what.to_owned(), pairs));
+        for (what, pairs) in others.into_iter().chain(watched) {
             if let (Some((first, second)), Some([_, least, greatest])) = (pairs.medians(), pairs.ratios()) {
                 writeln!(
                     f,
-                    "{what:<42} {:>9} {:>9} {:>7}   ratios {least:.2} to {greatest:.2}",
+                    "{what:<48} {:>9} {:>9} {:>7}   ratios {least:.2} to {greatest:.2}",
                     thousands(first),
                     thousands(second),
                     pairs.len()
                 )?;
+            }
+        }
+        for (who, pace, watched) in self.watched() {
+            if watched.processor.is_empty() {
+                continue;
+            }
+            let what = "Processor seconds a million messages";
+            writeln!(f, "\n{what:<48} {:>9}    beside {who}, {pace}", "alone")?;
+            for (program, [alone, beside]) in &watched.processor {
+                if let (Some(alone), Some(beside)) = (median(alone), median(beside)) {
+                    writeln!(f, "{program:<48} {alone:>9.2} {beside:>9.2}")?;
+                }
             }
         }
         write_goals(f, self.goals())

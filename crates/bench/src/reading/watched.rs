@@ -1,5 +1,6 @@
 //! Storing beside those who look on through `query-api`: consoles, and live tails.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::storing::{Pairs, by_turns};
 use super::{Reading, Table};
 use crate::load::{Load, Pace};
 use crate::messages::{self, Mix};
+use crate::report::Figures;
 use crate::servers::Servers;
 use crate::whole_path::{Programs, with};
 
@@ -56,6 +58,14 @@ const POLLED_OF_A_DAY: [(&str, Duration); 4] = [
 /// What it asks for when it is opened, before its tail.
 const LISTED: &str = "/v1/messages?from=-1h&order=newest&limit=200";
 
+/// What was measured alone and beside those who look on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched {
+    pub(crate) stored: Pairs,
+    /// Processor seconds a million messages, by program: each time alone, and each time beside them.
+    pub(crate) processor: BTreeMap<&'static str, [Vec<f64>; 2]>,
+}
+
 /// Who looks on.
 #[derive(Clone, Copy, Debug)]
 enum Audience {
@@ -63,11 +73,12 @@ enum Audience {
     Tails,
 }
 
-/// Stores what comes through RabbitMQ into a large table as fast as it goes, alone and beside open consoles.
+/// Stores what comes through RabbitMQ into a large table, alone and beside open consoles: at a steady rate, and as fast as
+/// it goes.
 ///
 /// # Errors
 /// A server or a program failed.
-pub(crate) async fn by_consoles(servers: &Servers, table: &Table, reading: &Reading) -> Result<Pairs> {
+pub(crate) async fn by_consoles(servers: &Servers, table: &Table, reading: &Reading) -> Result<[Watched; 2]> {
     let reading = Reading {
         settings: [
             reading.settings.clone(),
@@ -76,42 +87,48 @@ pub(crate) async fn by_consoles(servers: &Servers, table: &Table, reading: &Read
         .concat(),
         ..reading.clone()
     };
-    by_turns(
-        &format!("beside {CONSOLES} consoles"),
-        reading.pairs,
-        async |beside| {
-            rate(
-                servers,
-                &reading,
-                Pace::Closed,
-                beside.then_some(Audience::Consoles),
-            )
-            .await
-        },
-    )
-    .await
+    at_both_paces(servers, &reading, Audience::Consoles).await
 }
 
 /// Stores what comes through RabbitMQ, alone and while tails of errors are open: at a steady rate, and as fast as it goes.
 ///
 /// # Errors
 /// A server or a program failed.
-pub(crate) async fn by_tails(servers: &Servers, reading: &Reading) -> Result<[Pairs; 2]> {
-    let pairs = async |pace| {
-        by_turns(
-            &format!("beside {TAILS} live tails"),
-            reading.pairs,
-            async |beside| rate(servers, reading, pace, beside.then_some(Audience::Tails)).await,
-        )
-        .await
-    };
+pub(crate) async fn by_tails(servers: &Servers, reading: &Reading) -> Result<[Watched; 2]> {
+    at_both_paces(servers, reading, Audience::Tails).await
+}
+
+async fn at_both_paces(servers: &Servers, reading: &Reading, audience: Audience) -> Result<[Watched; 2]> {
+    let steady = Pace::Open(STEADY / REQUEST as f64);
     Ok([
-        pairs(Pace::Open(STEADY / REQUEST as f64)).await?,
-        pairs(Pace::Closed).await?,
+        watched(servers, reading, steady, audience).await?,
+        watched(servers, reading, Pace::Closed, audience).await?,
     ])
 }
 
-async fn rate(servers: &Servers, reading: &Reading, pace: Pace, audience: Option<Audience>) -> Result<f64> {
+async fn watched(servers: &Servers, reading: &Reading, pace: Pace, audience: Audience) -> Result<Watched> {
+    let mut processor: BTreeMap<_, [Vec<f64>; 2]> = BTreeMap::new();
+    let what = match audience {
+        Audience::Consoles => format!("beside {CONSOLES} consoles"),
+        Audience::Tails => format!("beside {TAILS} live tails"),
+    };
+    let stored = by_turns(&what, reading.pairs, async |beside| {
+        let figures = figures(servers, reading, pace, beside.then_some(audience)).await?;
+        for (program, seconds) in figures.processor_seconds_per_million {
+            processor.entry(program).or_default()[usize::from(beside)].push(seconds);
+        }
+        figures.stored_per_second.context("nothing was stored")
+    })
+    .await?;
+    Ok(Watched { stored, processor })
+}
+
+async fn figures(
+    servers: &Servers,
+    reading: &Reading,
+    pace: Pace,
+    audience: Option<Audience>,
+) -> Result<Figures> {
     lend(&servers.amqp, &servers.postgres, async |bed| {
         let programs = Programs::distributed(bed, &reading.settings).await?;
         let asked = programs
@@ -132,13 +149,14 @@ async fn rate(servers: &Servers, reading: &Reading, pace: Pace, audience: Option
             pace,
             goes_first: false,
         };
-        let (figures, _) = programs.measure(servers, load).await?;
+        let other = query.pid().map(|pid| ("query-api", pid));
+        let (figures, _) = programs.measure_beside(servers, other, load).await?;
         if let Some(ended) = looking.try_join_next() {
             ended?.context("one that looked on failed")?;
         }
         looking.shutdown().await;
         query.stop(END).await?;
-        figures.stored_per_second.context("nothing was stored")
+        Ok(figures)
     })
     .await
 }
