@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream, Unhealthy};
-use warren_domain::{Selection, SeveritySet};
+use warren_domain::{Selection, SeverityCounts, SeveritySet};
 
 use crate::config::AmqpConfig;
 use crate::error::ConfigError;
@@ -60,6 +60,10 @@ impl LiveStream for Listener {
                 }
             });
         }
+    }
+
+    fn pass_over(&mut self) -> SeverityCounts {
+        self.0.pass_over()
     }
 
     async fn close(self: Box<Self>) {

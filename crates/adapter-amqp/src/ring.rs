@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::mem::discriminant;
 
-use warren_domain::Message;
+use warren_domain::SeverityCounts;
 
 use crate::tail::TailEvent;
 
@@ -11,21 +11,31 @@ use crate::tail::TailEvent;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingLimits {
     /// Messages, and what is said between them.
-    pub(crate) entries: usize,
-    /// Bytes of the lines of the messages; one message is let through whatever its size.
+    pub(crate) entries: u64,
+    /// Bytes of the packets.
     pub(crate) bytes: usize,
 }
 
-/// Messages in the order they came, and what is said between them; the oldest are dropped when it is full.
+/// A packet that nobody has read yet.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Unread {
+    /// How many lines it has, by the severities that they were published under.
+    pub(crate) messages: SeverityCounts,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Packets in the order they came, and what is said between them; the oldest are dropped when it is full, but for the last.
 ///
-/// Every message pushed is popped, or counted in the [`TailEvent::Missed`] that is popped in its place.
+/// Every message pushed is popped, passed over, or counted in the [`TailEvent::Missed`] that is popped in its place.
 #[derive(Debug)]
 pub(crate) struct Ring {
     limits: RingLimits,
     entries: VecDeque<Entry>,
+    /// How many messages the packets have, and how many bytes.
+    messages: u64,
     bytes: usize,
     /// Messages dropped from the front.
-    missed: u64,
+    missed: SeverityCounts,
     /// What was said between the dropped messages: each kind once, the last of it.
     said: Vec<TailEvent>,
     /// How many messages were pushed.
@@ -33,30 +43,34 @@ pub(crate) struct Ring {
     closed: bool,
 }
 
-#[derive(Debug)]
-enum Entry {
-    Message(Box<Message>, usize),
+/// Something that waits.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Entry {
+    Packet(Unread),
     Said(TailEvent),
 }
 
 impl Ring {
-    pub(crate) const fn new(limits: RingLimits) -> Self {
+    pub(crate) fn new(limits: RingLimits) -> Self {
         Self {
             limits,
             entries: VecDeque::new(),
+            messages: 0,
             bytes: 0,
-            missed: 0,
+            missed: SeverityCounts::default(),
             said: Vec::new(),
             received: 0,
             closed: false,
         }
     }
 
-    /// Appends a message whose line has `bytes`.
-    pub(crate) fn push(&mut self, message: Message, bytes: usize) {
-        self.received += 1;
-        self.bytes += bytes;
-        self.entries.push_back(Entry::Message(Box::new(message), bytes));
+    /// Appends a packet.
+    pub(crate) fn push(&mut self, packet: Unread) {
+        let messages = packet.messages.total();
+        self.received += messages;
+        self.messages += messages;
+        self.bytes += packet.body.len();
+        self.entries.push_back(Entry::Packet(packet));
         self.make_room();
     }
 
@@ -73,21 +87,29 @@ impl Ring {
     }
 
     /// Takes what is next.
-    pub(crate) fn pop(&mut self) -> Option<TailEvent> {
-        if self.missed > 0 {
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        if self.missed.total() > 0 {
             let messages = std::mem::take(&mut self.missed);
-            return Some(TailEvent::Missed { messages });
+            return Some(Entry::Said(TailEvent::Missed { messages }));
         }
         if !self.said.is_empty() {
-            return Some(self.said.remove(0));
+            return Some(Entry::Said(self.said.remove(0)));
         }
-        Some(match self.entries.pop_front()? {
-            Entry::Message(message, bytes) => {
-                self.bytes -= bytes;
-                TailEvent::Message(message)
+        self.pop_entry()
+    }
+
+    /// Drops every packet that waits; returns how many messages that were, those included that were dropped before.
+    pub(crate) fn pass_over(&mut self) -> SeverityCounts {
+        let mut passed = std::mem::take(&mut self.missed);
+        self.entries.retain(|entry| match entry {
+            Entry::Packet(packet) => {
+                passed += packet.messages;
+                false
             }
-            Entry::Said(said) => said,
-        })
+            Entry::Said(_) => true,
+        });
+        (self.messages, self.bytes) = (0, 0);
+        passed
     }
 
     /// Returns how many messages were pushed so far.
@@ -105,14 +127,24 @@ impl Ring {
         self.closed
     }
 
+    fn pop_entry(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        if let Entry::Packet(packet) = &entry {
+            self.messages -= packet.messages.total();
+            self.bytes -= packet.body.len();
+        }
+        Some(entry)
+    }
+
+    fn is_too_full(&self) -> bool {
+        let entries = self.messages + self.entries.len() as u64;
+        self.entries.len() > 1 && (entries > self.limits.entries || self.bytes > self.limits.bytes)
+    }
+
     fn make_room(&mut self) {
-        let RingLimits { entries, bytes } = self.limits;
-        while self.entries.len() > 1 && (self.entries.len() > entries || self.bytes > bytes) {
-            match self.entries.pop_front() {
-                Some(Entry::Message(_, bytes)) => {
-                    self.bytes -= bytes;
-                    self.missed += 1;
-                }
+        while self.is_too_full() {
+            match self.pop_entry() {
+                Some(Entry::Packet(packet)) => self.missed += packet.messages,
                 Some(Entry::Said(said)) => self.keep_said(said),
                 None => return,
             }
@@ -136,18 +168,26 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use warren_domain::MessageId;
+    use warren_domain::Severity;
 
     use super::*;
 
     const LIMITS: RingLimits = RingLimits {
-        entries: 10,
+        entries: 20,
         bytes: 100,
     };
 
-    fn message(number: u64) -> Message {
-        let line = format!("{{\"id\":\"{}\",\"body\":\"{number}\"}}", MessageId::generate());
-        Message::from_json(line.as_bytes()).unwrap()
+    fn counts(severity: Severity, messages: u64) -> SeverityCounts {
+        let mut counts = SeverityCounts::default();
+        counts.add(severity, messages);
+        counts
+    }
+
+    fn packet(messages: u64, number: u64, bytes: usize) -> Unread {
+        Unread {
+            messages: counts(Severity::Info, messages),
+            body: format!("{number:<bytes$}").into_bytes(),
+        }
     }
 
     fn undecodable(lines: u64) -> TailEvent {
@@ -157,11 +197,12 @@ mod tests {
         }
     }
 
-    fn bodies(ring: &mut Ring) -> Vec<String> {
+    fn taken(ring: &mut Ring) -> Vec<String> {
         std::iter::from_fn(|| ring.pop())
-            .map(|event| match event {
-                TailEvent::Message(message) => message.body.as_str().to_owned(),
-                other => format!("{other:?}"),
+            .map(|entry| match entry {
+                Entry::Packet(packet) => String::from_utf8(packet.body).unwrap().trim().to_owned(),
+                Entry::Said(TailEvent::Missed { messages }) => format!("missed {}", messages.total()),
+                Entry::Said(other) => format!("{other:?}"),
             })
             .collect()
     }
@@ -170,25 +211,44 @@ mod tests {
     fn what_is_missing_is_said_where_it_is_missing() {
         let mut ring = Ring::new(LIMITS);
         for number in 0..13 {
-            ring.push(message(number), 1);
+            ring.push(packet(1, number, 1));
         }
-        let taken = bodies(&mut ring);
-        assert_eq!(taken[0], "Missed { messages: 3 }");
-        assert_eq!(
-            taken[1..],
-            (3..13).map(|number| number.to_string()).collect::<Vec<_>>()
-        );
-        assert_eq!((ring.received(), ring.bytes), (13, 0));
+        assert_eq!(taken(&mut ring)[..2], ["missed 3", "3"]);
+        assert_eq!((ring.received(), ring.bytes, ring.messages), (13, 0, 0));
+        // Fewer packets of more messages.
+        for number in 0..5 {
+            ring.push(packet(6, number, 1));
+        }
+        assert_eq!(taken(&mut ring), ["missed 18", "3", "4"]);
     }
 
     #[test]
-    fn a_large_message_drops_what_was_there_and_stays_itself() {
+    fn a_large_packet_drops_what_was_there_and_stays_itself() {
         let mut ring = Ring::new(LIMITS);
         for number in 0..5 {
-            ring.push(message(number), 20);
+            ring.push(packet(1, number, 20));
         }
-        ring.push(message(5), 1_000);
-        assert_eq!(bodies(&mut ring), ["Missed { messages: 5 }", "5"]);
+        ring.push(packet(1, 5, 1_000));
+        assert_eq!(taken(&mut ring), ["missed 5", "5"]);
+    }
+
+    #[test]
+    fn what_is_passed_over_is_counted_by_severity_and_what_was_said_stays() {
+        let mut ring = Ring::new(LIMITS);
+        for number in 0..12 {
+            ring.push(packet(1, number, 1));
+        }
+        ring.say(TailEvent::Overrun);
+        ring.push(Unread {
+            messages: counts(Severity::Error, 3),
+            body: b"x".to_vec(),
+        });
+        let passed = ring.pass_over();
+        assert_eq!(passed.get(Severity::Info), 12, "those included that were dropped");
+        assert_eq!((passed.get(Severity::Error), passed.total()), (3, 15));
+        ring.push(packet(1, 99, 1));
+        assert_eq!(taken(&mut ring), ["Overrun", "99"]);
+        assert_eq!(ring.pass_over().total(), 0);
     }
 
     #[test]
@@ -200,12 +260,12 @@ mod tests {
             });
             ring.say(undecodable(1));
             ring.say(undecodable(2));
-            ring.push(message(number), 1);
+            ring.push(packet(1, number, 1));
             ring.say(TailEvent::Reconnected);
         }
-        let taken = bodies(&mut ring);
-        assert_eq!(taken.iter().filter(|said| said.starts_with("Missed")).count(), 1);
-        assert!(taken.len() <= 10 + 1 + 3, "{taken:?}");
+        let taken = taken(&mut ring);
+        assert_eq!(taken.iter().filter(|said| said.starts_with("missed")).count(), 1);
+        assert!(taken.len() <= 20 + 1 + 3, "{taken:?}");
         let lines: u64 = taken
             .iter()
             .filter_map(|said| said.strip_prefix("Undecodable { lines: "))
@@ -217,42 +277,43 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_is_taken_or_counted_in_its_place(
-            steps in prop::collection::vec((0..4_u8, 0..60_usize), 0..300),
+        fn every_message_is_taken_passed_over_or_counted_in_its_place(
+            steps in prop::collection::vec((0..10_u8, 0..60_usize, 1..8_u64), 0..300),
         ) {
             let mut ring = Ring::new(LIMITS);
             let (mut pushed, mut next) = (0_u64, 0_u64);
-            let mut take = |ring: &mut Ring| {
+            let take = |ring: &mut Ring, next: &mut u64| {
                 match ring.pop() {
-                    Some(TailEvent::Missed { messages }) => next += messages,
-                    Some(TailEvent::Message(message)) => {
-                        assert_eq!(message.body.as_str(), next.to_string());
-                        next += 1;
+                    Some(Entry::Said(TailEvent::Missed { messages })) => *next += messages.total(),
+                    Some(Entry::Packet(packet)) => {
+                        let body = String::from_utf8(packet.body).unwrap();
+                        assert_eq!(body.trim(), next.to_string());
+                        *next += packet.messages.total();
                     }
-                    Some(_) => {}
-                    None => return None,
+                    Some(Entry::Said(_)) => {}
+                    None => return false,
                 }
-                Some(next)
+                true
             };
-            for (step, size) in steps {
+            for (step, size, messages) in steps {
                 match step {
-                    0 | 1 => {
-                        ring.push(message(pushed), size);
-                        pushed += 1;
+                    0..=5 => {
+                        ring.push(packet(messages, pushed, size));
+                        pushed += messages;
                     }
-                    2 => ring.say(TailEvent::Overrun),
+                    6 => ring.say(TailEvent::Overrun),
+                    7 => next += ring.pass_over().total(),
                     _ => {
-                        take(&mut ring);
+                        take(&mut ring, &mut next);
                     }
                 }
-                prop_assert!(ring.entries.len() <= LIMITS.entries);
+                prop_assert!(ring.messages + ring.entries.len() as u64 <= LIMITS.entries);
                 prop_assert!(ring.bytes <= LIMITS.bytes);
+                let waiting = ring.missed.total() + ring.messages;
+                prop_assert_eq!(next + waiting, pushed);
             }
-            let mut last = None;
-            while let Some(next) = take(&mut ring) {
-                last = Some(next);
-            }
-            prop_assert!(last.is_none_or(|next| next == pushed));
+            while take(&mut ring, &mut next) {}
+            prop_assert_eq!(next, pushed);
             prop_assert_eq!(ring.received(), pushed);
         }
     }

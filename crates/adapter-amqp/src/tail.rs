@@ -1,19 +1,21 @@
 //! A live tail: what is published now, for people to look at.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use warren_domain::ports::HealthCheck;
-use warren_domain::{Message, Selection};
+use warren_domain::{Message, Selection, SeverityCounts};
 
 use crate::backoff::Backoff;
 use crate::config::AmqpConfig;
 use crate::connection::Connector;
 use crate::error::ConfigError;
-use crate::ring::{Ring, RingLimits};
+use crate::packet;
+use crate::ring::{Entry, Ring, RingLimits, Unread};
 use crate::status::Status;
 use crate::tailing::Tailing;
 use crate::topology::Topology;
@@ -34,10 +36,11 @@ pub enum TailEvent {
     Listening,
     /// A message that it selects.
     Message(Box<Message>),
-    /// Exactly so many messages that it selects came here, and were dropped because nobody took them in time.
+    /// Exactly so many messages that it selects came here, and were dropped because nobody took them in time. They are
+    /// counted by the exchange and the key that they were published under.
     Missed {
-        /// How many.
-        messages: u64,
+        /// How many of each severity.
+        messages: SeverityCounts,
     },
     /// RabbitMQ dropped messages before it could send them; how many, and where before here, is not known.
     Overrun,
@@ -60,15 +63,18 @@ pub enum TailEvent {
 /// Listens to what is published now, without taking it from anybody.
 ///
 /// It has a queue of its own on the broker, `<prefix>.tail.<random>`, which goes with the connection, holds 10,000
-/// packets and 16 MiB at most, and drops its oldest. A task of its own reads without a pause, however slow whoever
-/// calls [`AmqpTail::next`] is: 10,000 messages and 16 MiB of lines wait for that, then the oldest are dropped and
-/// counted. So a tail never slows a publisher or the broker down, and always says where something is missing.
+/// packets and 16 MiB at most, and drops its oldest. A task of its own takes what comes without a pause, however slow
+/// whoever calls [`AmqpTail::next`] is: 10,000 messages and 16 MiB of lines wait for that, unread, then the oldest
+/// packets are dropped and counted. So a tail never slows a publisher or the broker down, and always says where something is missing.
 ///
 /// It needs nothing but the exchanges, which it declares. It makes no dead letters: what it cannot read it counts.
 /// A lost connection is opened again, with backoff.
 #[derive(Debug)]
 pub struct AmqpTail {
+    selection: Selection,
     shared: Arc<Shared>,
+    /// What was read and is still to be said.
+    ready: VecDeque<TailEvent>,
     status: Arc<Status>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -84,9 +90,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// Changes the ring, and wakes whoever waits for it.
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
-        let changed = change(&mut self.ring.lock().unwrap_or_else(PoisonError::into_inner));
+        let changed = change(&mut self.ring());
         self.pushed.notify_one();
         changed
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,7 +116,7 @@ impl AmqpTail {
         let tailing = Tailing {
             connector: Connector::new(&config, "tail")?,
             topology: Topology::new(&config),
-            selection,
+            selection: selection.clone(),
             connect_timeout: config.connect_timeout,
             backoff: Backoff::new(config.reconnect_min, config.reconnect_max),
             status: Arc::clone(&status),
@@ -116,7 +126,9 @@ impl AmqpTail {
         };
         tokio::spawn(tailing.run());
         Ok(Self {
+            selection,
             shared,
+            ready: VecDeque::new(),
             status,
             closing,
             ended,
@@ -126,23 +138,55 @@ impl AmqpTail {
     /// Waits for what is next. Cancel safe. `None`: its task has ended, which only a fault of the program does.
     pub async fn next(&mut self) -> Option<TailEvent> {
         loop {
-            let ring = &self.shared.ring;
-            let (event, closed) = {
-                let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let (entry, closed) = {
+                let mut ring = self.shared.ring();
                 (ring.pop(), ring.is_closed())
             };
-            if event.is_some() || closed {
-                return event;
+            match entry {
+                Some(Entry::Said(event)) => return Some(event),
+                Some(Entry::Packet(packet)) => self.read(&packet),
+                None if closed => return None,
+                // A push since the look leaves its permit.
+                None => self.shared.pushed.notified().await,
             }
-            // A push since the look leaves its permit.
-            self.shared.pushed.notified().await;
         }
+    }
+
+    /// Passes over the messages that have come and were not taken, without reading them; returns how many of each severity
+    /// that were, those included that would have been missed. What else there is to say is still said.
+    pub fn pass_over(&mut self) -> SeverityCounts {
+        let mut passed = self.shared.ring().pass_over();
+        self.ready.retain(|event| match event {
+            TailEvent::Message(message) => {
+                passed.add(message.severity, 1);
+                false
+            }
+            _ => true,
+        });
+        passed
     }
 
     /// Returns how many messages came so far, those included that are missed or still to be taken.
     pub fn received(&self) -> u64 {
-        let ring = self.shared.ring.lock();
-        ring.unwrap_or_else(PoisonError::into_inner).received()
+        self.shared.ring().received()
+    }
+
+    fn read(&mut self, packet: &Unread) {
+        let packet::Decoded { messages, bad, .. } = packet::decode(&packet.body);
+        let selected = messages
+            .into_iter()
+            .filter(|message| self.selection.matches(message));
+        self.ready
+            .extend(selected.map(|message| TailEvent::Message(Box::new(message))));
+        if let Some((_, rejection)) = bad.first() {
+            self.ready.push_back(TailEvent::Undecodable {
+                lines: bad.len() as u64,
+                reason: rejection.to_string(),
+            });
+        }
     }
 
     /// Returns what tells whether the tail is connected; `rabbitmq` by name.

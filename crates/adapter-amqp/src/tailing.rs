@@ -9,17 +9,19 @@ use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicQosArguments, Channel, ConsumerMessage,
     QueuePurgeArguments,
 };
+use memchr::memchr_iter;
 use tokio::select;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use warren_domain::{Selection, Severity};
+use warren_domain::{Selection, Severity, SeverityCounts};
 
 use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
 use crate::declaration::{Declaration, bind, declare, exchange, own_queue, passing_exchange};
 use crate::error::{LinkError, Lost, cause};
 use crate::packet;
+use crate::ring::{Ring, Unread};
 use crate::status::{Status, chain};
 use crate::tail::{Shared, TailEvent};
 use crate::topology::{DECLARE_TIMEOUT, EVERY_SOURCE, Topology, keys};
@@ -34,8 +36,14 @@ const QUEUE_BYTES: i64 = 16 << 20;
 /// the size of packets is its bound.
 const PREFETCH: u16 = 64;
 
+/// How many deliveries are acknowledged at once: each acknowledgement costs the broker about what a delivery does.
+const ENOUGH: u16 = PREFETCH / 2;
+
 /// How soon after a delivery it is asked whether the broker had to drop something.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// How long deliveries wait to be acknowledged together, if they are not enough before.
+const ACK_AFTER: Duration = Duration::from_millis(50);
 
 /// How long acknowledging may take; only a writer that is stuck takes longer.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,7 +136,7 @@ impl Tailing {
             }
         }
         self.status.away("the tail was closed");
-        self.shared.with(crate::ring::Ring::close);
+        self.shared.with(Ring::close);
     }
 
     fn say(&self, said: TailEvent) {
@@ -203,7 +211,8 @@ impl Tailing {
             dropped,
         } = subscription;
         let channel = link.channel().map_err(|error| Lost::cut(chain(&error)))?.clone();
-        let (mut unacknowledged, mut look_at, mut looking) = (0, None, None);
+        let (mut unacknowledged, mut last, mut acknowledge_at) = (0, 0, None);
+        let (mut look_at, mut looking) = (None, None);
         loop {
             select! {
                 biased;
@@ -225,17 +234,22 @@ impl Tailing {
                     look_at = None;
                     looking = Some(self.look(link, &channel, dropped));
                 }
+                () = until(acknowledge_at) => {
+                    (unacknowledged, acknowledge_at) = (0, None);
+                    acknowledge(&channel, last).await.map_err(Lost::cut)?;
+                }
                 message = messages.recv() => {
                     let Some(message) = message else {
                         return Err(Lost::useless("RabbitMQ ended the deliveries"));
                     };
                     look_at = look_at.or_else(|| Some(Instant::now() + LOOK_AFTER));
                     if let Some(tag) = self.take(message) {
-                        unacknowledged += 1;
-                        if unacknowledged >= PREFETCH / 2 || messages.is_empty() {
-                            unacknowledged = 0;
-                            acknowledge(&channel, tag).await.map_err(Lost::cut)?;
-                        }
+                        (unacknowledged, last) = (unacknowledged + 1, tag);
+                        acknowledge_at = if unacknowledged < ENOUGH {
+                            acknowledge_at.or_else(|| Some(Instant::now() + ACK_AFTER))
+                        } else {
+                            Some(Instant::now())
+                        };
                     }
                 }
             }
@@ -255,40 +269,51 @@ impl Tailing {
         })
     }
 
-    /// Puts the messages of a packet into the ring; returns the delivery tag.
+    /// Puts a packet into the ring; returns the delivery tag.
     fn take(&self, message: ConsumerMessage) -> Option<u64> {
         let (deliver, properties, body) = (
             message.deliver?,
             message.basic_properties?,
             message.content.unwrap_or_default(),
         );
-        let undecodable = match packet::unsupported(&properties) {
-            Some(reason) => Some((lines(&body), reason)),
-            None => {
-                let packet::Decoded { messages, lines, bad } = packet::decode(&body);
-                self.shared.with(|ring| {
-                    for (message, line) in messages.into_iter().zip(lines) {
-                        if self.selection.matches(&message) {
-                            ring.push(message, line.len());
-                        }
-                    }
-                });
-                let count = bad.len() as u64;
-                bad.first().map(|(_, rejection)| (count, rejection.to_string()))
+        match packet::unsupported(&properties) {
+            Some(reason) => {
+                let lines = lines(&body).max(1);
+                self.say(TailEvent::Undecodable { lines, reason });
             }
-        };
-        if let Some((lines, reason)) = undecodable {
-            self.say(TailEvent::Undecodable { lines, reason });
+            None => {
+                let messages = self.count(deliver.exchange(), &body);
+                self.shared.with(|ring| ring.push(Unread { messages, body }));
+            }
         }
         Some(deliver.delivery_tag())
     }
+
+    /// Counts the messages of a packet without reading it, where it says by its exchange what they are.
+    fn count(&self, exchange: &str, body: &[u8]) -> SeverityCounts {
+        match self.topology.severity(exchange) {
+            Some(severity) => {
+                let mut counts = SeverityCounts::default();
+                counts.add(severity, lines(body));
+                counts
+            }
+            // Somebody has bound an exchange of their own to one of ours.
+            None => {
+                let messages = packet::decode(body).messages;
+                messages.iter().map(|message| message.severity).collect()
+            }
+        }
+    }
 }
 
-/// Tells how many lines a body has that say something; one without any counts as one that cannot be read.
+/// Tells how many lines a body has that say something.
 fn lines(body: &[u8]) -> u64 {
-    let lines = body.split(|byte| *byte == b'\n');
-    let said = lines.filter(|line| !line.iter().all(u8::is_ascii_whitespace));
-    (said.count() as u64).max(1)
+    let (mut lines, mut start) = (0, 0);
+    for end in memchr_iter(b'\n', body).chain([body.len()]) {
+        lines += u64::from(!body[start..end].iter().all(u8::is_ascii_whitespace));
+        start = end + 1;
+    }
+    lines
 }
 
 async fn acknowledge(channel: &Channel, tag: u64) -> Result<(), String> {

@@ -54,6 +54,14 @@ impl Topology {
         format!("{}.{severity}", self.prefix)
     }
 
+    /// Returns the severity of an exchange of that.
+    pub(crate) fn severity(&self, exchange: &str) -> Option<Severity> {
+        let name = exchange.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        Severity::ALL
+            .into_iter()
+            .find(|severity| severity.as_str() == name)
+    }
+
     /// Returns the exchange, and at the same time the queue, of dead letters.
     pub(crate) fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
@@ -210,6 +218,10 @@ mod tests {
             start: StartAt::Oldest,
         });
         assert_eq!(topology.exchange(Severity::Critical), "p.critical");
+        assert_eq!(topology.severity("p.critical"), Some(Severity::Critical));
+        for other in ["p.dead", "p.Critical", "pcritical", "critical", ""] {
+            assert_eq!(topology.severity(other), None, "{other}");
+        }
         assert_eq!(topology.queue(&ConsumerGroup::Store), "p.store");
         assert_eq!(topology.queue(&group), "p.group.a-b");
         assert_eq!(topology.dead(), "p.dead");

@@ -1,11 +1,12 @@
 //! What every way to watch has to keep.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::timeout;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream, MessagePublisher};
-use warren_domain::{Message, Severity};
+use warren_domain::{Message, Severity, SeverityCounts};
 
 use crate::PATIENCE;
 use crate::samples::{message, messages};
@@ -33,6 +34,7 @@ macro_rules! live_suite {
             what_is_published_from_now_on_comes_once_and_in_order,
             every_listener_hears_everything,
             a_listener_that_was_slow_hears_the_last_and_how_many_are_missing,
+            what_is_passed_over_is_counted_by_severity,
         );
     };
 }
@@ -131,7 +133,7 @@ pub async fn a_listener_that_was_slow_hears_the_last_and_how_many_are_missing(su
             }
             LiveEvent::Missed { messages } => {
                 exact &= messages.is_some();
-                missed += messages.unwrap_or(0);
+                missed += messages.map_or(0, |messages| messages.get(Severity::Info));
             }
             other => panic!("{other:?}"),
         }
@@ -141,5 +143,41 @@ pub async fn a_listener_that_was_slow_hears_the_last_and_how_many_are_missing(su
         "{accounted} and {missed}"
     );
     assert!(missed > 0 || !exact, "nothing was missed");
+    stream.close().await;
+}
+
+pub async fn what_is_passed_over_is_counted_by_severity(subject: &dyn LiveUnderTest) {
+    let mut stream = listening(subject).await;
+    let sent: Vec<_> = (0..1_000)
+        .map(|n| message(Severity::ALL[n % 5], "shop", &n.to_string()))
+        .collect();
+    let last = [message(Severity::Critical, "last", "x")];
+    publish(subject, &sent).await;
+    publish(subject, &last).await;
+    // What has come when the first of them is here may be any part of it.
+    let LiveEvent::Message(first) = next(&mut *stream).await else {
+        panic!("no message");
+    };
+    let mut counted = SeverityCounts::from_iter([first.severity]);
+    let counting = async {
+        while counted.total() < 1_001 {
+            counted += stream.pass_over();
+            match timeout(Duration::from_millis(50), stream.next()).await {
+                Err(_) => {}
+                Ok(Some(LiveEvent::Message(message))) => counted.add(message.severity, 1),
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, counting)
+        .await
+        .expect("everything comes in time");
+    let expected: SeverityCounts = sent.iter().chain(&last).map(|message| message.severity).collect();
+    assert_eq!(counted, expected);
+    assert_eq!(stream.pass_over(), SeverityCounts::default());
+    // What comes then is heard as ever.
+    let more = [message(Severity::Error, "shop", "more")];
+    publish(subject, &more).await;
+    assert_eq!(heard(&mut *stream, 1).await, more);
     stream.close().await;
 }

@@ -1,12 +1,13 @@
 //! A broker that is watched and says what a test wants it to.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use warren_domain::Message;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream, Unhealthy};
+use warren_domain::{Message, SeverityCounts};
 
 /// How much may be said that nobody has heard yet.
 const MOST: usize = 100_000;
@@ -93,17 +94,38 @@ impl LiveMessages for ScriptedLive {
             .unwrap_or_else(PoisonError::into_inner)
             .push(sender);
         self.begun.send_modify(|begun| *begun += 1);
-        Ok(Box::new(Stream(events)))
+        Ok(Box::new(Stream {
+            events,
+            said: VecDeque::new(),
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Stream(mpsc::Receiver<LiveEvent>);
+struct Stream {
+    events: mpsc::Receiver<LiveEvent>,
+    /// What stood between messages that were passed over.
+    said: VecDeque<LiveEvent>,
+}
 
 #[async_trait]
 impl LiveStream for Stream {
     async fn next(&mut self) -> Option<LiveEvent> {
-        self.0.recv().await
+        match self.said.pop_front() {
+            Some(event) => Some(event),
+            None => self.events.recv().await,
+        }
+    }
+
+    fn pass_over(&mut self) -> SeverityCounts {
+        let mut passed = SeverityCounts::default();
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                LiveEvent::Message(message) => passed.add(message.severity, 1),
+                event => self.said.push_back(event),
+            }
+        }
+        passed
     }
 
     async fn close(self: Box<Self>) {}

@@ -239,6 +239,11 @@ impl SeverityCounts {
         self.0.iter().sum()
     }
 
+    /// Returns the sum over the severities of a set.
+    pub fn total_of(&self, severities: SeveritySet) -> u64 {
+        severities.iter().map(|severity| self.get(severity)).sum()
+    }
+
     /// Lists each severity with its count, zeros too, lowest severity first.
     pub fn iter(&self) -> impl Iterator<Item = (Severity, u64)> {
         Severity::ALL.into_iter().zip(self.0)

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use warren_domain::Message;
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream, Unhealthy};
+use warren_domain::{Message, Severity, SeverityCounts};
 
 use super::packet::Packet;
 use super::{Command, Queue, STORE_GROUP};
@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The lines of one row.
 #[derive(Debug)]
 struct News {
+    severity: Severity,
     messages: u64,
     lines: Vec<u8>,
 }
@@ -48,7 +49,7 @@ struct Waiting {
     news: VecDeque<Arc<News>>,
     bytes: usize,
     /// Messages dropped from the front.
-    missed: u64,
+    missed: SeverityCounts,
 }
 
 /// What is about to be committed, for those who watch.
@@ -65,6 +66,7 @@ impl Feeds {
         }
         let news = |row: &Packet| {
             Arc::new(News {
+                severity: row.severity,
                 messages: row.messages as u64,
                 lines: row.lines.clone(),
             })
@@ -99,7 +101,7 @@ impl Waiting {
             && let Some(dropped) = self.news.pop_front()
         {
             self.bytes -= dropped.lines.len();
-            self.missed += dropped.messages;
+            self.missed.add(dropped.severity, dropped.messages);
         }
     }
 
@@ -107,6 +109,16 @@ impl Waiting {
         let news = self.news.pop_front()?;
         self.bytes -= news.lines.len();
         Some(news)
+    }
+
+    /// Drops everything; returns how many messages that were, those included that were dropped before.
+    fn pass_over(&mut self) -> SeverityCounts {
+        let mut passed = std::mem::take(&mut self.missed);
+        for news in self.news.drain(..) {
+            passed.add(news.severity, news.messages);
+        }
+        self.bytes = 0;
+        passed
     }
 }
 
@@ -164,22 +176,22 @@ impl Listener {
         };
         self.missed(missed);
         let Some(news) = news else {
-            return missed > 0;
+            return missed.total() > 0;
         };
-        let mut unreadable = 0;
+        let mut unreadable = SeverityCounts::default();
         for line in news.lines.split_inclusive(|byte| *byte == b'\n') {
             match Message::from_json(line) {
                 Ok(message) => self.ready.push_back(LiveEvent::Message(Box::new(message))),
                 // Lines that this program has written; nothing else is known to write any.
-                Err(_) => unreadable += 1,
+                Err(_) => unreadable.add(news.severity, 1),
             }
         }
         self.missed(unreadable);
         true
     }
 
-    fn missed(&mut self, messages: u64) {
-        if messages > 0 {
+    fn missed(&mut self, messages: SeverityCounts) {
+        if messages.total() > 0 {
             self.ready.push_back(LiveEvent::Missed {
                 messages: Some(messages),
             });
@@ -214,6 +226,18 @@ impl LiveStream for Listener {
         }
     }
 
+    fn pass_over(&mut self) -> SeverityCounts {
+        let mut passed = lock(&self.feed.waiting).pass_over();
+        self.ready.retain(|event| match event {
+            LiveEvent::Message(message) => {
+                passed.add(message.severity, 1);
+                false
+            }
+            _ => true,
+        });
+        passed
+    }
+
     async fn close(self: Box<Self>) {}
 }
 
@@ -222,21 +246,29 @@ mod tests {
     use super::*;
 
     fn news(messages: u64, bytes: usize) -> Arc<News> {
-        let lines = vec![b'x'; bytes];
-        Arc::new(News { messages, lines })
+        Arc::new(News {
+            severity: Severity::Warning,
+            messages,
+            lines: vec![b'x'; bytes],
+        })
     }
 
     #[test]
     fn what_nobody_takes_is_dropped_from_the_front_and_counted() {
         let mut waiting = Waiting::default();
+        let missed = |waiting: &Waiting| waiting.missed.get(Severity::Warning);
         waiting.push(&[news(1, MOST_BYTES / 2), news(2, MOST_BYTES / 2)]);
-        assert_eq!((waiting.missed, waiting.news.len()), (0, 2));
+        assert_eq!((missed(&waiting), waiting.news.len()), (0, 2));
         waiting.push(&[news(4, 1)]);
-        assert_eq!((waiting.missed, waiting.news.len()), (1, 2));
+        assert_eq!((missed(&waiting), waiting.news.len()), (1, 2));
         // The last is kept, whatever its size.
         waiting.push(&[news(8, MOST_BYTES + 1)]);
-        assert_eq!((waiting.missed, waiting.news.len()), (7, 1));
-        assert_eq!(waiting.pop().map(|news| news.messages), Some(8));
-        assert_eq!(waiting.bytes, 0);
+        assert_eq!((missed(&waiting), waiting.news.len()), (7, 1));
+        waiting.push(&[news(16, 1)]);
+        assert_eq!(waiting.pop().map(|news| news.messages), Some(16));
+        waiting.push(&[news(32, 1)]);
+        let passed = waiting.pass_over();
+        assert_eq!((passed.get(Severity::Warning), passed.total()), (47, 47));
+        assert_eq!((waiting.bytes, waiting.news.len()), (0, 0));
     }
 }

@@ -10,6 +10,10 @@ use crate::messages::text;
 /// How long a browser waits before it connects again, milliseconds.
 const RETRY: u32 = 2_000;
 
+/// How many bytes stand around a message at most, and how many a gap takes, mostly.
+const FRAME: usize = 32;
+const GAP: usize = 512;
+
 /// How a tail is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -44,23 +48,33 @@ impl Form {
         }
     }
 
-    /// Appends what a reader is told.
-    pub(super) fn tell(self, told: &Told, bytes: &mut Vec<u8>) {
-        let (name, data) = match &told.what {
-            What::Message(heard) => ("message", heard.shown(shown)),
-            What::Gap(gap) => ("gap", &*json(&GapView::from(*gap))),
+    /// Writes what a reader is told.
+    pub(super) fn tell(self, told: &[Told]) -> Vec<u8> {
+        let most = |told: &Told| match &told.what {
+            What::Message(heard) => heard.cursor_text().len() + heard.shown(shown).len() + FRAME,
+            What::Gap(_) => GAP,
         };
-        let cursor = told.cursor;
-        let before = match self {
-            Self::Events => format!("id: {cursor}\nevent: {name}\ndata: "),
-            Self::Lines => format!("{{\"cursor\":\"{cursor}\",\"{name}\":"),
+        let mut bytes = Vec::with_capacity(told.iter().map(most).sum());
+        for told in told {
+            self.tell_one(told, &mut bytes);
+        }
+        bytes
+    }
+
+    fn tell_one(self, told: &Told, bytes: &mut Vec<u8>) {
+        let (name, data): (&[u8], _) = match &told.what {
+            What::Message(heard) => (b"message", heard.shown(shown)),
+            What::Gap(gap) => (b"gap", &*json(&GapView::from(*gap))),
         };
-        bytes.extend_from_slice(before.as_bytes());
-        bytes.extend_from_slice(data);
-        bytes.extend_from_slice(match self {
-            Self::Events => b"\n\n",
-            Self::Lines => b"}\n",
-        });
+        let cursor = told.cursor_text();
+        let cursor = cursor.as_bytes();
+        let parts: [&[u8]; 7] = match self {
+            Self::Events => [b"id: ", cursor, b"\nevent: ", name, b"\ndata: ", data, b"\n\n"],
+            Self::Lines => [b"{\"cursor\":\"", cursor, b"\",\"", name, b"\":", data, b"}\n"],
+        };
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
     }
 
     /// Ends because the server does.

@@ -157,10 +157,7 @@ impl Telling {
         }
         Some(match timeout(self.keep_alive, self.reader.next()).await {
             Ok(Some(told)) => {
-                let mut bytes = Vec::new();
-                for told in &told {
-                    self.form.tell(told, &mut bytes);
-                }
+                let bytes = self.form.tell(&told);
                 self.reader.sent(bytes.len());
                 bytes
             }

@@ -186,6 +186,7 @@ async fn a_reader_that_stalls_gets_every_message_that_is_kept_and_the_number_of_
         let tail = TailConfig {
             keep_messages,
             keep_bytes: bytesize::ByteSize::gib(1),
+            max_messages_per_second: 1_000_000,
             ..TailConfig::default()
         };
         let subject = serve(config(), tail).await;

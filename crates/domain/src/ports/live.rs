@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::Unhealthy;
-use crate::Message;
+use crate::{Message, SeverityCounts};
 
 /// Lets somebody watch what is published, without taking it from anybody.
 #[async_trait]
@@ -25,6 +25,12 @@ pub trait LiveStream: fmt::Debug + Send + 'static {
     /// Waits for what is next. Cancel safe. `None`: it has ended and says nothing more.
     async fn next(&mut self) -> Option<LiveEvent>;
 
+    /// Passes over the messages that have come here and were not taken, without reading them; whatever else there is to say
+    /// is still said. Returns how many they were: exactly, by the severities that they were published under.
+    ///
+    /// For one that can not take all of them: it costs far less than taking them.
+    fn pass_over(&mut self) -> SeverityCounts;
+
     /// Ends it in order; waits a few seconds at most. Dropping it does the same without waiting.
     async fn close(self: Box<Self>);
 }
@@ -39,8 +45,8 @@ pub enum LiveEvent {
     Message(Box<Message>),
     /// Messages that were published here are missing, because nobody took them in time.
     Missed {
-        /// Exactly how many; `None`: not known.
-        messages: Option<u64>,
+        /// Exactly how many, by the severities that they were published under; `None`: not known.
+        messages: Option<SeverityCounts>,
     },
     /// It does not listen, or no more; it tries again by itself.
     Lost {

@@ -1,19 +1,70 @@
-//! How much all readers of a process may be sent.
+//! How much is read of what comes, and how much all readers of a process may be sent.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::TailConfig;
 
-/// What was not used counts for so long: what comes in bursts goes out at once.
+/// What was not used counts for so long: what comes in bursts goes out at once…
 const BURST: Duration = Duration::from_millis(250);
+/// …and is read at once.
+const READ_BURST: Duration = Duration::from_secs(1);
+/// Once it is used up, what comes is passed over until there is enough for so long again: gaps are few, not many.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+
+/// A message counts as one for each of so many bytes, if it has more.
+const BYTES: u64 = 2 << 10;
 
 /// The least and the most that a reader is given in one go, bytes: little enough that one who wants a single message does
 /// not wait for long until all others had their turn.
 const LEAST: u64 = 4 << 10;
 const MOST: u64 = 64 << 10;
+
+/// So much a second of something.
+#[derive(Debug)]
+struct Rate {
+    per_second: f64,
+    burst: Duration,
+    /// Until when everything is paid for.
+    paid: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u64, burst: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            per_second: per_second as f64,
+            burst,
+            // What comes first may be a burst, too.
+            paid: now.checked_sub(burst).unwrap_or(now),
+        }
+    }
+
+    /// Notes that so much was used; returns when everything is paid for.
+    fn spend(&mut self, much: u64, now: Instant) -> Instant {
+        let price = Duration::from_secs_f64(much as f64 / self.per_second);
+        self.paid = self.paid.max(now.checked_sub(self.burst).unwrap_or(now)) + price;
+        self.paid
+    }
+}
+
+/// Messages a second that are read of what comes.
+#[derive(Debug)]
+pub(super) struct Ration(Rate);
+
+impl Ration {
+    pub(super) fn new(config: &TailConfig) -> Self {
+        Self(Rate::new(config.max_messages_per_second, READ_BURST))
+    }
+
+    /// Notes that a message was read. `Some`: that was all; what comes until then is passed over.
+    pub(super) fn spend(&mut self, bytes: u64, now: Instant) -> Option<Instant> {
+        let paid = self.0.spend(bytes.div_ceil(BYTES).max(1), now);
+        (paid > now).then(|| paid + READ_AGAIN)
+    }
+}
 
 /// Bytes a second that all readers share.
 ///
@@ -21,33 +72,26 @@ const MOST: u64 = 64 << 10;
 /// nothing more until then. So those who always want more take turns of the same size, one after the other, and those who
 /// want less get all of it.
 #[derive(Debug)]
-pub(super) struct Budget {
-    bytes_per_second: f64,
-    /// Until when everything is paid for.
-    paid: Mutex<Instant>,
-}
+pub(super) struct Budget(Mutex<Rate>);
 
 impl Budget {
     pub(super) fn new(config: &TailConfig) -> Self {
-        Self {
-            bytes_per_second: config.max_bytes_per_second.as_u64() as f64,
-            paid: Mutex::new(Instant::now()),
-        }
+        Self(Mutex::new(Rate::new(config.max_bytes_per_second.as_u64(), BURST)))
+    }
+
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that so many bytes were sent to one of them; returns until when that one waits.
     pub(super) fn spend(&self, bytes: u64) -> Instant {
-        let now = Instant::now();
-        let price = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        *paid = (*paid).max(now.checked_sub(BURST).unwrap_or(now)) + price;
-        *paid
+        self.rate().spend(bytes, Instant::now())
     }
 
     /// Returns how many bytes are enough for one go of one of so many readers: all have their turn within an eighth of a
     /// second, as far as that leaves each enough to be worth its while.
     pub(super) fn turn(&self, readers: usize) -> u64 {
-        let even = self.bytes_per_second / 8.0 / readers.max(1) as f64;
+        let even = self.rate().per_second / 8.0 / readers.max(1) as f64;
         (even as u64).clamp(LEAST, MOST)
     }
 }
@@ -104,8 +148,39 @@ mod tests {
         );
     }
 
-    #[test]
-    fn turns_are_smaller_where_many_share_little() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_comes_in_bursts_with_few_gaps_between() {
+        let config = TailConfig {
+            max_messages_per_second: 1_000,
+            ..TailConfig::default()
+        };
+        let mut ration = Ration::new(&config);
+        let began = Instant::now();
+        let (mut read, mut gaps) = (0, 0);
+        let mut passing_until = began;
+        // Ten times as many come.
+        while began.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let now = Instant::now();
+            for _ in 0..10 {
+                if now >= passing_until {
+                    read += 1;
+                    if let Some(until) = ration.spend(100, now) {
+                        (passing_until, gaps) = (until, gaps + 1);
+                    }
+                }
+            }
+        }
+        assert!((9_000..=11_500).contains(&read), "{read}");
+        assert!((10..=20).contains(&gaps), "{gaps}");
+        // A large one counts as many.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(ration.spend(900 * BYTES, Instant::now()), None);
+        assert!(ration.spend(101 * BYTES, Instant::now()).is_some());
+    }
+
+    #[tokio::test]
+    async fn turns_are_smaller_where_many_share_little() {
         assert_eq!(budget(64 << 20).turn(1), MOST);
         assert_eq!(budget(8 << 20).turn(100), 10_485);
         assert_eq!(budget(64 << 10).turn(200), LEAST);

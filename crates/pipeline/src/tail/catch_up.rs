@@ -352,10 +352,7 @@ impl CatchUp {
             }
             self.before.told.insert(id);
             self.come_to(self.reached);
-            told.push(Told {
-                cursor: self.cursor,
-                what: What::Message(Arc::new(Heard::new(row.message))),
-            });
+            told.push(Told::message(Arc::new(Heard::new(row.message, self.cursor))));
         }
         self.since = Instant::now();
         if let Some(next) = found.next {

@@ -18,7 +18,10 @@ pub struct TailConfig {
     /// How many stored messages one that comes back is told at most; of those beyond it is told how many they are. Default
     /// 10,000.
     pub resume_messages: usize,
-    /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 32 MiB.
+    /// How many messages a second are read of what is published, one of more than 2 KiB counting as several; of those
+    /// beyond, readers are told how many they are. Default 25,000.
+    pub max_messages_per_second: u64,
+    /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 16 MiB.
     pub max_bytes_per_second: ByteSize,
     /// How long it goes on listening after the last reader has gone, so that one that comes back misses nothing. Default
     /// 60 s.
@@ -33,7 +36,8 @@ impl Default for TailConfig {
             keep_bytes: ByteSize::mib(32),
             max_readers: 200,
             resume_messages: 10_000,
-            max_bytes_per_second: ByteSize::mib(32),
+            max_messages_per_second: 25_000,
+            max_bytes_per_second: ByteSize::mib(16),
             linger: Duration::from_secs(60),
         }
     }
@@ -65,6 +69,12 @@ impl TailConfig {
                 format!("is {}; use 1 to 1000000", self.resume_messages),
             ));
         }
+        if !(100..=100_000_000).contains(&self.max_messages_per_second) {
+            problems.push((
+                "max_messages_per_second",
+                format!("is {}; use 100 to 100000000", self.max_messages_per_second),
+            ));
+        }
         let (least, most) = (ByteSize::kib(64), ByteSize::gib(16));
         if self.max_bytes_per_second < least || self.max_bytes_per_second > most {
             problems.push((
@@ -91,6 +101,7 @@ mod tests {
             keep_bytes: ByteSize(0),
             max_readers: 0,
             resume_messages: 0,
+            max_messages_per_second: 0,
             max_bytes_per_second: ByteSize(0),
             linger: Duration::MAX,
         };
@@ -102,6 +113,7 @@ mod tests {
                 "keep_bytes",
                 "max_readers",
                 "resume_messages",
+                "max_messages_per_second",
                 "max_bytes_per_second",
                 "linger"
             ]

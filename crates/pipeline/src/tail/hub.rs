@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 use warren_domain::ports::{LiveEvent, LiveMessages, LiveStream};
-use warren_domain::{Message, Timestamp};
+use warren_domain::{Message, SeverityCounts, Timestamp};
 
-use super::budget::Budget;
+use super::budget::{Budget, Ration};
 use super::catch_up::TailStore;
 use super::config::TailConfig;
 use super::cursor::Cursor;
@@ -154,13 +154,14 @@ impl Hub {
     }
 
     fn start_with(live: Arc<dyn LiveMessages>, store: Option<TailStore>, config: TailConfig) -> Self {
+        let id = fastrand::u64(1..);
         let shared = Arc::new(Shared {
-            id: fastrand::u64(1..),
+            id,
             state: watch::Sender::new(State {
                 away: Some("it has not begun to listen yet".to_owned()),
                 closed: false,
             }),
-            kept: Mutex::new(Kept::new(&config, Timestamp::now())),
+            kept: Mutex::new(Kept::new(id, &config, Timestamp::now())),
             budget: Budget::new(&config),
             store,
             asking: Semaphore::new(ASKING),
@@ -171,6 +172,7 @@ impl Hub {
         let task = Task {
             shared: Arc::clone(&shared),
             live,
+            ration: Ration::new(&shared.config),
             missing: None,
             heard: InOrder::default(),
         };
@@ -221,6 +223,7 @@ impl Hub {
 struct Task {
     shared: Arc<Shared>,
     live: Arc<dyn LiveMessages>,
+    ration: Ration,
     /// Why what is published now is not heard; `None` while it is, and before it ever was.
     missing: Option<GapReason>,
     /// What waits for what is before it.
@@ -268,6 +271,7 @@ impl Task {
         let (mut wake_at, mut woken) = (None, Instant::now());
         let leaving = |readers: usize| (readers == 0).then(|| Instant::now() + shared.config.linger);
         let mut leave_at = leaving(*readers.borrow_and_update());
+        let mut passing_until = None;
         loop {
             select! {
                 biased;
@@ -289,26 +293,32 @@ impl Task {
                     }
                     leave_at = leaving(*readers.borrow_and_update());
                 }
-                event = stream.next() => {
+                () = until(passing_until) => {
+                    passing_until = None;
+                    self.passed(stream.pass_over());
+                    wake_at = wake_at.or_else(|| Some(woken + wake_every(shared.readers())));
+                }
+                event = stream.next(), if passing_until.is_none() => {
                     let Some(event) = event else { return false };
                     if event == LiveEvent::Listening {
                         backoff.reset();
                     }
-                    self.take(event);
+                    passing_until = self.take(event);
                     wake_at = wake_at.or_else(|| Some(woken + wake_every(shared.readers())));
                 }
             }
         }
     }
 
-    fn take(&mut self, event: LiveEvent) {
+    /// Takes what is said. `Some`: what comes until then is passed over.
+    fn take(&mut self, event: LiveEvent) -> Option<Instant> {
         if let LiveEvent::Message(message) = event {
             let now = Instant::now();
-            self.heard.push(*message, now);
+            let bytes = self.heard.push(*message, now);
             if self.heard.is_full() {
                 self.keep_due(now);
             }
-            return;
+            return self.ration.spend(bytes, now);
         }
         self.keep_all();
         let now = Timestamp::now();
@@ -330,6 +340,16 @@ impl Task {
                 self.shared.state.send_modify(|state| state.away = None);
             }
             LiveEvent::Lost { reason } => self.lose(&reason),
+        }
+        None
+    }
+
+    /// Notes what came and was not read.
+    fn passed(&mut self, messages: SeverityCounts) {
+        self.keep_all();
+        if messages.total() > 0 {
+            let now = Timestamp::now();
+            self.shared.kept().gap(Some(messages), GapReason::Overrun, now);
         }
     }
 

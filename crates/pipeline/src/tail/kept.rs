@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use warren_domain::{Message, MessageId, Severity, SeverityCounts, SeveritySet, Timestamp};
 
 use super::config::TailConfig;
+use super::cursor::Cursor;
 use super::mark::Mark;
 use crate::gather::weight;
 
-/// How many bytes a message takes beside what it holds: its places in the ring and among the ids.
-const FIXED: u64 = 352;
+/// How many bytes a message takes beside what it holds: its places in the ring and among the ids, and its cursor.
+const FIXED: u64 = 512;
 
 /// How long a message may well be on its way here since it was taken in, microseconds; in the spool it may be longer.
 const ON_THE_WAY: i64 = 5_000_000;
@@ -20,15 +21,39 @@ const ON_THE_WAY: i64 = 5_000_000;
 pub struct Heard {
     /// The message.
     pub message: Message,
+    /// The place behind it, which is the same for everyone.
+    cursor: Cursor,
+    cursor_text: OnceLock<Box<str>>,
     shown: OnceLock<Box<[u8]>>,
+    bytes: u64,
 }
 
 impl Heard {
-    pub(super) const fn new(message: Message) -> Self {
+    pub(super) fn new(message: Message, cursor: Cursor) -> Self {
         Self {
+            // The message, and the same again once it is shown.
+            bytes: FIXED + 2 * weight(&message),
             message,
+            cursor,
+            cursor_text: OnceLock::new(),
             shown: OnceLock::new(),
         }
+    }
+
+    /// Returns the place behind it.
+    pub const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Returns the text of the place behind it; it is written once, however many read it.
+    pub fn cursor_text(&self) -> &str {
+        self.cursor_text
+            .get_or_init(|| self.cursor.to_string().into_boxed_str())
+    }
+
+    /// Returns about how many bytes it takes where it is shown.
+    pub(super) const fn shown_bytes(&self) -> u64 {
+        self.bytes / 2
     }
 
     /// Returns what `show` makes of the message; it is called once, however many read it. All readers have to show it the
@@ -68,7 +93,7 @@ pub enum GapReason {
     OtherProcess,
     /// There was no connection to what is listened to.
     Disconnected,
-    /// More was published than could be listened to.
+    /// More was published than is read, or than could be listened to.
     Overrun,
     /// Nobody was reading, so nothing was listened to.
     Unattended,
@@ -113,47 +138,78 @@ impl Place {
         self.passed.total() + self.gaps
     }
 
+    /// Returns how many messages of some severities came between it and a later place.
+    pub(super) fn messages_until(&self, place: &Self, severities: SeveritySet) -> u64 {
+        let before = self.passed.total_of(severities);
+        place.passed.total_of(severities).saturating_sub(before)
+    }
+
     /// Returns the time that a gap begins at behind this place.
     pub(super) fn gap_from(&self) -> Timestamp {
         let micros = self.at.unix_micros().saturating_sub(ON_THE_WAY);
         Timestamp::from_unix_micros(micros).unwrap_or(Timestamp::MIN)
     }
 
-    /// Moves behind something that has come.
-    fn pass(&mut self, what: &Piece, at: Timestamp) {
-        match what {
-            Piece::Message(severity, heard) => {
-                self.passed.add(*severity, 1);
-                self.mark.pass(heard.message.id, at);
-            }
-            Piece::Gap(_) => self.gaps += 1,
-        }
+    /// Moves behind a message that has come.
+    fn pass(&mut self, message: &Message, at: Timestamp) {
+        self.passed.add(message.severity, 1);
+        self.mark.pass(message.id, at);
+        self.at = self.at.max(at);
+    }
+
+    /// Moves behind a gap.
+    fn pass_gap(&mut self, at: Timestamp) {
+        self.gaps += 1;
         self.at = self.at.max(at);
     }
 }
 
-/// Something that was heard.
+/// Something that was heard, or was not.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
-    /// The place behind it; the time in it is when it came.
-    pub(super) behind: Place,
-    pub(super) what: Piece,
+pub(super) enum Item {
+    Message(Arc<Heard>),
+    Gap(Arc<Unheard>),
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Piece {
-    /// The severity stands here, too: most readers want few, and look no further.
-    Message(Severity, Arc<Heard>),
+/// Messages that the hub did not hear.
+#[derive(Debug)]
+pub(super) struct Unheard {
     /// As one who reads everything sees it.
-    Gap(Gap),
+    pub(super) gap: Gap,
+    /// How many of each severity, where that is known.
+    pub(super) messages: Option<SeverityCounts>,
+    /// The place behind it.
+    pub(super) behind: Place,
 }
 
 impl Item {
-    fn may_be_of(&self, severities: SeveritySet) -> bool {
-        match &self.what {
-            Piece::Message(severity, _) => severities.contains(*severity),
-            Piece::Gap(_) => true,
+    /// Returns the place behind it; the time in it is when it came.
+    pub(super) fn behind(&self) -> Place {
+        match self {
+            Self::Message(heard) => heard.cursor.place,
+            Self::Gap(unheard) => unheard.behind,
         }
+    }
+
+    /// Returns what it takes.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Message(heard) => heard.bytes,
+            Self::Gap(_) => FIXED,
+        }
+    }
+}
+
+/// An item that is kept. The severity stands here, too: most readers want few, and look no further.
+#[derive(Debug)]
+struct Entry {
+    severity: Option<Severity>,
+    item: Item,
+}
+
+impl Entry {
+    fn may_be_of(&self, severities: SeveritySet) -> bool {
+        self.severity.is_none_or(|severity| severities.contains(severity))
     }
 }
 
@@ -176,7 +232,11 @@ pub(super) struct Taken {
 /// The last of what was heard.
 #[derive(Debug)]
 pub(super) struct Kept {
-    items: VecDeque<Item>,
+    /// Whose places these are.
+    hub: u64,
+    items: VecDeque<Entry>,
+    /// Those of the items that are gaps.
+    gaps: VecDeque<Arc<Unheard>>,
     /// A message that is published again while it is kept is not told again.
     ids: HashSet<MessageId>,
     bytes: u64,
@@ -189,9 +249,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(config: &TailConfig, now: Timestamp) -> Self {
+    pub(super) fn new(hub: u64, config: &TailConfig, now: Timestamp) -> Self {
         Self {
+            hub,
             items: VecDeque::new(),
+            gaps: VecDeque::new(),
             ids: HashSet::new(),
             bytes: 0,
             first: Place::beginning(now),
@@ -214,22 +276,37 @@ impl Kept {
 
     pub(super) fn message(&mut self, message: Message, now: Timestamp) {
         if self.ids.insert(message.id) {
+            self.last.pass(&message, now);
             let severity = message.severity;
-            self.push(Piece::Message(severity, Arc::new(Heard::new(message))), now);
+            let cursor = Cursor {
+                hub: self.hub,
+                place: self.last,
+            };
+            let heard = Arc::new(Heard::new(message, cursor));
+            self.push(Some(severity), Item::Message(heard));
         }
     }
 
     /// Notes that messages are missing here.
-    pub(super) fn gap(&mut self, messages: Option<u64>, reason: GapReason, now: Timestamp) {
+    pub(super) fn gap(&mut self, messages: Option<SeverityCounts>, reason: GapReason, now: Timestamp) {
+        let total = messages.map(|messages| messages.total());
         let gap = Gap {
-            skipped: messages,
-            missed: messages,
+            skipped: total,
+            missed: total,
             from: self.last.gap_from(),
             until: now,
             reason,
         };
-        self.push(Piece::Gap(gap), now);
+        self.last.pass_gap(now);
         self.unbroken = self.last;
+        let unheard = Unheard {
+            gap,
+            messages,
+            behind: self.last,
+        };
+        let unheard = Arc::new(unheard);
+        self.gaps.push_back(Arc::clone(&unheard));
+        self.push(None, Item::Gap(unheard));
     }
 
     /// Tells whether everything is kept that came behind `place`, and nothing is missing there.
@@ -241,7 +318,7 @@ impl Kept {
     pub(super) fn joint(&self) -> Place {
         let filled = self.items.len() > self.most_items / 2 || self.bytes > self.most_bytes / 2;
         let middle = self.items.get(self.items.len() / 2).filter(|_| filled);
-        let kept = middle.map_or(self.first, |item| item.behind);
+        let kept = middle.map_or(self.first, |entry| entry.item.behind());
         if self.unbroken.number() >= kept.number() {
             self.unbroken
         } else {
@@ -263,22 +340,22 @@ impl Kept {
         }
     }
 
-    fn push(&mut self, what: Piece, at: Timestamp) {
-        self.last.pass(&what, at);
-        let item = Item {
-            behind: self.last,
-            what,
-        };
-        self.bytes += cost(&item);
-        self.items.push_back(item);
+    fn push(&mut self, severity: Option<Severity>, item: Item) {
+        self.bytes += item.cost();
+        self.items.push_back(Entry { severity, item });
         while self.items.len() > 1
             && (self.items.len() > self.most_items || self.bytes > self.most_bytes)
-            && let Some(dropped) = self.items.pop_front()
+            && let Some(Entry { item: dropped, .. }) = self.items.pop_front()
         {
-            self.bytes -= cost(&dropped);
-            self.first = dropped.behind;
-            if let Piece::Message(_, heard) = &dropped.what {
-                self.ids.remove(&heard.message.id);
+            self.bytes -= dropped.cost();
+            self.first = dropped.behind();
+            match &dropped {
+                Item::Message(heard) => {
+                    self.ids.remove(&heard.message.id);
+                }
+                Item::Gap(_) => {
+                    self.gaps.pop_front();
+                }
             }
         }
     }
@@ -291,12 +368,12 @@ impl Kept {
         let end = index(before).min(self.items.len());
         let start = index(number).min(end);
         let ahead = self.items.range(start..end.min(start.saturating_add(LOOKED_AT)));
-        let first_at = ahead.clone().next().map(|item| item.behind.at);
-        let (mut items, mut behind) = (Vec::new(), None);
-        for item in ahead {
-            behind = Some(item.behind);
-            if item.may_be_of(severities) {
-                items.push(item.clone());
+        let first_at = ahead.clone().next().map(|entry| entry.item.behind().at);
+        let (mut items, mut last) = (Vec::with_capacity(most.min(ahead.len())), None);
+        for entry in ahead {
+            last = Some(&entry.item);
+            if entry.may_be_of(severities) {
+                items.push(entry.item.clone());
                 if items.len() == most {
                     break;
                 }
@@ -306,8 +383,17 @@ impl Kept {
             begins: (number < first).then_some(self.first),
             first_at,
             items,
-            behind,
+            behind: last.map(Item::behind),
         }
+    }
+
+    /// Returns the first gap behind `place`, if there is one; `None`: one may be forgotten.
+    pub(super) fn gap_behind(&self, place: &Place) -> Option<Option<Arc<Unheard>>> {
+        let before = place.gaps.checked_sub(self.first.gaps)?;
+        let gap = usize::try_from(before)
+            .ok()
+            .and_then(|before| self.gaps.get(before));
+        Some(gap.cloned())
     }
 
     /// Tells whether what is behind `place` is about to be dropped.
@@ -316,13 +402,5 @@ impl Kept {
         let held = self.items.len() as u64;
         let full = self.items.len() >= self.most_items / 8 * 7 || self.bytes >= self.most_bytes / 8 * 7;
         full && ahead >= held - held / 8
-    }
-}
-
-/// What an item takes: the message, and the same again once it is shown.
-pub(super) fn cost(item: &Item) -> u64 {
-    match &item.what {
-        Piece::Message(_, heard) => FIXED + 2 * weight(&heard.message),
-        Piece::Gap(_) => FIXED,
     }
 }

@@ -30,7 +30,8 @@ struct Held {
 }
 
 impl InOrder {
-    pub(super) fn push(&mut self, message: Message, heard: Instant) {
+    /// Puts a message where it belongs; returns what it weighs.
+    pub(super) fn push(&mut self, message: Message, heard: Instant) -> u64 {
         let (id, bytes) = (message.id, weight(&message));
         let held = Held {
             message,
@@ -41,6 +42,7 @@ impl InOrder {
         if let Some(twice) = self.waiting.insert(id, held) {
             self.bytes -= twice.bytes;
         }
+        bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,5 +1,6 @@
 //! One who reads what a hub has heard.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use warren_domain::{Message, Query, Selection, SeveritySet};
 use super::catch_up::{Before, CatchUp, Caught};
 use super::cursor::Cursor;
 use super::hub::{Shared, Slot, State};
-use super::kept::{Gap, GapReason, Heard, Item, Piece, Place, cost};
+use super::kept::{Gap, GapReason, Heard, Item, Place};
 use super::metrics::{BYTES, GAPS};
 
 /// How many items a reader is given in one go.
@@ -52,6 +53,23 @@ pub struct Told {
     pub cursor: Cursor,
     /// What it is.
     pub what: What,
+}
+
+impl Told {
+    pub(super) fn message(heard: Arc<Heard>) -> Self {
+        Self {
+            cursor: heard.cursor(),
+            what: What::Message(heard),
+        }
+    }
+
+    /// Returns the text of its cursor; that of a message is written once for all who are told of it.
+    pub fn cursor_text(&self) -> Cow<'_, str> {
+        match &self.what {
+            What::Message(heard) => heard.cursor_text().into(),
+            What::Gap(_) => self.cursor.to_string().into(),
+        }
+    }
 }
 
 /// What a reader can be told.
@@ -228,7 +246,9 @@ impl Reader {
             }
         };
         for told in &told {
-            count(&told.what);
+            if let What::Gap(gap) = &told.what {
+                count(gap);
+            }
         }
         told
     }
@@ -264,8 +284,31 @@ impl Reader {
         }
     }
 
+    /// Passes over what has come, as far as the next gap, if how much of it is wanted is known without a look at it.
+    fn jump(&mut self) -> Option<Vec<Told>> {
+        let severities = self.wanted.severities_alone().filter(|_| self.before.is_none())?;
+        let (unheard, last) = {
+            let kept = self.shared.kept();
+            (kept.gap_behind(&self.place)?, kept.last())
+        };
+        let place = unheard.as_ref().map_or(last, |unheard| unheard.behind);
+        let (from, before) = match self.passing {
+            Some(passing) => (passing.from, passing.missed),
+            None => (self.place, 0),
+        };
+        let missed = before + self.place.messages_until(&place, severities);
+        let skipped = from.messages_until(&place, SeveritySet::ALL);
+        self.place = place;
+        let mut told = self.passed_over(&from, Some(skipped), Some(missed));
+        told.extend(unheard.and_then(|unheard| self.wanted_of(&Item::Gap(unheard))));
+        Some(told)
+    }
+
     /// Passes over a part of what has come, and counts what of it is wanted; at the end of it tells how much that was.
     fn pass_over(&mut self) -> (Vec<Told>, bool) {
+        if let Some(told) = self.jump() {
+            return (told, true);
+        }
         let kept = self.shared.kept();
         let mut passing = self.passing.unwrap_or_else(|| Passing {
             from: self.place,
@@ -286,12 +329,10 @@ impl Reader {
         } else {
             self.place = taken.behind.unwrap_or(self.place);
             for item in &taken.items {
-                match &item.what {
-                    Piece::Message(_, heard) => {
-                        passing.missed += u64::from(self.wants(heard, item));
-                    }
-                    Piece::Gap(_) => {
-                        (self.place, unheard) = (item.behind, Some(item));
+                match item {
+                    Item::Message(heard) => passing.missed += u64::from(self.wants(heard)),
+                    Item::Gap(_) => {
+                        (self.place, unheard) = (item.behind(), Some(item));
                         break;
                     }
                 }
@@ -302,27 +343,30 @@ impl Reader {
             self.passing = Some(passing);
             return (Vec::new(), true);
         }
-        (self.passing, self.waited) = (None, Duration::ZERO);
-        let mut told = Vec::new();
         if taken.begins.is_none() {
             let passed = self.place.number() - passing.from.number();
             skipped = Some(passed - u64::from(unheard.is_some()));
             missed = Some(passing.missed);
         }
-        if missed != Some(0) {
-            let gap = Gap {
-                skipped,
-                missed,
-                from: passing.from.gap_from(),
-                until: self.place.at,
-                reason: GapReason::RateLimited,
-            };
-            self.tell(&mut told, What::Gap(gap));
-        }
-        if let Some(what) = unheard.and_then(|item| self.wanted_of(item)) {
-            self.tell(&mut told, what);
-        }
+        let mut told = self.passed_over(&passing.from, skipped, missed);
+        told.extend(unheard.and_then(|item| self.wanted_of(item)));
         (told, true)
+    }
+
+    /// Goes on with what comes now; says what it has passed over, if it wanted any of it.
+    fn passed_over(&mut self, from: &Place, skipped: Option<u64>, missed: Option<u64>) -> Vec<Told> {
+        (self.passing, self.waited) = (None, Duration::ZERO);
+        if missed == Some(0) {
+            return Vec::new();
+        }
+        let gap = Gap {
+            skipped,
+            missed,
+            from: from.gap_from(),
+            until: self.place.at,
+            reason: GapReason::RateLimited,
+        };
+        vec![self.gap(gap)]
     }
 
     /// Looks at what is next; returns what of it is to be told, and whether there was anything.
@@ -335,7 +379,7 @@ impl Reader {
         };
         let mut told = Vec::new();
         if let Some(gap) = self.first.take() {
-            self.tell(&mut told, What::Gap(gap));
+            told.push(self.gap(gap));
         }
         let looked_at = taken.behind.is_some() || taken.begins.is_some();
         if let Some(begins) = taken.begins {
@@ -344,18 +388,20 @@ impl Reader {
             let gap = self.fallen_out(&begins, until.max(self.place.at));
             self.place = begins;
             if gap.missed != Some(0) {
-                self.tell(&mut told, What::Gap(gap));
+                told.push(self.gap(gap));
             }
         }
         self.comes_back = false;
         let enough = self.shared.budget.turn(self.shared.readers());
         let mut bytes = 0;
         for item in &taken.items {
-            self.place = item.behind;
-            if let Some(what) = self.wanted_of(item) {
-                self.tell(&mut told, what);
-                // About twice of what is sent.
-                bytes += cost(item) / 2;
+            self.place = item.behind();
+            if let Some(wanted) = self.wanted_of(item) {
+                told.push(wanted);
+                bytes += match item {
+                    Item::Message(heard) => heard.shown_bytes(),
+                    Item::Gap(_) => 0,
+                };
             }
             if bytes > enough {
                 return (told, looked_at);
@@ -368,23 +414,18 @@ impl Reader {
         (told, looked_at)
     }
 
-    fn tell(&self, told: &mut Vec<Told>, what: What) {
-        count(&what);
-        told.push(Told {
+    /// Says that there is a gap before its place.
+    fn gap(&self, gap: Gap) -> Told {
+        count(&gap);
+        Told {
             cursor: self.cursor_at(self.place),
-            what,
-        });
+            what: What::Gap(gap),
+        }
     }
 
     /// Describes what is between its place and where what is kept begins.
     fn fallen_out(&self, begins: &Place, until: warren_domain::Timestamp) -> Gap {
-        let between = |severities: SeveritySet| {
-            let counts = begins.passed.iter().zip(self.place.passed.iter());
-            let chosen = counts.filter(|((severity, _), _)| severities.contains(*severity));
-            chosen
-                .map(|((_, then), (_, now))| then.saturating_sub(now))
-                .sum::<u64>()
-        };
+        let between = |severities| self.place.messages_until(begins, severities);
         // Gaps that are forgotten themselves have said more, which nobody knows any more.
         let exact = begins.gaps == self.place.gaps;
         let severities = self.wanted.severities_alone().filter(|_| exact);
@@ -403,27 +444,30 @@ impl Reader {
         }
     }
 
-    fn wants(&self, heard: &Heard, item: &Item) -> bool {
-        let told = |before: &Before| before.has(&heard.message, item.behind.at);
-        self.wanted.matches(&heard.message) && !self.before.as_ref().is_some_and(told)
+    /// Tells whether it wants a message of its severities.
+    fn wants(&self, heard: &Heard) -> bool {
+        let told = |before: &Before| before.has(&heard.message, heard.cursor().place.at);
+        (self.wanted.severities_alone().is_some() || self.wanted.matches(&heard.message))
+            && !self.before.as_ref().is_some_and(told)
     }
 
-    fn wanted_of(&self, item: &Item) -> Option<What> {
-        match &item.what {
-            Piece::Message(_, heard) => self.wants(heard, item).then(|| What::Message(Arc::clone(heard))),
-            Piece::Gap(gap) => {
-                let everything = self.wanted.severities_alone() == Some(SeveritySet::ALL);
-                Some(What::Gap(Gap {
-                    missed: gap.missed.filter(|_| everything),
-                    ..*gap
-                }))
+    fn wanted_of(&self, item: &Item) -> Option<Told> {
+        match item {
+            Item::Message(heard) => self.wants(heard).then(|| Told::message(Arc::clone(heard))),
+            Item::Gap(unheard) => {
+                let severities = self.wanted.severities_alone();
+                let messages = unheard.messages.zip(severities);
+                let missed = messages.map(|(messages, severities)| messages.total_of(severities));
+                let gap = Gap {
+                    missed,
+                    ..unheard.gap
+                };
+                (missed != Some(0)).then(|| self.gap(gap))
             }
         }
     }
 }
 
-fn count(what: &What) {
-    if let What::Gap(gap) = what {
-        counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
-    }
+fn count(gap: &Gap) {
+    counter!(GAPS, "reason" => gap.reason.as_str()).increment(1);
 }

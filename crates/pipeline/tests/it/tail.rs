@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted_live::ScriptedLive;
 use warren_domain::ports::LiveEvent;
-use warren_domain::{Message, MessageId, Query, Selection, Severity, SeveritySet};
+use warren_domain::{Message, MessageId, Query, Selection, Severity, SeverityCounts, SeveritySet};
 use warren_pipeline::tail::{
     Cursor, Gap, GapReason, Hub, NotReading, Reader, TailConfig, Told, Wanted, What,
 };
@@ -201,7 +201,10 @@ async fn what_was_not_heard_is_said_where_it_is_missing() {
     let mut reader = reader(&hub).await;
     let sent = messages(4);
     live.publish(&sent[..1]);
-    live.say(&LiveEvent::Missed { messages: Some(7) });
+    let missed = SeverityCounts::from_iter([Severity::Info; 7]);
+    live.say(&LiveEvent::Missed {
+        messages: Some(missed),
+    });
     live.publish(&sent[1..2]);
     let reason = "the connection was lost".to_owned();
     live.say(&LiveEvent::Lost { reason });
@@ -232,6 +235,47 @@ async fn what_was_not_heard_is_said_where_it_is_missing() {
         ]
     );
     assert_eq!(live.begun(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_faster_than_it_may_be_read_is_passed_over_and_counted_for_each_who_reads() {
+    let config = TailConfig {
+        max_messages_per_second: 1_000,
+        ..TailConfig::default()
+    };
+    let (live, hub) = hub(config);
+    let mut everybody = reader(&hub).await;
+    let mut errors = hub.read(wanting("error", ""), None).await.unwrap();
+    let mut critical = hub.read(wanting("critical", ""), None).await.unwrap();
+    let mut words = hub.read(wanting("error", "message"), None).await.unwrap();
+    let severities = [Severity::Error, Severity::Info];
+    let sent: Vec<_> = (0..5_000)
+        .map(|n| message(severities[n % 2], "shop", &format!("message {n}")))
+        .collect();
+    live.publish(&sent);
+    sleep(Duration::from_secs(3)).await;
+    let last = [message(Severity::Critical, "shop", "message last")];
+    live.publish(&last);
+
+    let told = all(&mut everybody).await;
+    let [gap] = gaps(&told)[..] else { panic!("one gap") };
+    let read = ids(&told).len() - 1;
+    assert!((1_000..=1_100).contains(&read), "{read}");
+    assert_eq!(ids(&told)[..read], ids_of(&sent[..read]));
+    assert_eq!(ids(&told)[read..], ids_of(&last));
+    let missed = (5_000 - read) as u64;
+    assert_eq!((gap.missed, gap.skipped), (Some(missed), Some(missed)));
+    assert_eq!(gap.reason, GapReason::Overrun);
+
+    let told = all(&mut errors).await;
+    let [gap] = gaps(&told)[..] else { panic!("one gap") };
+    assert_eq!(ids(&told).len() as u64 + gap.missed.unwrap(), 2_500);
+    assert_eq!(gap.skipped, Some(missed));
+    let told = all(&mut words).await;
+    let [gap] = gaps(&told)[..] else { panic!("one gap") };
+    assert_eq!((gap.missed, gap.skipped), (None, Some(missed)));
+    let told = all(&mut critical).await;
+    assert_eq!((ids(&told), gaps(&told)), (ids_of(&last), vec![]));
 }
 
 #[tokio::test(start_paused = true)]

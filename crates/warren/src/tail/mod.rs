@@ -108,9 +108,9 @@ fn note(event: &TailEvent, arguments: &TailArgs) -> String {
         }
         TailEvent::Missed { messages } => format!(
             "missed {} here: they came faster than they were read",
-            match messages {
+            match messages.total() {
                 1 => "1 message".to_owned(),
-                many => format!("{} messages", grouped(*many)),
+                many => format!("{} messages", grouped(many)),
             }
         ),
         TailEvent::Overrun => {
