@@ -63,7 +63,8 @@ impl TailRoutes {
         known; search for them between `from` and `until`. Whoever comes back with the id of the last event goes on \
         behind it, without a hole or a double: with what this process keeps, else with what is stored, else with a gap. A \
         reader that \
-        is too slow loses the oldest, and gets a gap; so does one that wants more than its share of what all may be sent.",
+        is too slow loses the oldest, and gets a gap; so does one that wants more than its share of what all may be sent, and \
+        everyone where more is published than is read.",
     params(
         ("severity" = Option<String>, Query, description = "Only these severities.", example = "warning+"),
         ("source" = Option<String>, Query, description = "Only these sources, separated by commas.",

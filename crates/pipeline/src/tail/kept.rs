@@ -387,13 +387,10 @@ impl Kept {
         }
     }
 
-    /// Returns the first gap behind `place`, if there is one; `None`: one may be forgotten.
-    pub(super) fn gap_behind(&self, place: &Place) -> Option<Option<Arc<Unheard>>> {
-        let before = place.gaps.checked_sub(self.first.gaps)?;
-        let gap = usize::try_from(before)
-            .ok()
-            .and_then(|before| self.gaps.get(before));
-        Some(gap.cloned())
+    /// Returns the gaps behind `place`; `None`: one may be forgotten.
+    pub(super) fn gaps_behind(&self, place: &Place) -> Option<Vec<Arc<Unheard>>> {
+        let before = usize::try_from(place.gaps.checked_sub(self.first.gaps)?).ok()?;
+        Some(self.gaps.iter().skip(before).cloned().collect())
     }
 
     /// Tells whether what is behind `place` is about to be dropped.

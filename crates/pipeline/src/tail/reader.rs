@@ -284,14 +284,24 @@ impl Reader {
         }
     }
 
-    /// Passes over what has come, as far as the next gap, if how much of it is wanted is known without a look at it.
+    /// Passes over all that has come, if how much of it is wanted is known without a look at it.
     fn jump(&mut self) -> Option<Vec<Told>> {
         let severities = self.wanted.severities_alone().filter(|_| self.before.is_none())?;
-        let (unheard, last) = {
+        let (gaps, last) = {
             let kept = self.shared.kept();
-            (kept.gap_behind(&self.place)?, kept.last())
+            (kept.gaps_behind(&self.place)?, kept.last())
         };
-        let place = unheard.as_ref().map_or(last, |unheard| unheard.behind);
+        let mut told = Vec::new();
+        for unheard in gaps {
+            told.extend(self.jump_to(unheard.behind, severities));
+            told.extend(self.wanted_of(&Item::Gap(unheard)));
+        }
+        told.extend(self.jump_to(last, severities));
+        self.waited = Duration::ZERO;
+        Some(told)
+    }
+
+    fn jump_to(&mut self, place: Place, severities: SeveritySet) -> Option<Told> {
         let (from, before) = match self.passing {
             Some(passing) => (passing.from, passing.missed),
             None => (self.place, 0),
@@ -299,9 +309,7 @@ impl Reader {
         let missed = before + self.place.messages_until(&place, severities);
         let skipped = from.messages_until(&place, SeveritySet::ALL);
         self.place = place;
-        let mut told = self.passed_over(&from, Some(skipped), Some(missed));
-        told.extend(unheard.and_then(|unheard| self.wanted_of(&Item::Gap(unheard))));
-        Some(told)
+        self.passed_over(from, Some(skipped), Some(missed))
     }
 
     /// Passes over a part of what has come, and counts what of it is wanted; at the end of it tells how much that was.
@@ -348,17 +356,18 @@ impl Reader {
             skipped = Some(passed - u64::from(unheard.is_some()));
             missed = Some(passing.missed);
         }
-        let mut told = self.passed_over(&passing.from, skipped, missed);
+        let mut told = Vec::from_iter(self.passed_over(passing.from, skipped, missed));
         told.extend(unheard.and_then(|item| self.wanted_of(item)));
+        // Behind a gap of the hub it does not wait again, but goes on to what comes now.
+        if unheard.is_none() {
+            self.waited = Duration::ZERO;
+        }
         (told, true)
     }
 
-    /// Goes on with what comes now; says what it has passed over, if it wanted any of it.
-    fn passed_over(&mut self, from: &Place, skipped: Option<u64>, missed: Option<u64>) -> Vec<Told> {
-        (self.passing, self.waited) = (None, Duration::ZERO);
-        if missed == Some(0) {
-            return Vec::new();
-        }
+    /// Says what it has passed over, if it wanted any of it.
+    fn passed_over(&mut self, from: Place, skipped: Option<u64>, missed: Option<u64>) -> Option<Told> {
+        self.passing = None;
         let gap = Gap {
             skipped,
             missed,
@@ -366,7 +375,7 @@ impl Reader {
             until: self.place.at,
             reason: GapReason::RateLimited,
         };
-        vec![self.gap(gap)]
+        (missed != Some(0)).then(|| self.gap(gap))
     }
 
     /// Looks at what is next; returns what of it is to be told, and whether there was anything.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use warren_adapter_conformance::samples::{message, messages};
 use warren_adapter_conformance::scripted_live::ScriptedLive;
 use warren_domain::ports::LiveEvent;
@@ -397,6 +397,57 @@ impl Share {
         }
         share.missed = share.gaps.iter().filter_map(|gap| gap.missed).sum();
         share
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_passes_over_gaps_of_the_hub_comes_to_what_comes_now_at_once() {
+    // The first looks at what it passes over, the others need not.
+    for (severities, query) in [("debug+", "message"), ("debug+", ""), ("error+", "")] {
+        let (live, hub) = hub(TailConfig {
+            max_bytes_per_second: ByteSize::kib(64),
+            ..TailConfig::default()
+        });
+        let mut reader = hub.read(wanting(severities, query), None).await.unwrap();
+        let sent = messages(2_001);
+        live.publish(&sent[..1]);
+        let told = all(&mut reader).await;
+        // It has had its share for a minute.
+        reader.sent(64 << 10 << 6);
+        let (mut came, mut found) = (ids(&told).len(), Vec::new());
+        for part in sent[1..].chunks(500) {
+            live.publish(part);
+            live.say(&LiveEvent::Missed {
+                messages: Some(SeverityCounts::from_iter([Severity::Error; 7])),
+            });
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) {
+            if let Ok(Some(told)) = timeout(Duration::from_secs(1), reader.next()).await {
+                came += ids(&told).len();
+                found.extend(gaps(&told).into_iter().map(|gap| (gap, began.elapsed())));
+            }
+        }
+        let reasons: Vec<_> = found.iter().map(|(gap, _)| gap.reason.as_str()).collect();
+        assert_eq!(
+            reasons,
+            ["rate_limited", "overrun"].repeat(4),
+            "{severities} {query}"
+        );
+        let (first, last) = (found[0].1, found[7].1);
+        assert!(last - first < Duration::from_millis(500), "{first:?} to {last:?}");
+        let limited = found
+            .iter()
+            .filter(|(gap, _)| gap.reason == GapReason::RateLimited);
+        let missed: u64 = limited.filter_map(|(gap, _)| gap.missed).sum();
+        let wanted = wanting(severities, query);
+        let wanted = sent.iter().filter(|message| wanted.matches(message)).count();
+        assert_eq!(came as u64 + missed, wanted as u64, "{severities} {query}");
+        // It is behind everything: what comes then it gets.
+        sleep(Duration::from_secs(60)).await;
+        let more = [message(Severity::Critical, "shop", "message more")];
+        live.publish(&more);
+        assert_eq!(ids(&all(&mut reader).await), ids_of(&more));
     }
 }
 
