@@ -37,7 +37,7 @@ pub enum TailEvent {
     /// A message that it selects.
     Message(Box<Message>),
     /// Exactly so many messages that it selects came here, and were dropped because nobody took them in time. They are
-    /// counted by the exchange and the key that they were published under.
+    /// counted as lines, by the exchange and the key that they were published under.
     Missed {
         /// How many of each severity.
         messages: SeverityCounts,
@@ -64,10 +64,12 @@ pub enum TailEvent {
 ///
 /// It has a queue of its own on the broker, `<prefix>.tail.<random>`, which goes with the connection, holds 10,000
 /// packets and 16 MiB at most, and drops its oldest. A task of its own takes what comes without a pause, however slow
-/// whoever calls [`AmqpTail::next`] is: 10,000 messages and 16 MiB of lines wait for that, unread, then the oldest
-/// packets are dropped and counted. So a tail never slows a publisher or the broker down, and always says where something is missing.
+/// whoever calls [`AmqpTail::next`] is: up to 10,000 messages and 16 MiB of lines wait for that, unread, then the oldest
+/// packets are dropped and counted, but for the last. So a tail holds up no publisher, and always says where something is
+/// missing.
 ///
-/// It needs nothing but the exchanges, which it declares. It makes no dead letters: what it cannot read it counts.
+/// It needs nothing but the exchanges, which it declares. It makes no dead letters: what it cannot read it tells, or counts
+/// where it was dropped.
 /// A lost connection is opened again, with backoff.
 #[derive(Debug)]
 pub struct AmqpTail {

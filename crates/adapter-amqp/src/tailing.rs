@@ -14,7 +14,7 @@ use tokio::select;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use warren_domain::{Selection, Severity, SeverityCounts};
+use warren_domain::{Message, Selection, Severity, SeverityCounts};
 
 use crate::backoff::{Backoff, until};
 use crate::connection::{Connector, Event, Link};
@@ -245,11 +245,11 @@ impl Tailing {
                     look_at = look_at.or_else(|| Some(Instant::now() + LOOK_AFTER));
                     if let Some(tag) = self.take(message) {
                         (unacknowledged, last) = (unacknowledged + 1, tag);
-                        acknowledge_at = if unacknowledged < ENOUGH {
-                            acknowledge_at.or_else(|| Some(Instant::now() + ACK_AFTER))
-                        } else {
-                            Some(Instant::now())
-                        };
+                        acknowledge_at = acknowledge_at.or_else(|| Some(Instant::now() + ACK_AFTER));
+                        if unacknowledged >= ENOUGH {
+                            (unacknowledged, acknowledge_at) = (0, None);
+                            acknowledge(&channel, last).await.map_err(Lost::cut)?;
+                        }
                     }
                 }
             }
@@ -289,20 +289,16 @@ impl Tailing {
         Some(deliver.delivery_tag())
     }
 
-    /// Counts the messages of a packet without reading it, where it says by its exchange what they are.
+    /// Counts the messages of a packet without reading it: its exchange says what they are.
     fn count(&self, exchange: &str, body: &[u8]) -> SeverityCounts {
-        match self.topology.severity(exchange) {
-            Some(severity) => {
-                let mut counts = SeverityCounts::default();
-                counts.add(severity, lines(body));
-                counts
-            }
-            // Somebody has bound an exchange of their own to one of ours.
-            None => {
-                let messages = packet::decode(body).messages;
-                messages.iter().map(|message| message.severity).collect()
-            }
-        }
+        let severity = self.topology.severity(exchange).or_else(|| {
+            // Somebody has bound an exchange of their own to one of ours. The first line says what the others are.
+            let first = body.split(|byte| *byte == b'\n').next()?;
+            Some(Message::from_json(first).ok()?.severity)
+        });
+        let mut counts = SeverityCounts::default();
+        counts.add(severity.unwrap_or(Severity::Info), lines(body));
+        counts
     }
 }
 

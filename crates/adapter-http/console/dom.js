@@ -130,6 +130,7 @@ export function refill(place, children) {
  * @param {Element} wanted
  */
 function liken(kept, wanted) {
+  for (const name of kept.getAttributeNames()) wanted.hasAttribute(name) || kept.removeAttribute(name);
   for (const { name, value } of wanted.attributes) kept.setAttribute(name, value);
   const before = Array.from(kept.childNodes);
   for (const part of Array.from(wanted.childNodes)) {

@@ -54,9 +54,10 @@ export class List {
     scroller.addEventListener("scroll", () => this.#scrolled());
     scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.#leave(), { passive: true });
     scroller.addEventListener("keydown", ({ key }) => /^(ArrowUp|PageUp|Home)$/.test(key) && this.#leave());
-    scroller.addEventListener("pointerdown", ({ button, clientY }) => {
+    scroller.addEventListener("pointerdown", ({ button, clientY, target }) => {
       clearTimeout(this.#lifted);
-      this.#held = button === 0;
+      // A press on its scrollbar may end without a word.
+      this.#held = button === 0 && target !== scroller;
       this.#pressed = clientY;
     });
     scroller.addEventListener(

@@ -83,7 +83,7 @@ const WHY = /** @type {Record<string, string>} */ ({
   other_process: "the server was started again, or another one answers",
   unattended: "nobody was listening",
   broker_lost: "the server had no connection to the broker",
-  overrun: "they came faster than the server could listen",
+  overrun: "more came than the server reads for live tails",
   store_behind: "they were sent before this page listened, and stored much later",
 });
 

@@ -57,7 +57,7 @@ pub fn describe_metrics() {
     describe_counter!(
         READS_FAILED,
         Unit::Count,
-        "Reads that the store did not answer, of: messages or dead_letters; kind: unavailable (it is away or slow), misconfigured \
+        "Reads that the store did not answer, of: messages (those of tails that come back are not counted) or dead_letters; kind: unavailable (it is away or slow), misconfigured \
          (an operator must act), too_much (the client has to ask for less) or read_only (jobs over dead letters)"
     );
     describe_gauge!(

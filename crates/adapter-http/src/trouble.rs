@@ -24,12 +24,16 @@ pub(crate) trait ReadFailure: Error + Into<Problem> {
     /// What could not be read, in the numbers.
     const OF: &'static str;
 
+    /// What it can be in the numbers.
+    const KINDS: [&'static str; 3];
+
     /// Returns what it is in the numbers; where waiting does not help, [`MISCONFIGURED`].
     fn kind(&self) -> &'static str;
 }
 
 impl ReadFailure for ReadError {
     const OF: &'static str = "messages";
+    const KINDS: [&'static str; 3] = ["unavailable", MISCONFIGURED, "too_much"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -42,6 +46,7 @@ impl ReadFailure for ReadError {
 
 impl ReadFailure for DeadLettersError {
     const OF: &'static str = "dead_letters";
+    const KINDS: [&'static str; 3] = ["unavailable", MISCONFIGURED, "read_only"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -53,10 +58,18 @@ impl ReadFailure for DeadLettersError {
 }
 
 /// Says in the log what clients alone would learn otherwise, each reason once in [`QUIET`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trouble(Mutex<Vec<(String, Instant)>>);
 
 impl Trouble {
+    pub(crate) fn with<E: ReadFailure>() -> Self {
+        // Present from the start: what grows from nothing to one is no increase.
+        for kind in E::KINDS {
+            counter!(READS_FAILED, "of" => E::OF, "kind" => kind).increment(0);
+        }
+        Self(Mutex::default())
+    }
+
     /// Makes of what has failed what the client is told.
     pub(crate) fn heed<T, E: ReadFailure>(&self, outcome: Result<T, E>) -> Result<T, Problem> {
         outcome.map_err(|error| {
@@ -89,7 +102,7 @@ mod tests {
 
     #[test]
     fn each_reason_is_said_once_in_a_while_and_a_bounded_number_is_remembered() {
-        let (trouble, began) = (Trouble::default(), Instant::now());
+        let (trouble, began) = (Trouble::with::<ReadError>(), Instant::now());
         let news = |reason: &str, after| trouble.is_news(reason.to_owned(), began + after);
         assert!(news("no right to counts", Duration::ZERO));
         assert!(news("no right to messages", Duration::ZERO));

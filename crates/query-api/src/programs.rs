@@ -51,9 +51,9 @@ impl CounterSource for Programs {
                 Ok(text) => {
                     let page = Page::parse(&text);
                     // At another address the same process has counted the same.
-                    let known = page.instance().is_some_and(|instance| {
+                    let known = page.process().is_some_and(|process| {
                         let mut counting = counters.counting.iter();
-                        counting.any(|known| known.page.instance() == Some(instance))
+                        counting.any(|known| known.page.process() == Some(process))
                     });
                     if !known {
                         counters.counting.push(Counting { program, page });

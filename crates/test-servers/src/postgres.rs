@@ -63,19 +63,15 @@ impl PrivatePostgres {
         })
     }
 
-    /// Returns whether a standby can be made: `pg_basebackup` is installed, which some packages have apart from the server.
-    #[must_use]
-    pub fn can_have_a_standby() -> bool {
-        programs::find("pg_basebackup", programs::POSTGRES).is_some()
-    }
-
     /// Makes a hot standby of this server, which follows it by streaming, and starts it.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::start`], and where `pg_basebackup` is missing.
     pub fn start_standby(&self) -> Result<Self> {
         let backup =
-            programs::find("pg_basebackup", programs::POSTGRES).context("pg_basebackup is not installed")?;
+            programs::find("pg_basebackup", programs::POSTGRES).context(
+            "pg_basebackup is not installed: it comes with PostgreSQL's client programs, postgresql-client in Debian",
+        )?;
         Self::with_cluster(self.postgres.clone(), |home| {
             let mut command = home.command(&backup);
             command.args([

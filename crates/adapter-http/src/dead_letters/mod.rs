@@ -72,7 +72,7 @@ pub(crate) fn router(jobs: DeadLetterJobs, room: Arc<Room>) -> Router {
         .with_state(Arc::new(Letters {
             jobs,
             turns: Turns::for_dead_letters(room),
-            trouble: Trouble::default(),
+            trouble: Trouble::with::<DeadLettersError>(),
         }))
 }
 

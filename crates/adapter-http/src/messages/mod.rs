@@ -69,7 +69,7 @@ impl QueryRoutes {
         let reading = Reading {
             reader: self.reader,
             turns: Turns::for_messages(self.at_once, room),
-            trouble: Trouble::default(),
+            trouble: Trouble::with::<ReadError>(),
         };
         Router::new()
             .route(messages, get(get_messages))

@@ -25,10 +25,11 @@ pub trait LiveStream: fmt::Debug + Send + 'static {
     /// Waits for what is next. Cancel safe. `None`: it has ended and says nothing more.
     async fn next(&mut self) -> Option<LiveEvent>;
 
-    /// Passes over the messages that have come here and were not taken, without reading them; whatever else there is to say
-    /// is still said. Returns how many they were: exactly, by the severities that they were published under.
+    /// Passes over the messages that have come here and were not taken, without reading them. What else there is to say is
+    /// still said, also what happened between them. Returns how many they were, by the severities that they were published
+    /// under: exactly, as long as every line that was published is a message.
     ///
-    /// For one that can not take all of them: it costs far less than taking them.
+    /// For one that cannot take all of them: it costs far less than taking them.
     fn pass_over(&mut self) -> SeverityCounts;
 
     /// Ends it in order; waits a few seconds at most. Dropping it does the same without waiting.

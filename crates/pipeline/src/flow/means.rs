@@ -27,7 +27,9 @@ pub(crate) fn counts<const N: usize>(
         .filter_map(|counting| {
             let counted = counted(&counting.page)?;
             let started = counting.page.started().map(f64::to_bits);
-            Some(((counting.program.clone(), started), counted))
+            // It may have several addresses, and not answer at all of them each time.
+            let program = counting.page.process().unwrap_or(&counting.program);
+            Some(((program.to_owned(), started), counted))
         })
         .collect()
 }

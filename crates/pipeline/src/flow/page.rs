@@ -56,10 +56,10 @@ impl Page {
     }
 
     /// Returns the name of the process, which is the same at each address that it has.
-    pub fn instance(&self) -> Option<&str> {
-        let (labels, _) = self.series.get("warren_instance_info")?.first()?;
-        let (_, instance) = labels.iter().find(|(name, _)| name == "instance")?;
-        Some(instance)
+    pub fn process(&self) -> Option<&str> {
+        let (labels, _) = self.series.get("warren_process_info")?.first()?;
+        let (_, process) = labels.iter().find(|(name, _)| name == "id")?;
+        Some(process)
     }
 
     /// Returns when the program was started, in seconds since 1970.
@@ -123,10 +123,10 @@ mod tests {
              a_total{delivery=\"again\",severity=\"info\"} 4\na_total_more 100\n\nb 1.5\n\
              d NaN\nd{e=\"+Inf\"} +Inf\nhuge{a=\"1\"} 1e300\nhuge{a=\"2\"} 1e300\n\
              c{x=\"a \\\"quoted\\\", {odd} one\",severity=\"error\"} 2\nprocess_start_time_seconds 1790000000.25\n\
-             warren_instance_info{instance=\"7f\"} 1\n",
+             warren_process_info{id=\"7f\"} 1\n",
         );
-        assert_eq!(page.instance(), Some("7f"));
-        assert_eq!(Page::default().instance(), None);
+        assert_eq!(page.process(), Some("7f"));
+        assert_eq!(Page::default().process(), None);
         assert_eq!(page.sum("a_total", &[]), Some(7));
         assert_eq!(page.sum("a_total", &[("delivery", "first")]), Some(3));
         assert_eq!(page.sum("a_total", &[("delivery", "never")]), Some(0));

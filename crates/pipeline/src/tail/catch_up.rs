@@ -34,6 +34,8 @@ const OWN_PATIENCE: Duration = Duration::from_secs(3);
 /// For how long it looks for what is wanted and finds nothing.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long it may take until a hub has heard what is stored, microseconds.
+const ABOUT_TO_BE: i64 = 10_000_000;
 /// How many messages a reader is told in one go.
 const PAGE: usize = 200;
 /// How many messages the sums are compared over at most, and how many times the most that are told are counted.
@@ -91,9 +93,17 @@ pub(super) struct Before {
     mark: Mark,
     at: Timestamp,
     told: HashSet<MessageId>,
+    /// When it was told.
+    ended: Timestamp,
 }
 
 impl Before {
+    /// Tells whether what is heard behind a place of this time was certainly not told: what is in the store was heard
+    /// before, or is about to be.
+    pub(super) fn is_over(&self, at: Timestamp) -> bool {
+        at.unix_micros() > self.ended.unix_micros().saturating_add(ABOUT_TO_BE)
+    }
+
     /// Tells whether a message that the hub has heard was told already. `at`: when it was heard.
     pub(super) fn has(&self, message: &Message, at: Timestamp) -> bool {
         let at_the_time = at.unix_micros() <= self.at.unix_micros().saturating_add(SKEW);
@@ -141,6 +151,7 @@ impl CatchUp {
                 // Whatever this hub has heard behind its own place was not told.
                 at: if own { Timestamp::MIN } else { place.at },
                 told: HashSet::new(),
+                ended: Timestamp::MIN,
             },
             counted: 0,
             own: own.then_some(place),
@@ -228,12 +239,15 @@ impl CatchUp {
         })
     }
 
-    pub(super) fn before(&mut self) -> Before {
-        let none = Before {
-            told: HashSet::new(),
+    /// Ends; returns what was told, if it was anything.
+    pub(super) fn before(&mut self, ended: Timestamp) -> Option<Before> {
+        let before = Before {
+            told: std::mem::take(&mut self.before.told),
+            ended,
             ..self.before
         };
-        std::mem::replace(&mut self.before, none)
+        let nothing = before.told.is_empty() && before.at == Timestamp::MIN;
+        (!nothing).then_some(before)
     }
 
     fn enter(&mut self, step: Step) {

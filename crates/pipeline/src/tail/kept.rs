@@ -178,8 +178,24 @@ pub(super) struct Unheard {
     pub(super) gap: Gap,
     /// How many of each severity, where that is known.
     pub(super) messages: Option<SeverityCounts>,
+    since: Timestamp,
     /// The place behind it.
     pub(super) behind: Place,
+}
+
+impl Unheard {
+    /// Returns the place before it.
+    pub(super) fn before(&self) -> Place {
+        Place {
+            gaps: self.behind.gaps - 1,
+            ..self.behind
+        }
+    }
+
+    /// Returns when the last came before them.
+    pub(super) const fn since(&self) -> Timestamp {
+        self.since
+    }
 }
 
 impl Item {
@@ -242,7 +258,7 @@ pub(super) struct Kept {
     bytes: u64,
     first: Place,
     last: Place,
-    /// Behind it, nothing is missing that was published.
+    /// Behind it, nothing is missing that was published and is not counted.
     unbroken: Place,
     most_items: usize,
     most_bytes: u64,
@@ -297,11 +313,16 @@ impl Kept {
             until: now,
             reason,
         };
+        let since = self.last.at;
         self.last.pass_gap(now);
-        self.unbroken = self.last;
+        // What is counted exactly is not missing: nobody has to ask the store for it.
+        if messages.is_none() {
+            self.unbroken = self.last;
+        }
         let unheard = Unheard {
             gap,
             messages,
+            since,
             behind: self.last,
         };
         let unheard = Arc::new(unheard);

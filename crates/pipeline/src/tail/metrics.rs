@@ -22,6 +22,7 @@ pub(crate) fn describe() {
         GAPS,
         Unit::Count,
         "Gaps that readers of tails were told of, by reason; slow_reader: raise tail.keep_messages and tail.keep_bytes; \
-         rate_limited: raise tail.max_bytes_per_second; overrun: raise tail.max_messages_per_second"
+         rate_limited: raise tail.max_bytes_per_second; overrun: raise tail.max_messages_per_second, \
+         or this process or RabbitMQ is too slow for it"
     );
 }

@@ -8,7 +8,7 @@ use metrics::counter;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use warren_domain::{Message, Query, Selection, SeveritySet};
+use warren_domain::{Message, Query, Selection, SeveritySet, Timestamp};
 
 use super::catch_up::{Before, CatchUp, Caught};
 use super::cursor::Cursor;
@@ -92,6 +92,8 @@ pub struct Reader {
     first: Option<Gap>,
     /// Whether it has come back and was told nothing yet.
     comes_back: bool,
+    /// When it began, unless it has come back.
+    began: Option<Timestamp>,
     /// Until when it waits, because it was sent its share.
     pays_until: Option<Instant>,
     /// How long it has waited for its share since it last had read everything.
@@ -99,7 +101,7 @@ pub struct Reader {
     passing: Option<Passing>,
     /// It is told from the store what came while it was away.
     catching_up: Option<CatchUp>,
-    /// It was.
+    /// It was, not long ago.
     before: Option<Before>,
     _slot: Slot,
 }
@@ -154,6 +156,7 @@ impl Reader {
             place,
             first,
             comes_back: from.is_some(),
+            began: from.is_none().then(Timestamp::now),
             pays_until: None,
             waited: Duration::ZERO,
             passing: None,
@@ -240,7 +243,7 @@ impl Reader {
             Caught::Told(told) => told,
             Caught::Up(told) => {
                 self.place = catching_up.joint;
-                self.before = Some(catching_up.before());
+                self.before = catching_up.before(Timestamp::now());
                 self.catching_up = None;
                 told
             }
@@ -293,7 +296,8 @@ impl Reader {
         };
         let mut told = Vec::new();
         for unheard in gaps {
-            told.extend(self.jump_to(unheard.behind, severities));
+            told.extend(self.jump_to(unheard.before(), severities));
+            self.place = unheard.behind;
             told.extend(self.wanted_of(&Item::Gap(unheard)));
         }
         told.extend(self.jump_to(last, severities));
@@ -339,8 +343,8 @@ impl Reader {
             for item in &taken.items {
                 match item {
                     Item::Message(heard) => passing.missed += u64::from(self.wants(heard)),
-                    Item::Gap(_) => {
-                        (self.place, unheard) = (item.behind(), Some(item));
+                    Item::Gap(gap) => {
+                        (self.place, unheard) = (gap.before(), Some(item));
                         break;
                     }
                 }
@@ -352,15 +356,16 @@ impl Reader {
             return (Vec::new(), true);
         }
         if taken.begins.is_none() {
-            let passed = self.place.number() - passing.from.number();
-            skipped = Some(passed - u64::from(unheard.is_some()));
+            skipped = Some(self.place.number() - passing.from.number());
             missed = Some(passing.missed);
         }
         let mut told = Vec::from_iter(self.passed_over(passing.from, skipped, missed));
-        told.extend(unheard.and_then(|item| self.wanted_of(item)));
-        // Behind a gap of the hub it does not wait again, but goes on to what comes now.
-        if unheard.is_none() {
-            self.waited = Duration::ZERO;
+        self.waited = Duration::ZERO;
+        if let Some(item) = unheard {
+            self.place = item.behind();
+            told.extend(self.wanted_of(item));
+            // It does not wait again, but goes on to what comes now.
+            self.waited = PATIENCE;
         }
         (told, true)
     }
@@ -380,6 +385,13 @@ impl Reader {
 
     /// Looks at what is next; returns what of it is to be told, and whether there was anything.
     fn look(&mut self) -> (Vec<Told>, bool) {
+        if self
+            .before
+            .as_ref()
+            .is_some_and(|before| before.is_over(self.place.at))
+        {
+            self.before = None;
+        }
         let severities = self.wanted.selection.severities;
         let (taken, last) = {
             let kept = self.shared.kept();
@@ -433,11 +445,12 @@ impl Reader {
     }
 
     /// Describes what is between its place and where what is kept begins.
-    fn fallen_out(&self, begins: &Place, until: warren_domain::Timestamp) -> Gap {
+    fn fallen_out(&self, begins: &Place, until: Timestamp) -> Gap {
         let between = |severities| self.place.messages_until(begins, severities);
         // Gaps that are forgotten themselves have said more, which nobody knows any more.
         let exact = begins.gaps == self.place.gaps;
-        let severities = self.wanted.severities_alone().filter(|_| exact);
+        let counted = exact && self.before.is_none();
+        let severities = self.wanted.severities_alone().filter(|_| counted);
         Gap {
             skipped: exact.then(|| between(SeveritySet::ALL)),
             missed: severities.map(between),
@@ -464,11 +477,15 @@ impl Reader {
         match item {
             Item::Message(heard) => self.wants(heard).then(|| Told::message(Arc::clone(heard))),
             Item::Gap(unheard) => {
+                // Some of them may have been told from the store, or have come before it did.
+                let counted =
+                    self.before.is_none() && self.began.is_none_or(|began| unheard.since() >= began);
                 let severities = self.wanted.severities_alone();
                 let messages = unheard.messages.zip(severities);
                 let missed = messages.map(|(messages, severities)| messages.total_of(severities));
                 let gap = Gap {
-                    missed,
+                    missed: missed.filter(|_| counted),
+                    skipped: unheard.gap.skipped.filter(|_| counted),
                     ..unheard.gap
                 };
                 (missed != Some(0)).then(|| self.gap(gap))

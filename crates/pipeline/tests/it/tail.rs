@@ -422,11 +422,20 @@ async fn whoever_passes_over_gaps_of_the_hub_comes_to_what_comes_now_at_once() {
             });
         }
         let began = Instant::now();
+        let mut places = Vec::new();
         while began.elapsed() < Duration::from_secs(10) {
             if let Ok(Some(told)) = timeout(Duration::from_secs(1), reader.next()).await {
                 came += ids(&told).len();
                 found.extend(gaps(&told).into_iter().map(|gap| (gap, began.elapsed())));
+                places.extend(told.iter().map(|told| told.cursor));
             }
+        }
+        // Whoever breaks off between two of them comes back in front of the next.
+        for (told, place) in places.into_iter().enumerate().step_by(2) {
+            let mut back = hub.read(wanting(severities, query), Some(place)).await.unwrap();
+            let rest = gaps(&all(&mut back).await);
+            let overruns = rest.iter().filter(|gap| gap.reason == GapReason::Overrun);
+            assert_eq!(overruns.count(), 4 - told / 2, "behind {told}");
         }
         let reasons: Vec<_> = found.iter().map(|(gap, _)| gap.reason.as_str()).collect();
         assert_eq!(

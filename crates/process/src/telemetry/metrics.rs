@@ -61,7 +61,7 @@ pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
     let handle = builder()?.install_recorder()?;
     describe_metrics();
     gauge!("warren_build_info", "version" => version).set(1.0);
-    gauge!("warren_instance_info", "instance" => instance()).set(1.0);
+    gauge!("warren_process_info", "id" => id()).set(1.0);
     // Present from the start: an alert on a number that is not there yet cannot fire.
     counter!("warren_panics_total").increment(0);
     process::record();
@@ -69,7 +69,7 @@ pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
 }
 
 /// Returns a name that no other process has, and no other run of this program.
-fn instance() -> String {
+fn id() -> String {
     // Its keys are random, and the moment is hashed with them.
     let name = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
     format!("{name:016x}")
@@ -113,7 +113,7 @@ impl Metrics {
 fn describe_metrics() {
     describe_gauge!("warren_build_info", "Always 1; the label tells the version");
     describe_gauge!(
-        "warren_instance_info",
+        "warren_process_info",
         "Always 1; the label tells this process from every other, at whatever address it is asked"
     );
     describe_counter!(

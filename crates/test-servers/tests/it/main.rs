@@ -21,10 +21,6 @@ fn a_private_postgres_comes_back_on_its_port_after_a_kill_and_a_restart() {
 
 #[test]
 fn a_standby_of_a_private_postgres_goes_when_it_is_dropped_and_leaves_its_primary_alone() {
-    if !PrivatePostgres::can_have_a_standby() {
-        eprintln!("skipped: pg_basebackup is not installed, and nothing else makes a standby");
-        return;
-    }
     let primary = PrivatePostgres::start().unwrap();
     let standby = primary.start_standby().unwrap();
     let (url, data) = (standby.url(), standby.data());

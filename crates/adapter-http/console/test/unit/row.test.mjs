@@ -111,7 +111,7 @@ test("every reason of a gap that the server knows is said in words", () => {
   }
   assert.equal(
     gapText({ missed: 1200, from: "", until: "", reason: "overrun" }),
-    "1,200 messages are missing here: they came faster than the server could listen",
+    "1,200 messages are missing here: more came than the server reads for live tails",
   );
   assert.match(
     gapText({ missed: 1, from: "", until: "", reason: "new" }),

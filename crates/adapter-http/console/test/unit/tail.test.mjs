@@ -53,7 +53,7 @@ test("an event without an end is refused before it fills the memory", () => {
   for (let n = 0; n < 2000; n++) assert.equal(many.push("data: x\n\n").length, 1);
 });
 
-test("a page that another server answers with is no tail", async () => {
+test("a page that another server answers with is no tail", { timeout: 5_000 }, async () => {
   Object.assign(globalThis, { document: { addEventListener: () => {}, hidden: false } });
   const html = { headers: { "content-type": "text/html" } };
   mock.method(globalThis, "fetch", async () => new Response("<p>Log in</p>", html));
