@@ -19,7 +19,7 @@ pub struct TailConfig {
     /// 10,000.
     pub resume_messages: usize,
     /// How many messages a second are read of what is published, one of more than 2 KiB counting as several; of those
-    /// beyond, readers are told how many they are. Default 25,000.
+    /// beyond, readers are told how many they are. Default 10,000.
     pub max_messages_per_second: u64,
     /// How many bytes a second all readers of this process may be sent together; they share it evenly. Default 16 MiB.
     pub max_bytes_per_second: ByteSize,
@@ -36,7 +36,7 @@ impl Default for TailConfig {
             keep_bytes: ByteSize::mib(32),
             max_readers: 200,
             resume_messages: 10_000,
-            max_messages_per_second: 25_000,
+            max_messages_per_second: 10_000,
             max_bytes_per_second: ByteSize::mib(16),
             linger: Duration::from_secs(60),
         }
